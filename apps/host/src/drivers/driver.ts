@@ -1,0 +1,63 @@
+import type { Duplex } from "node:stream";
+import type { BoxFailure, BoxStats, DriverReport, Isolation, ResolvedBoxSpec } from "@platform/host-api";
+
+/**
+ * Where a box lives on this machine. The host owns the folders; a driver mounts them.
+ *
+ * `root/<key>/` holds `state.json`, `workspace/` (the box's /workspace), `home/` (its /home/user),
+ * `run/` (the sockets of docs/ARCHITECTURE.md, /run/agent in the box) and `log/`.
+ */
+export interface BoxFolders {
+  readonly root: string;
+  readonly workspace: string;
+  readonly home: string;
+  readonly run: string;
+  readonly log: string;
+}
+
+/** What a driver needs to find a box again after the host daemon died; stored in `state.json`. */
+export type DriverState = Record<string, unknown>;
+
+export interface StartedBox {
+  readonly driverState: DriverState;
+  readonly isolation: Isolation;
+}
+
+/** How to boot the guest agent in the box: same under every driver. */
+export interface GuestImage {
+  /** Folder holding agent.mjs and its native parts, mounted read-only at /opt/agent. */
+  readonly folder: string;
+  /** Folder laid out like /usr/local with bin/node, mounted read-only at /usr/local. */
+  readonly toolchain: string;
+}
+
+/**
+ * Makes the isolated box with the guest agent in it, and nothing more: files, processes, ports and
+ * terminals are the guest's protocol. All calls are idempotent by key and safe to repeat after a crash.
+ */
+export interface SandboxDriver {
+  readonly name: string;
+  /** Really starts one minimal box and reports what held. */
+  probe(signal: AbortSignal): Promise<DriverReport>;
+  /** Returns when the box's first process runs; the host then waits for the guest to answer. */
+  start(
+    key: string,
+    spec: ResolvedBoxSpec,
+    folders: BoxFolders,
+    image: GuestImage,
+    signal: AbortSignal,
+  ): Promise<StartedBox>;
+  /** `null` while the box runs, else why it does not. Works from `driverState` alone. */
+  failure(key: string, state: DriverState): Promise<BoxFailure | null>;
+  /** One byte stream to the guest agent. */
+  dialGuest(key: string, state: DriverState, folders: BoxFolders): Promise<Duplex>;
+  /** Kills everything of this key and removes cgroups and mounts, also when `state` is null (crash before it was written). */
+  destroy(key: string, state: DriverState | null): Promise<void>;
+  stats(key: string, state: DriverState): Promise<BoxStats>;
+  readonly freezer?: {
+    pause(key: string, state: DriverState): Promise<void>;
+    resume(key: string, state: DriverState): Promise<void>;
+  };
+  /** Keys of boxes of which the machine still holds something (processes, cgroups, mounts). */
+  remnants(): Promise<string[]>;
+}

@@ -1,0 +1,83 @@
+import { z } from "zod";
+
+/**
+ * What the control plane tells every edge. An edge asks
+ * `GET /internal/edge/routes?edge=ID&applied=V&wait_ms=25000` (bearer: the edge token) and gets a
+ * RouteUpdate as soon as something newer than V exists, or 204 when the wait is over. Asking with
+ * `applied=V` acknowledges V: a promote counts as done only when every live edge has asked so.
+ */
+
+export const Brand = z.object({
+  tenantId: z.string(),
+  name: z.string(),
+  domain: z.string().describe("Brand domain, such as cliniciq.com"),
+  colorPrimary: z.string().default("#2563eb"),
+  colorBackground: z.string().default("#ffffff"),
+  logoUrl: z.string().nullable().default(null),
+  supportUrl: z.string().nullable().default(null),
+  supportEmail: z.string().nullable().default(null),
+});
+export type Brand = z.output<typeof Brand>;
+
+/** Where a box's port is dialled: through its host, with `CONNECT <boxKey>:<port>` on `hostUrl`. */
+export const BoxUpstream = z.object({ hostUrl: z.string(), boxKey: z.string(), port: z.int() });
+export type BoxUpstream = z.output<typeof BoxUpstream>;
+
+export const RouteTarget = z.discriminatedUnion("type", [
+  z.object({
+    type: z.literal("boxes"),
+    upstreams: z.array(BoxUpstream).min(1),
+    rewriteHost: z.string().nullable().default(null),
+  }),
+  /** Files of a bundle in the artifact store; `spaFallback` serves index.html for unknown paths without extension. */
+  z.object({ type: z.literal("static"), digest: z.string(), spaFallback: z.boolean().default(false) }),
+  z.object({ type: z.literal("control-plane") }),
+  /** A branded page instead of an app. `starting` refreshes itself. */
+  z.object({
+    type: z.literal("page"),
+    page: z.enum(["starting", "stopped", "error", "maintenance"]),
+    detail: z.string().nullable().default(null),
+  }),
+  /** As `page: starting`, and the edge asks POST /internal/edge/wake {hostname} once. */
+  z.object({ type: z.literal("wake") }),
+]);
+export type RouteTarget = z.output<typeof RouteTarget>;
+
+export const Route = z.object({
+  /** Lower case, without port. */
+  hostname: z.string(),
+  tenantId: z.string(),
+  kind: z.enum(["api", "preview", "deployment", "custom", "storage"]),
+  target: RouteTarget,
+  /** For access logs: what served the request. */
+  deploymentId: z.string().nullable().default(null),
+  releaseId: z.string().nullable().default(null),
+  sandboxId: z.string().nullable().default(null),
+});
+export type Route = z.output<typeof Route>;
+
+/** Same suffix rule for unknown names: the longest brand domain that the name ends in owns the page. */
+export const RouteUpdate = z.object({
+  version: z.int(),
+  /** True: forget everything known before. */
+  full: z.boolean(),
+  brands: z.array(Brand),
+  routes: z.array(Route),
+  removed: z.array(z.string()),
+});
+export type RouteUpdate = z.output<typeof RouteUpdate>;
+
+/** POST /internal/edge/requests, at most 1,000 a batch. */
+export const RequestLogEntry = z.object({
+  at: z.string(),
+  requestId: z.string(),
+  deploymentId: z.string().nullable(),
+  releaseId: z.string().nullable(),
+  sandboxId: z.string().nullable(),
+  hostname: z.string(),
+  method: z.string(),
+  path: z.string().max(2048).describe("Without query"),
+  status: z.int(),
+  durationMs: z.number(),
+});
+export type RequestLogEntry = z.output<typeof RequestLogEntry>;

@@ -1,0 +1,34 @@
+import { z } from "zod";
+import { Digest } from "./box.ts";
+
+/** Freezes a folder of a box into the artifact store: a deterministic tar, named by its digest. */
+export const FreezeRequest = z.object({
+  path: z.string().default("/workspace"),
+  /** Names or relative paths left out, at any depth for plain names. */
+  exclude: z.array(z.string()).default([]),
+});
+export const Frozen = z.object({ digest: Digest, sizeBytes: z.int(), files: z.int() });
+export type Frozen = z.output<typeof Frozen>;
+
+/** Makes a bundle out of a folder in a box. The digest depends on content and manifest only. */
+export const BundleRequest = z.object({
+  path: z.string(),
+  exclude: z.array(z.string()).default([]),
+  kind: z.enum(["static", "dynamic"]),
+  startCommand: z.string().nullable(),
+  port: z.int().nullable(),
+  healthCheckPath: z.string().nullable(),
+  /** Names and scopes only: values are never in a bundle. */
+  env: z.array(z.object({ name: z.string(), scope: z.enum(["build", "run"]), required: z.boolean() })),
+});
+export type BundleRequest = z.input<typeof BundleRequest>;
+export const Bundled = z.object({
+  digest: Digest,
+  sizeBytes: z.int(),
+  files: z.int(),
+  hasIndexHtml: z.boolean(),
+});
+export type Bundled = z.output<typeof Bundled>;
+
+export const SnapshotInfo = z.object({ key: z.string(), sizeBytes: z.int(), createdAt: z.string() });
+export type SnapshotInfo = z.output<typeof SnapshotInfo>;

@@ -1,0 +1,293 @@
+import { connect, type Socket } from "node:net";
+import type { z } from "zod";
+import { Agent, request, type Dispatcher } from "undici";
+import { Box, BoxSpec, BoxStats, Doctor, type BoxPatch } from "./box.ts";
+import {
+  DatabaseCredentials,
+  DatabaseStats,
+  HostedDatabase,
+  LoginProof,
+  type DatabaseSpec,
+} from "./database.ts";
+import { Bundled, Frozen, SnapshotInfo, type BundleRequest } from "./artifact.ts";
+
+/** Where a host daemon listens and the bearer token it wants. */
+export interface HostAddress {
+  /** Origin, such as http://127.0.0.1:7301 */
+  readonly url: string;
+  readonly token: string;
+}
+
+/**
+ * The host said no, or did not answer. `code` is stable:
+ * `NOT_FOUND`, `INVALID`, `ISOLATION_UNAVAILABLE`, `ENGINE_UNAVAILABLE`, `BOOT_FAILED`, `BOX_FAILED`,
+ * `BOX_PAUSED`, `CONFLICT`, `DISK_FULL`, `LOGIN_FAILED`, `INTERNAL`, and, made here, `UNREACHABLE`.
+ */
+export class HostError extends Error {
+  readonly code: string;
+  readonly status: number;
+  readonly details: Record<string, unknown>;
+  constructor(
+    code: string,
+    status: number,
+    message: string,
+    details: Record<string, unknown> = {},
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+    this.name = "HostError";
+    this.code = code;
+    this.status = status;
+    this.details = details;
+  }
+}
+
+/**
+ * Typed client of one host daemon. Every call is idempotent by key. "Not there" is `null`
+ * (or success, for deletions); "could not look" throws.
+ *
+ * | call | HTTP |
+ * | --- | --- |
+ * | doctor | GET /doctor |
+ * | putBox, box, boxes, deleteBox, patchBox | PUT, GET, DELETE, PATCH /boxes/:key; GET /boxes |
+ * | pause, resume | POST /boxes/:key/pause, /resume |
+ * | stats | GET /boxes/:key/stats |
+ * | snapshot | PUT /snapshots/:snapshotKey {boxKey}; DELETE /snapshots/:snapshotKey |
+ * | freeze, bundle | POST /boxes/:key/freeze, /boxes/:key/bundle |
+ * | guest | any /boxes/:key/guest/<path>: the guest agent's own HTTP, streamed both ways |
+ * | dialPort | CONNECT <key>:<port>: raw stream to a port in the box |
+ * | databases | PUT, GET, DELETE /databases/:key; POST …/start, /stop, /restart, /rotate, /probe; GET …/credentials, /stats, /logs?lines= |
+ *
+ * Errors are `{"error": {"code", "message", "details"}}`.
+ */
+export class HostClient {
+  readonly address: HostAddress;
+  readonly #agent: Agent;
+
+  constructor(address: HostAddress) {
+    this.address = address;
+    this.#agent = new Agent({
+      connections: 256,
+      headersTimeout: 0,
+      bodyTimeout: 0,
+      keepAliveTimeout: 10_000,
+    });
+  }
+
+  close(): Promise<void> {
+    return this.#agent.destroy();
+  }
+
+  doctor = (signal?: AbortSignal) => this.#json("GET", "/doctor", Doctor, undefined, signal);
+
+  /** Resolves when the guest answered, or throws with why not. The same spec again returns the same box. */
+  putBox = (key: string, spec: BoxSpec, signal?: AbortSignal) =>
+    this.#json("PUT", `/boxes/${key}`, Box, spec, signal);
+  box = (key: string, signal?: AbortSignal) => this.#jsonOrNull("GET", `/boxes/${key}`, Box, signal);
+  boxes = (signal?: AbortSignal) => this.#json("GET", "/boxes", Box.array(), undefined, signal);
+  /** Resolves once processes, mounts, cgroups and folders are gone, also if they already were. */
+  deleteBox = (key: string, signal?: AbortSignal) => this.#void("DELETE", `/boxes/${key}`, undefined, signal);
+  patchBox = (key: string, patch: BoxPatch, signal?: AbortSignal) =>
+    this.#json("PATCH", `/boxes/${key}`, Box, patch, signal);
+  pause = (key: string, signal?: AbortSignal) => this.#json("POST", `/boxes/${key}/pause`, Box, {}, signal);
+  resume = (key: string, signal?: AbortSignal) => this.#json("POST", `/boxes/${key}/resume`, Box, {}, signal);
+  stats = (key: string, signal?: AbortSignal) =>
+    this.#jsonOrNull("GET", `/boxes/${key}/stats`, BoxStats, signal);
+
+  putSnapshot = (snapshotKey: string, boxKey: string, signal?: AbortSignal) =>
+    this.#json("PUT", `/snapshots/${snapshotKey}`, SnapshotInfo, { boxKey }, signal);
+  deleteSnapshot = (snapshotKey: string, signal?: AbortSignal) =>
+    this.#void("DELETE", `/snapshots/${snapshotKey}`, undefined, signal);
+
+  freeze = (key: string, body: { path?: string; exclude?: string[] }, signal?: AbortSignal) =>
+    this.#json("POST", `/boxes/${key}/freeze`, Frozen, body, signal);
+  bundle = (key: string, body: BundleRequest, signal?: AbortSignal) =>
+    this.#json("POST", `/boxes/${key}/bundle`, Bundled, body, signal);
+
+  putDatabase = (key: string, spec: DatabaseSpec, signal?: AbortSignal) =>
+    this.#json("PUT", `/databases/${key}`, HostedDatabase, spec, signal);
+  database = (key: string, signal?: AbortSignal) =>
+    this.#jsonOrNull("GET", `/databases/${key}`, HostedDatabase, signal);
+  databases = (signal?: AbortSignal) =>
+    this.#json("GET", "/databases", HostedDatabase.array(), undefined, signal);
+  deleteDatabase = (key: string, signal?: AbortSignal) =>
+    this.#void("DELETE", `/databases/${key}`, undefined, signal);
+  databaseAction = (key: string, action: "start" | "stop" | "restart", signal?: AbortSignal) =>
+    this.#json("POST", `/databases/${key}/${action}`, HostedDatabase, {}, signal);
+  credentials = (key: string, signal?: AbortSignal) =>
+    this.#json("GET", `/databases/${key}/credentials`, DatabaseCredentials, undefined, signal);
+  rotate = (key: string, signal?: AbortSignal) =>
+    this.#json("POST", `/databases/${key}/rotate`, DatabaseCredentials, {}, signal);
+  probe = (key: string, signal?: AbortSignal) =>
+    this.#json("POST", `/databases/${key}/probe`, LoginProof, {}, signal);
+  databaseStats = (key: string, signal?: AbortSignal) =>
+    this.#json("GET", `/databases/${key}/stats`, DatabaseStats, undefined, signal);
+  databaseLogs = async (key: string, lines: number, signal?: AbortSignal): Promise<string[]> => {
+    const response = await this.#send("GET", `/databases/${key}/logs?lines=${lines}`, undefined, signal);
+    return ((await response.body.json()) as { lines: string[] }).lines;
+  };
+
+  /** A request to the guest agent; the caller reads the body. The status is the guest's own. */
+  async guest(
+    key: string,
+    method: Dispatcher.HttpMethod,
+    path: string,
+    options: {
+      headers?: Record<string, string>;
+      body?: Dispatcher.DispatchOptions["body"];
+      signal?: AbortSignal;
+    } = {},
+  ): Promise<Dispatcher.ResponseData> {
+    return this.#request(
+      method,
+      `/boxes/${key}/guest${path}`,
+      options.headers ?? {},
+      options.body,
+      options.signal,
+    );
+  }
+
+  /** Opens a raw byte stream to `port` in the box. Rejects with a HostError when nothing accepts there. */
+  dialPort(key: string, port: number, signal?: AbortSignal): Promise<Socket> {
+    return dialBoxPort(this.address, key, port, signal);
+  }
+
+  async #json<T extends z.ZodType>(
+    method: Dispatcher.HttpMethod,
+    path: string,
+    shape: T,
+    body?: unknown,
+    signal?: AbortSignal,
+  ): Promise<z.output<T>> {
+    const response = await this.#send(method, path, body, signal);
+    return shape.parse(await response.body.json());
+  }
+
+  async #jsonOrNull<T extends z.ZodType>(
+    method: Dispatcher.HttpMethod,
+    path: string,
+    shape: T,
+    signal?: AbortSignal,
+  ): Promise<z.output<T> | null> {
+    try {
+      return await this.#json(method, path, shape, undefined, signal);
+    } catch (error) {
+      if (error instanceof HostError && error.code === "NOT_FOUND") return null;
+      throw error;
+    }
+  }
+
+  async #void(
+    method: Dispatcher.HttpMethod,
+    path: string,
+    body?: unknown,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const response = await this.#send(method, path, body, signal);
+    await response.body.dump();
+  }
+
+  async #send(
+    method: Dispatcher.HttpMethod,
+    path: string,
+    body: unknown,
+    signal?: AbortSignal,
+  ): Promise<Dispatcher.ResponseData> {
+    const headers: Record<string, string> = body === undefined ? {} : { "content-type": "application/json" };
+    const response = await this.#request(
+      method,
+      path,
+      headers,
+      body === undefined ? undefined : JSON.stringify(body),
+      signal,
+    );
+    if (response.statusCode < 300) return response;
+    const text = await response.body.text();
+    throw toHostError(response.statusCode, text);
+  }
+
+  async #request(
+    method: Dispatcher.HttpMethod,
+    path: string,
+    headers: Record<string, string>,
+    body: Dispatcher.DispatchOptions["body"] | undefined,
+    signal?: AbortSignal,
+  ): Promise<Dispatcher.ResponseData> {
+    try {
+      return await request(this.address.url + path, {
+        method,
+        headers: { ...headers, authorization: `Bearer ${this.address.token}` },
+        body: body ?? null,
+        dispatcher: this.#agent,
+        signal: signal ?? null,
+      });
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      throw new HostError("UNREACHABLE", 0, "The host did not answer.", {}, { cause: error });
+    }
+  }
+}
+
+function toHostError(status: number, text: string): HostError {
+  try {
+    const { error } = JSON.parse(text) as {
+      error: { code: string; message: string; details?: Record<string, unknown> };
+    };
+    return new HostError(error.code, status, error.message, error.details ?? {});
+  } catch (cause) {
+    return new HostError(
+      "INTERNAL",
+      status,
+      `The host answered ${status} without an explanation.`,
+      {},
+      { cause },
+    );
+  }
+}
+
+/**
+ * `CONNECT <boxKey>:<port>` at the host. The edge uses it as the connector of its upstream pools.
+ *
+ * @throws HostError `NOT_FOUND`, `BOX_PAUSED`, `PORT_REFUSED` or `UNREACHABLE`
+ */
+export function dialBoxPort(
+  host: HostAddress,
+  boxKey: string,
+  port: number,
+  signal?: AbortSignal,
+): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const { hostname, port: hostPort } = new URL(host.url);
+    const socket = connect({ host: hostname, port: Number(hostPort), signal });
+    let head = Buffer.alloc(0);
+    const fail = (error: Error) => {
+      socket.destroy();
+      reject(error);
+    };
+    const onError = (cause: Error) =>
+      fail(new HostError("UNREACHABLE", 0, "The host did not answer.", {}, { cause }));
+    const onClose = () => fail(new HostError("UNREACHABLE", 0, "The host closed the connection."));
+    const onData = (chunk: Buffer) => {
+      head = Buffer.concat([head, chunk]);
+      const end = head.indexOf("\r\n\r\n");
+      if (end < 0) {
+        if (head.length > 16_384) onClose();
+        return;
+      }
+      const status = Number(head.subarray(9, 12).toString("latin1"));
+      const rest = head.subarray(end + 4);
+      if (status !== 200) {
+        fail(toHostError(status, rest.toString("utf8")));
+        return;
+      }
+      socket.off("data", onData).off("error", onError).off("close", onClose);
+      socket.pause();
+      if (rest.length > 0) socket.unshift(rest);
+      resolve(socket);
+    };
+    socket.on("data", onData).on("error", onError).on("close", onClose);
+    socket.write(
+      `CONNECT ${boxKey}:${port} HTTP/1.1\r\nhost: ${boxKey}:${port}\r\nauthorization: Bearer ${host.token}\r\n\r\n`,
+    );
+  });
+}
