@@ -121,7 +121,7 @@ export class PlatformError extends Error {
   }
 
   get isRetryable(): boolean {
-    const entry: { retryable?: boolean } = problems[this.code];
+    const entry: { status: number; retryable?: boolean } = problems[this.code];
     return entry.retryable ?? false;
   }
 }
