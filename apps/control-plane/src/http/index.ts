@@ -1,0 +1,4 @@
+export { createServer, type AuditEntry, type ServerOptions } from "./server.ts";
+export { handler, type Call, type Caller, type Handler } from "./context.ts";
+export { openEventStream, type EventStream } from "./sse.ts";
+export { derivedId } from "./idempotency.ts";

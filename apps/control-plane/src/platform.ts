@@ -1,0 +1,27 @@
+import type { Log } from "@platform/daemon";
+import type { Pool } from "@platform/postgres";
+import type { HostClient } from "@platform/host-api";
+import type { Seal } from "./seal.ts";
+import type { Signals } from "./signals.ts";
+
+/** Settings that features need; read once in main.ts. */
+export interface Settings {
+  readonly publicScheme: "http" | "https";
+  /** Port in public URLs; null when it is the scheme's own. */
+  readonly publicPort: number | null;
+  /** Host name in database URLs. */
+  readonly databaseHostname: string;
+  readonly instanceMemoryBytes: number;
+  readonly edgeUrl: string;
+  readonly objectStore: { readonly url: string; readonly token: string } | null;
+}
+
+/** What every feature is given. */
+export interface Platform {
+  readonly log: Log;
+  readonly pool: Pool;
+  readonly host: HostClient;
+  readonly seal: Seal;
+  readonly signals: Signals;
+  readonly settings: Settings;
+}

@@ -1,0 +1,173 @@
+import { z } from "zod";
+import { External, ListQuery, Metadata, Name, NoBody, Placement, queryInt } from "./fields.ts";
+import { defineRoute } from "./route.ts";
+
+export const CreateDatabase = z.object({
+  name: Name,
+  engine: z.string().default("postgresql"),
+  engine_version: z.coerce.string().optional(),
+  cpu_count: z.coerce.number().int().min(1).max(64).optional(),
+  memory_mb: z.coerce.number().int().min(64).max(262_144).optional(),
+  storage_mb: z.coerce.number().int().min(64).max(1_048_576).optional(),
+  region: z.string().optional(),
+  environment_id: z.string().optional(),
+  metadata: Metadata.default({}),
+  ...External.shape,
+  ...Placement.shape,
+});
+export const Database = z.looseObject({
+  id: z.uuid(),
+  name: z.string(),
+  engine: z.string(),
+  engine_version: z.string(),
+  state: z.string(),
+  status: z.string(),
+  host: z.string().nullable(),
+  port: z.int().nullable(),
+  connection_test: z
+    .looseObject({ status: z.string(), reason: z.string().nullable() })
+    .nullable()
+    .optional()
+    .describe("From a real login with the issued credentials"),
+});
+export const Credentials = z.looseObject({
+  url: z.string(),
+  recommended_url: z.string(),
+  host: z.string(),
+  port: z.int(),
+  user: z.string(),
+  username: z.string(),
+  password: z.string(),
+  database: z.string(),
+});
+
+const tag = "Databases";
+const d = { tag, envelope: "data" } as const;
+const base = "/databases/:id";
+export const databaseRoutes = {
+  list: defineRoute({
+    id: "listDatabases",
+    method: "GET",
+    path: "/databases",
+    summary: "List databases",
+    tag,
+    envelope: "list",
+    scope: "databases:read",
+    query: ListQuery,
+  }),
+  create: defineRoute({
+    id: "createDatabase",
+    method: "POST",
+    path: "/databases",
+    summary: "Create a database",
+    ...d,
+    scope: "databases:write",
+    status: 201,
+    body: CreateDatabase,
+    response: Database,
+    idempotent: true,
+    problems: ["ENGINE_UNAVAILABLE", "ENGINE_VERSION_UNAVAILABLE"],
+  }),
+  get: defineRoute({
+    id: "getDatabase",
+    method: "GET",
+    path: base,
+    summary: "A database",
+    ...d,
+    scope: "databases:read",
+    response: Database,
+  }),
+  remove: defineRoute({
+    id: "deleteDatabase",
+    method: "DELETE",
+    path: base,
+    summary: "Delete a database and everything in it",
+    ...d,
+    scope: "databases:write",
+  }),
+  start: defineRoute({
+    id: "startDatabase",
+    method: "POST",
+    path: `${base}/start`,
+    summary: "Start",
+    ...d,
+    scope: "databases:write",
+    body: NoBody,
+  }),
+  stop: defineRoute({
+    id: "stopDatabase",
+    method: "POST",
+    path: `${base}/stop`,
+    summary: "Stop",
+    ...d,
+    scope: "databases:write",
+    body: NoBody,
+  }),
+  restart: defineRoute({
+    id: "restartDatabase",
+    method: "POST",
+    path: `${base}/restart`,
+    summary: "Restart",
+    ...d,
+    scope: "databases:write",
+    body: NoBody,
+  }),
+  credentials: defineRoute({
+    id: "getCredentials",
+    method: "GET",
+    path: `${base}/credentials`,
+    summary: "Credentials that were proved to log in",
+    ...d,
+    scope: "databases:read",
+    response: Credentials,
+    problems: ["DATABASE_NOT_READY"],
+  }),
+  rotate: defineRoute({
+    id: "rotateCredentials",
+    method: "POST",
+    path: `${base}/rotate`,
+    summary: "New password; old sessions end",
+    ...d,
+    scope: "databases:write",
+    body: NoBody,
+    response: Credentials,
+  }),
+  logs: defineRoute({
+    id: "getDatabaseLogs",
+    method: "GET",
+    path: `${base}/logs`,
+    summary: "Server log",
+    tag,
+    envelope: "top",
+    scope: "databases:read",
+    query: z.object({ lines: queryInt(1, 500, 100), since: z.string().optional() }),
+  }),
+  logsStream: defineRoute({
+    id: "streamDatabaseLogs",
+    method: "GET",
+    path: `${base}/logs/stream`,
+    summary: "Follow the server log",
+    tag,
+    envelope: "raw",
+    scope: "databases:read",
+    stream: true,
+    query: z.looseObject({}),
+  }),
+  metrics: defineRoute({
+    id: "getDatabaseMetrics",
+    method: "GET",
+    path: `${base}/metrics`,
+    summary: "Metrics",
+    ...d,
+    scope: "databases:read",
+    query: z.object({ window: z.string().default("1h") }),
+  }),
+  backups: defineRoute({
+    id: "listBackups",
+    method: "GET",
+    path: `${base}/backups`,
+    summary: "Backups",
+    ...d,
+    scope: "databases:read",
+  }),
+} as const;

@@ -1,0 +1,12 @@
+export * from "./problems.ts";
+export * from "./route.ts";
+export * from "./fields.ts";
+export * from "./scopes.ts";
+export * from "./sandboxes.ts";
+export * from "./exec-files.ts";
+export * from "./previews.ts";
+export * from "./snapshots.ts";
+export * from "./databases.ts";
+export * from "./deployments.ts";
+export * from "./platform.ts";
+export { toOpenApi } from "./openapi.ts";

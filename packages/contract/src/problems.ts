@@ -1,0 +1,156 @@
+/**
+ * Every failure that a client can see. Programs switch on `code`; each has a page at /problems/CODE
+ * on the tenant's API host.
+ */
+export const problems = {
+  NOT_FOUND: { status: 404, title: "Not found" },
+  INVALID_ID: { status: 400, title: "The id is neither a UUID nor a known name" },
+  INVALID_JSON: { status: 400, title: "The body is not valid JSON" },
+  VALIDATION_FAILED: { status: 422, title: "The request is not valid" },
+  INVALID_FILTER: { status: 422, title: "The filter is not valid" },
+  PAYLOAD_TOO_LARGE: { status: 413, title: "The body is too large" },
+  METHOD_NOT_ALLOWED: { status: 405, title: "Method not allowed" },
+  UNAUTHENTICATED: { status: 401, title: "Missing or unknown credential" },
+  FORBIDDEN: { status: 403, title: "The credential does not allow this" },
+  INVALID_TENANT_CONTEXT: { status: 403, title: "The key may not act for this tenant" },
+  TENANT_RESOLUTION_FAILED: { status: 422, title: "No tenant for this host or key" },
+  RATE_LIMITED: { status: 429, title: "Too many requests", retryable: true },
+  INSUFFICIENT_CREDITS: { status: 402, title: "Not enough credits" },
+  QUOTA_EXCEEDED: { status: 409, title: "A limit of the plan is reached" },
+  IDEMPOTENCY_PAYLOAD_MISMATCH: { status: 409, title: "Idempotency-Key was used with another body" },
+  CONFLICT: { status: 409, title: "The state does not allow this now" },
+  NAME_TAKEN: { status: 409, title: "The name is in use" },
+
+  SANDBOX_STARTING: { status: 409, title: "The sandbox is still starting", retryable: true },
+  SANDBOX_NOT_RUNNING: { status: 409, title: "The sandbox is not running" },
+  SANDBOX_READY_TIMEOUT: { status: 504, title: "The sandbox was not ready in time", retryable: true },
+  SANDBOX_FILE_AGENT_UNAVAILABLE: { status: 502, title: "Files cannot be reached now", retryable: true },
+  SANDBOX_AGENT_UNAVAILABLE: { status: 503, title: "The sandbox does not answer now", retryable: true },
+  ISOLATION_UNAVAILABLE: { status: 503, title: "This machine cannot isolate the code as required" },
+  TEMPLATE_NOT_FOUND: { status: 404, title: "Template not found" },
+  TIMEOUT_TOO_LONG: { status: 422, title: "The time-out is over the limit" },
+  INVALID_SETUP_FILE: { status: 422, title: "The setup file is not usable" },
+  SNAPSHOT_IN_USE: { status: 409, title: "The snapshot is in use" },
+  SNAPSHOT_NOT_READY: { status: 409, title: "The snapshot is not ready", retryable: true },
+  FILE_NOT_FOUND: { status: 404, title: "File not found" },
+  INVALID_PATH: { status: 422, title: "The path cannot be used" },
+  DISK_FULL: { status: 507, title: "The disk is full" },
+  PROCESS_NOT_FOUND: { status: 404, title: "Process not found" },
+  SERVICE_NAME_TAKEN: { status: 409, title: "A service of this name runs already" },
+  BATCH_ALREADY_TERMINAL: { status: 409, title: "The batch has ended" },
+
+  PORT_NOT_REACHABLE: { status: 409, title: "The port cannot be reached" },
+  PREVIEW_PRIVATE: { status: 401, title: "The preview is private" },
+
+  ENGINE_UNAVAILABLE: { status: 503, title: "The database engine is not installed" },
+  ENGINE_VERSION_UNAVAILABLE: { status: 422, title: "The engine version is not offered" },
+  DATABASE_NOT_READY: { status: 409, title: "The database is not ready", retryable: true },
+  DATABASE_LOGIN_FAILED: { status: 409, title: "The credentials do not log in" },
+  DATABASE_IN_USE: { status: 409, title: "The database is linked" },
+  QUERY_FAILED: { status: 422, title: "The query failed" },
+
+  SOURCE_EMPTY: { status: 422, title: "There is nothing to publish" },
+  SOURCE_CHANGED: { status: 409, title: "Files changed while they were frozen", retryable: true },
+  SYMLINK_ESCAPES: { status: 422, title: "A link points out of the app's folder" },
+  MANIFEST_INVALID: { status: 422, title: "The app manifest is not valid" },
+  INSTALL_FAILED: { status: 422, title: "Installing the dependencies failed" },
+  BUILD_FAILED: { status: 422, title: "The build failed" },
+  BUILD_TIMEOUT: { status: 422, title: "The build took too long" },
+  BUILD_OUT_OF_MEMORY: { status: 422, title: "The build ran out of memory" },
+  STATIC_BUILD_FAILED: { status: 422, title: "The static build failed" },
+  STATIC_OUTPUT_NOT_FOUND: { status: 422, title: "No static output was found" },
+  START_COMMAND_MISSING: { status: 422, title: "No start command is known" },
+  PREFLIGHT_NOT_LISTENING: { status: 422, title: "The release does not listen on its port" },
+  PREFLIGHT_BOUND_TO_LOOPBACK: { status: 422, title: "The release listens on loopback only" },
+  PREFLIGHT_EXITED: { status: 422, title: "The release exits at start" },
+  PREFLIGHT_UNHEALTHY: { status: 422, title: "The release's health check fails" },
+  PREFLIGHT_OUT_OF_MEMORY: { status: 422, title: "The release ran out of memory at start" },
+  REQUIRED_ENV_MISSING: { status: 422, title: "A required variable is not set" },
+  SECRET_IN_ARTIFACT: { status: 422, title: "The artifact holds a run-time secret" },
+  RELEASE_NOT_READY: { status: 409, title: "The release cannot be promoted" },
+  PROMOTE_FAILED: { status: 409, title: "The release did not become healthy; traffic stays where it was" },
+  NO_PREVIOUS_RELEASE: { status: 409, title: "There is no earlier release to return to" },
+  DEPLOYMENT_BUSY: { status: 409, title: "Another operation runs on this deployment", retryable: true },
+  UPLOAD_INCOMPLETE: { status: 409, title: "Chunks of the upload are missing" },
+  DIGEST_MISMATCH: { status: 422, title: "The bytes do not have the stated digest" },
+
+  CNAME_MISMATCH: { status: 422, title: "The DNS record does not point here" },
+  DNS_LOOKUP_FAILED: { status: 422, title: "The DNS record was not found" },
+  DOMAIN_TAKEN: { status: 409, title: "The domain cannot be claimed" },
+  API_KEY_ALREADY_ROTATED: { status: 409, title: "The key was rotated before" },
+  EVENTS_NOT_WORKSPACE_SCOPABLE: { status: 422, title: "These events concern the whole tenant" },
+  UNKNOWN_EVENT_TYPE: { status: 422, title: "Unknown event type" },
+  REPLAY_NOT_POSSIBLE: { status: 409, title: "The delivery cannot be replayed" },
+  BUCKET_NOT_EMPTY: { status: 409, title: "The bucket is not empty" },
+  STORAGE_UNAVAILABLE: { status: 503, title: "Object storage does not answer now", retryable: true },
+
+  HOST_UNAVAILABLE: { status: 503, title: "No machine can take this now", retryable: true },
+  INTERNAL: { status: 500, title: "Something went wrong on our side" },
+} as const satisfies Record<string, { status: number; title: string; retryable?: boolean }>;
+
+export type ProblemCode = keyof typeof problems;
+
+export interface ProblemExtras {
+  /** Facts for programs: no secret, address or provider name. */
+  readonly details?: Record<string, unknown>;
+  /** Field to messages; only with status 422. */
+  readonly errors?: Record<string, string[]>;
+  /** Milliseconds after which the same request may succeed. */
+  readonly retryAfterMs?: number;
+  readonly cause?: unknown;
+}
+
+/** An expected failure. The message says what, why and what to do. */
+export class PlatformError extends Error {
+  readonly code: ProblemCode;
+  readonly details: Record<string, unknown>;
+  readonly errors: Record<string, string[]> | undefined;
+  readonly retryAfterMs: number | undefined;
+
+  constructor(code: ProblemCode, message: string, extras: ProblemExtras = {}) {
+    super(message, { cause: extras.cause });
+    this.name = "PlatformError";
+    this.code = code;
+    this.details = extras.details ?? {};
+    this.errors = extras.errors;
+    this.retryAfterMs = extras.retryAfterMs;
+  }
+
+  get status(): number {
+    return problems[this.code].status;
+  }
+
+  get isRetryable(): boolean {
+    const entry: { status: number; retryable?: boolean } = problems[this.code];
+    return entry.retryable ?? false;
+  }
+}
+
+/** The body of an error answer: the contract's `error` object and the members of RFC 9457. */
+export function toProblemBody(
+  error: PlatformError,
+  problemsUrl: string,
+  requestId: string,
+): Record<string, unknown> {
+  return {
+    error: {
+      code: error.code,
+      message: error.message,
+      details: error.details,
+      retryable: error.isRetryable,
+      ...(error.retryAfterMs === undefined ? {} : { retry_after_ms: error.retryAfterMs }),
+    },
+    ...(error.errors ? { errors: error.errors } : {}),
+    type: `${problemsUrl}/${error.code}`,
+    title: problems[error.code].title,
+    status: error.status,
+    detail: error.message,
+    instance: `urn:request:${requestId}`,
+  };
+}
+
+export const notFound = (what: string) =>
+  new PlatformError(
+    "NOT_FOUND",
+    `${what} does not exist, or this key may not see it. List what there is and retry.`,
+  );
