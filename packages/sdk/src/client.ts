@@ -15,7 +15,11 @@ export interface Client {
   readonly apiKeys: {
     list(): Promise<ApiKey[]>;
     /** `key` is shown this once. */
-    create(body: { name: string; scopes?: string[]; expires_in_days?: number }): Promise<ApiKey & { key: string }>;
+    create(body: {
+      name: string;
+      scopes?: string[];
+      expires_in_days?: number;
+    }): Promise<ApiKey & { key: string }>;
     delete(id: string): Promise<unknown>;
   };
   close(): Promise<void>;

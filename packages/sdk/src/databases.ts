@@ -12,12 +12,17 @@ export class Databases {
   list = (query?: Query) => this.#http.json<Database[]>("GET", "/databases", { query });
   get = (id: string) => this.#http.json<Database>("GET", `/databases/${encodeURIComponent(id)}`);
   create = (body: CreateDatabase, idempotencyKey = newIdempotencyKey()) =>
-    this.#http.json<Database>("POST", "/databases", { body: { engine: "postgresql", ...body }, idempotencyKey });
+    this.#http.json<Database>("POST", "/databases", {
+      body: { engine: "postgresql", ...body },
+      idempotencyKey,
+    });
   delete = (id: string) => this.#http.json<unknown>("DELETE", `/databases/${encodeURIComponent(id)}`);
   credentials = (id: string) =>
     this.#http.json<DatabaseCredentials>("GET", `/databases/${encodeURIComponent(id)}/credentials`);
   logs = async (id: string, lines = 100): Promise<string[]> => {
-    const body = await this.#http.envelope("GET", `/databases/${encodeURIComponent(id)}/logs`, { query: { lines } });
+    const body = await this.#http.envelope("GET", `/databases/${encodeURIComponent(id)}/logs`, {
+      query: { lines },
+    });
     return (body as { lines?: string[] }).lines ?? [];
   };
 
@@ -60,6 +65,10 @@ function reasonOf(database: Database): string {
 }
 
 function notReady(code: string, message: string, database: Database): ApiError {
-  const details = { database_id: database.id, state: database.state, connection_test: database.connection_test };
+  const details = {
+    database_id: database.id,
+    state: database.state,
+    connection_test: database.connection_test,
+  };
   return new ApiError({ status: 504, code, message, details });
 }

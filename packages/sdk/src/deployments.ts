@@ -37,7 +37,10 @@ export class Deployments {
 
   env = (id: string) => this.#http.json<EnvEntry[]>("GET", `${at(id)}/env`);
   setEnv = (id: string, env: Record<string, string>) =>
-    this.#http.json<EnvEntry[]>("POST", `${at(id)}/env`, { body: { env }, idempotencyKey: newIdempotencyKey() });
+    this.#http.json<EnvEntry[]>("POST", `${at(id)}/env`, {
+      body: { env },
+      idempotencyKey: newIdempotencyKey(),
+    });
   deleteEnv = (id: string, name: string) =>
     this.#http.json<unknown>("DELETE", `${at(id)}/env/${encodeURIComponent(name)}`);
 
@@ -57,10 +60,19 @@ export class Deployments {
       const deployment = await this.get(id);
       const isUp = deployment.state === "running" || deployment.state === "active";
       if (isUp && deployment.active_release_id === releaseId) return deployment;
-      const details = { deployment_id: id, state: deployment.state, active_release_id: deployment.active_release_id };
+      const details = {
+        deployment_id: id,
+        state: deployment.state,
+        active_release_id: deployment.active_release_id,
+      };
       if (deployment.state === "failed") {
         const why = deployment.error_message ?? "no reason was given";
-        throw new ApiError({ status: 409, code: "DEPLOYMENT_FAILED", message: `The deployment failed: ${why}.`, details });
+        throw new ApiError({
+          status: 409,
+          code: "DEPLOYMENT_FAILED",
+          message: `The deployment failed: ${why}.`,
+          details,
+        });
       }
       if (performance.now() > endsAt) {
         const message = `The deployment is still ${deployment.state} with another release.`;

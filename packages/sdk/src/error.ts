@@ -80,7 +80,8 @@ export function toApiError(status: number, headers: Headers, text: string): ApiE
   return new ApiError({
     status,
     code: asText(error["code"]) ?? `HTTP_${status}`,
-    message: asText(error["message"]) ?? asText(outer["error"]) ?? `The server answered with status ${status}.`,
+    message:
+      asText(error["message"]) ?? asText(outer["error"]) ?? `The server answered with status ${status}.`,
     details: isRecord(error["details"]) ? error["details"] : {},
     fields: toFields(outer["errors"]),
     requestId: headers.get("x-request-id"),

@@ -40,8 +40,11 @@ export class Sandboxes {
   pause = (id: string) => this.#post<{ id: string; state: string }>(id, "pause", {});
   resume = (id: string) => this.#post<Sandbox>(id, "resume", {});
   logs = async (id: string, lines = 100): Promise<{ line: string; stream: string }[]> =>
-    (await this.#http.json<{ logs: { line: string; stream: string }[] }>("GET", `${at(id)}/logs`, { query: { lines } }))
-      .logs;
+    (
+      await this.#http.json<{ logs: { line: string; stream: string }[] }>("GET", `${at(id)}/logs`, {
+        query: { lines },
+      })
+    ).logs;
   attachDatabase = (id: string, databaseId: string, env = "DATABASE_URL") =>
     this.#post<{ attached: boolean; env_vars: EnvEntry[] }>(id, "database", { database_id: databaseId, env });
 
@@ -51,7 +54,10 @@ export class Sandboxes {
    * @param options.timeoutMs default 120 000
    * @throws ApiError SANDBOX_FAILED or SANDBOX_READY_TIMEOUT
    */
-  async waitUntilReady(id: string, options: { timeoutMs?: number; signal?: AbortSignal } = {}): Promise<Sandbox> {
+  async waitUntilReady(
+    id: string,
+    options: { timeoutMs?: number; signal?: AbortSignal } = {},
+  ): Promise<Sandbox> {
     const timeoutMs = options.timeoutMs ?? 120_000;
     const timer = AbortSignal.timeout(timeoutMs);
     const signal = options.signal ? AbortSignal.any([timer, options.signal]) : timer;
@@ -89,7 +95,10 @@ export class Sandboxes {
   /** Output as it comes, ended by exactly one `exit` event: -2 when the stream broke before it. */
   async *execStream(id: string, request: ExecRequest, signal?: AbortSignal): AsyncGenerator<ExecEvent> {
     try {
-      for await (const event of this.#http.events("POST", `${at(id)}/exec/stream`, { body: request, signal })) {
+      for await (const event of this.#http.events("POST", `${at(id)}/exec/stream`, {
+        body: request,
+        signal,
+      })) {
         const data = JSON.parse(event.data) as Record<string, unknown>;
         if (event.event === "stdout" || event.event === "stderr") {
           yield { type: event.event, line: String(data["line"] ?? "") };
@@ -108,7 +117,9 @@ export class Sandboxes {
   listFiles = async (id: string, path = "/workspace"): Promise<FileEntry[]> =>
     (await this.#http.json<{ entries: FileEntry[] }>("GET", `${at(id)}/files`, { query: { path } })).entries;
   readFile = (id: string, path: string) =>
-    this.#http.bytes(`${at(id)}/files/${path.replace(/^\/+/, "").split("/").map(encodeURIComponent).join("/")}`);
+    this.#http.bytes(
+      `${at(id)}/files/${path.replace(/^\/+/, "").split("/").map(encodeURIComponent).join("/")}`,
+    );
   writeFile = (id: string, file: FileUpload) =>
     this.#http.json<{ path: string; size_bytes: number }>("POST", `${at(id)}/files`, {
       body: { path: file.path, content: base64(file.content) },
@@ -129,7 +140,11 @@ export class Sandboxes {
     idempotencyKey = newIdempotencyKey(),
   ) => this.#http.json<Service>("POST", `${at(id)}/services`, { body, idempotencyKey });
   serviceLogs = async (id: string, name: string, tail = 100): Promise<string[]> =>
-    (await this.#http.json<{ lines: string[] }>("GET", `${at(id)}/services/${name}/logs`, { query: { tail } })).lines;
+    (
+      await this.#http.json<{ lines: string[] }>("GET", `${at(id)}/services/${name}/logs`, {
+        query: { tail },
+      })
+    ).lines;
 
   /** Resolves with a URL only once the port answered. */
   expose = (id: string, port?: number) =>
@@ -141,7 +156,11 @@ export class Sandboxes {
     });
 
   publish = (id: string, body: PublishRequest, idempotencyKey = newIdempotencyKey()) =>
-    this.#http.json<Published>("POST", `${at(id)}/publish`, { body, idempotencyKey, timeoutMs: publishTimeoutMs });
+    this.#http.json<Published>("POST", `${at(id)}/publish`, {
+      body,
+      idempotencyKey,
+      timeoutMs: publishTimeoutMs,
+    });
 
   env = (id: string) => this.#http.json<EnvEntry[]>("GET", `${at(id)}/env`);
   setEnv = (id: string, vars: Record<string, string>) =>

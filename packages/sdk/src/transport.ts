@@ -74,7 +74,9 @@ export class Transport {
     try {
       return JSON.parse(text) as unknown;
     } catch (cause) {
-      throw new ConnectionError("CONNECTION_FAILED", `The answer of ${method} ${path} is not JSON.`, { cause });
+      throw new ConnectionError("CONNECTION_FAILED", `The answer of ${method} ${path} is not JSON.`, {
+        cause,
+      });
     }
   }
 
@@ -140,9 +142,13 @@ export class Transport {
     } catch (cause) {
       if (options.signal?.aborted) throw cause;
       if (cause instanceof DOMException && cause.name === "TimeoutError") {
-        throw new ConnectionError("TIMEOUT", `${method} ${path} took longer than ${timeoutMs / 1000} s.`, { cause });
+        throw new ConnectionError("TIMEOUT", `${method} ${path} took longer than ${timeoutMs / 1000} s.`, {
+          cause,
+        });
       }
-      throw new ConnectionError("CONNECTION_FAILED", `${url.origin} did not answer: ${reasonOf(cause)}.`, { cause });
+      throw new ConnectionError("CONNECTION_FAILED", `${url.origin} did not answer: ${reasonOf(cause)}.`, {
+        cause,
+      });
     }
   }
 

@@ -172,6 +172,7 @@ export interface PublishRequest {
   readonly deployment_id?: string;
   readonly deployment_type?: "static" | "dynamic";
   readonly output_path?: string;
+  readonly install_command?: string;
   readonly build_command?: string;
   readonly run_command?: string;
   readonly port?: number;
