@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
@@ -92,7 +94,11 @@ test("exit codes tell user, network, auth and server failures apart", async (t) 
 });
 
 test("an endpoint that does not answer exits 2 and says what to do", async (t) => {
-  const ran = await cli(folderOf(t), ["db", "ls"], { endpoint: "http://127.0.0.1:9" });
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  const ran = await cli(folderOf(t), ["db", "ls"], { endpoint: `http://127.0.0.1:${port}` });
   assert.equal(ran.code, 2);
   assert.match(ran.err, /ECONNREFUSED/);
   assert.match(ran.err, /do: {2}/);

@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { closeSync, openSync, readFileSync, statSync, truncateSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, statSync, truncateSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
 import { CliError, exitCodes } from "../failure.ts";
@@ -141,12 +141,12 @@ export class SupervisedChild {
 
   async #awaitReady(child: ChildProcess): Promise<number> {
     const { promise, resolve, reject } = Promise.withResolvers<number>();
-    const timer = setTimeout(
-      () => reject(this.#failed(`said nothing for ${this.spec.startTimeoutMs / 1000} s`)),
-      this.spec.startTimeoutMs,
-    );
-    child.once("error", (error) => reject(this.#failed(error.message)));
-    child.once("exit", (code, signal) => reject(this.#failed(`ended at start with ${signal ?? code}`)));
+    const onError = (error: Error) => reject(this.#failed(error.message));
+    const onExit = (code: number | null, signal: NodeJS.Signals | null) =>
+      reject(this.#failed(`ended at start with ${signal ?? code}`));
+    const onSilence = () => reject(this.#failed(`said nothing for ${this.spec.startTimeoutMs / 1000} s`));
+    const timer = setTimeout(onSilence, this.spec.startTimeoutMs);
+    child.once("exit", onExit).once("error", onError);
     if (child.stdout) {
       createInterface({ input: child.stdout }).on("line", (line) => {
         const port = readyPort(line);
@@ -157,6 +157,7 @@ export class SupervisedChild {
       return await promise;
     } finally {
       clearTimeout(timer);
+      child.off("exit", onExit);
     }
   }
 
@@ -208,6 +209,7 @@ function readyPort(line: string): number | null {
 }
 
 function tail(file: string): string {
+  if (!existsSync(file)) return "";
   const lines = readFileSync(file, "utf8").trimEnd().split("\n").slice(-5);
   return lines.join("") === "" ? "" : ` Its log ends with:\n${lines.map((line) => `    ${line}`).join("\n")}`;
 }
