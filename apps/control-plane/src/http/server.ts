@@ -2,7 +2,7 @@ import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import { z } from "zod";
 import { newId, type Log } from "@platform/daemon";
 import { PlatformError, allows, notFound, toProblemBody, type RouteDefinition } from "@platform/contract";
-import type { Pool } from "@platform/postgres";
+import type { Pool } from "pg";
 import type { Call, Caller, Handler } from "./context.ts";
 import { derivedId, hashBody, runOnce, type StoredAnswer } from "./idempotency.ts";
 
