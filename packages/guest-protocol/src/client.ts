@@ -73,7 +73,13 @@ export function createGuestClient(options: GuestAddress): GuestClient {
     readFile: (path, signal) => send(address, { method: "GET", path: filePath(path), signal }),
     writeFile: async (path, content, signal) => {
       const headers = { "content-type": "application/octet-stream" };
-      const response = await send(address, { method: "POST", path: filePath(path), headers, body: content, signal });
+      const response = await send(address, {
+        method: "POST",
+        path: filePath(path),
+        headers,
+        body: content,
+        signal,
+      });
       response.resume();
     },
     ports: (signal) => sendJson(address, { method: "GET", path: "/ports", signal }),

@@ -75,7 +75,11 @@ export async function send(address: GuestAddress, call: Call): Promise<IncomingM
   throw toGuestError(response.statusCode ?? 0, await readLimited(response));
 }
 
-export async function sendJson<T>(address: GuestAddress, call: Omit<Call, "body">, body?: unknown): Promise<T> {
+export async function sendJson<T>(
+  address: GuestAddress,
+  call: Omit<Call, "body">,
+  body?: unknown,
+): Promise<T> {
   const response = await send(address, {
     ...call,
     headers: { ...call.headers, ...(body === undefined ? {} : { "content-type": "application/json" }) },
@@ -123,8 +127,14 @@ function toGuestError(status: number, body: string): GuestError {
     }
     return new GuestError(`HTTP_${status}`, status, parsed.message ?? body);
   } catch (cause) {
-    return new GuestError(`HTTP_${status}`, status, `The agent answered ${status}: ${body.slice(0, 500)}`, {}, {
-      cause,
-    });
+    return new GuestError(
+      `HTTP_${status}`,
+      status,
+      `The agent answered ${status}: ${body.slice(0, 500)}`,
+      {},
+      {
+        cause,
+      },
+    );
   }
 }

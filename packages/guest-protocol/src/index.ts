@@ -3,5 +3,12 @@ export { GuestError, type GuestAddress } from "./http.ts";
 export type { ExecOptions, ExecResult } from "./exec.ts";
 export type * from "./types.ts";
 export * from "./gen/process/process_pb.js";
-export * as filesystem from "./gen/filesystem/filesystem_pb.js";
-export { Filesystem } from "./gen/filesystem/filesystem_pb.js";
+export {
+  EntryInfoSchema,
+  EventType,
+  FilesystemEventSchema,
+  FileType,
+  Filesystem,
+  type EntryInfo,
+  type FilesystemEvent,
+} from "./gen/filesystem/filesystem_pb.js";
