@@ -58,7 +58,7 @@ test("a server keeps its rows through a crash, is owned by one supervisor, and s
     20_000,
   );
   assert.deepEqual(rows, [{ id: 1 }]);
-  assert.notEqual(server.pid, before);
+  await waitFor("the supervisor to know the new process", () => server.pid !== before, 10_000);
 
   await server.stop();
   assert.equal(identify(server.pid), null);
