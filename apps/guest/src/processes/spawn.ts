@@ -107,13 +107,13 @@ function started(child: ChildProcess): Promise<void> {
   });
 }
 
-async function assertFolder(path: string): Promise<void> {
+export async function assertFolder(path: string): Promise<void> {
   const found = await stat(path).catch(() => null);
   if (!found?.isDirectory()) throw new CannotStart(`cwd '${path}' does not exist or is not a folder`);
 }
 
 /** Looks the name up in the PATH that the program itself will have, as a shell would. */
-async function findExecutable(command: Command): Promise<string> {
+export async function findExecutable(command: Command): Promise<string> {
   const { cmd, cwd } = command;
   if (cmd === "") throw new CannotStart("the command is empty");
   const folders = cmd.includes("/") ? [""] : (command.env["PATH"] ?? "").split(delimiter);
