@@ -6,7 +6,7 @@ import { createConnectTransport } from "@connectrpc/connect-node";
 import { Filesystem } from "./gen/filesystem/filesystem_pb.js";
 import { Process } from "./gen/process/process_pb.js";
 import { exec, type ExecOptions, type ExecResult } from "./exec.ts";
-import { send, sendJson, type GuestAddress } from "./http.ts";
+import { GuestError, send, sendJson, type GuestAddress } from "./http.ts";
 import type {
   AppliedConfig,
   GuestConfigPatch,
@@ -102,19 +102,24 @@ const withHeaders =
   };
 
 function createServices(address: GuestAddress): GuestServices {
-  const at = (name: string, rest = "") => `/services/${encodeURIComponent(name)}${rest}`;
+  const at = (name: string, rest = "") => {
+    // URL parsing takes these for folders, whatever their encoding.
+    if (/^\.{0,2}$/.test(name)) throw new GuestError("INVALID", 400, `"${name}" cannot name a service.`);
+    return `/services/${encodeURIComponent(name)}${rest}`;
+  };
   const post = async (path: string, body: string | Uint8Array, type: string, signal?: AbortSignal) => {
     const headers = { "content-type": type };
     (await send(address, { method: "POST", path, headers, body, signal })).resume();
   };
   return {
-    put: (spec, signal) => sendJson(address, { method: "PUT", path: at(spec.name), signal }, spec),
-    get: (name, signal) => sendJson(address, { method: "GET", path: at(name), signal }),
+    put: async (spec, signal) => sendJson(address, { method: "PUT", path: at(spec.name), signal }, spec),
+    get: async (name, signal) => sendJson(address, { method: "GET", path: at(name), signal }),
     list: (signal) => sendJson(address, { method: "GET", path: "/services", signal }),
     remove: async (name, signal) => {
       (await send(address, { method: "DELETE", path: at(name), signal })).resume();
     },
-    restart: (name, signal) => sendJson(address, { method: "POST", path: at(name, "/restart"), signal }),
+    restart: async (name, signal) =>
+      sendJson(address, { method: "POST", path: at(name, "/restart"), signal }),
     logs: async (name, tail = 100, signal) => {
       const path = at(name, `/logs?tail=${tail}`);
       return (await sendJson<{ lines: LogLine[] }>(address, { method: "GET", path, signal })).lines;
@@ -130,8 +135,9 @@ function createServices(address: GuestAddress): GuestServices {
         response.destroy();
       }
     },
-    writeStdin: (name, data, signal) => post(at(name, "/stdin"), data, "application/octet-stream", signal),
-    sendSignal: (name, signalName, signal) =>
+    writeStdin: async (name, data, signal) =>
+      post(at(name, "/stdin"), data, "application/octet-stream", signal),
+    sendSignal: async (name, signalName, signal) =>
       post(at(name, "/signal"), JSON.stringify({ signal: signalName }), "application/json", signal),
   };
 }

@@ -21,7 +21,10 @@ interface Probe {
 type Answer =
   | { readonly type: "answered"; readonly status: number; readonly latencyMs: number }
   | { readonly type: "silent"; readonly error: string }
-  | { readonly type: "refused"; readonly error: string };
+  | { readonly type: "broken"; readonly error: string };
+
+/** The server went away; anything else that is not an answer means that it does not speak HTTP in time. */
+const brokenCodes = new Set(["ECONNREFUSED", "ECONNRESET", "EPIPE"]);
 
 /** @throws AgentError 400 */
 export function parseProbe(body: Record<string, unknown>): Probe {
@@ -67,15 +70,14 @@ export async function probe(
       const answer = await ask(wanted, Math.max(1, wanted.timeoutMs - waitedMs), signal);
       if (answer.type === "answered") return { ...result(judge(answer)), waitedMs };
       lastError = answer.error;
-      // It listened and is gone again: back to waiting, unless the time or the service is over.
       if (answer.type === "silent") {
-        const end = exitOf(wanted.service, supervisor);
-        if (end) return { ...result({ reason: "process_exited", evidence: end }), waitedMs };
         return { ...result({ reason: "no_http_answer", evidence: lookOf(wanted, supervisor) }), waitedMs };
       }
+      // It broke off or listens no more: back to waiting, which also sees whether its service ended.
     }
     if (elapsed() >= wanted.timeoutMs || signal.aborted) {
-      return result({ reason: "not_listening", evidence: lookOf(wanted, supervisor) });
+      const reason = state === "everywhere" ? "no_http_answer" : "not_listening";
+      return result({ reason, evidence: lookOf(wanted, supervisor) });
     }
     await delay(POLL_MS);
   }
@@ -112,7 +114,7 @@ function ask(wanted: Probe, timeoutMs: number, signal: AbortSignal): Promise<Ans
     });
     sent.on("error", (error: NodeJS.ErrnoException) => {
       clearTimeout(timer);
-      const type = error.code === "ECONNREFUSED" ? "refused" : "silent";
+      const type = brokenCodes.has(error.code ?? "") ? "broken" : "silent";
       resolve({ type, error: error.code ?? error.message });
     });
     sent.end();

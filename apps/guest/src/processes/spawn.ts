@@ -1,8 +1,9 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { access, constants, stat } from "node:fs/promises";
 import { delimiter, isAbsolute, join, resolve } from "node:path";
-import type { Writable } from "node:stream";
+import type { Readable, Writable } from "node:stream";
 import { setImmediate as turn, setTimeout as delay } from "node:timers/promises";
+import { openPipe, type Pipe } from "./pipes.ts";
 import { Program, programEnd, type ProgramInput } from "./program.ts";
 
 export interface Command {
@@ -27,6 +28,7 @@ const LINGER_MS = 250;
 export async function startProgram(command: Command): Promise<Program> {
   await assertFolder(command.cwd);
   const file = await findExecutable(command);
+  const pipes = await openOutputs();
   let child: ChildProcess;
   try {
     child = spawn(file, command.args, {
@@ -34,13 +36,22 @@ export async function startProgram(command: Command): Promise<Program> {
       cwd: command.cwd,
       env: command.env,
       detached: true,
-      stdio: [command.stdin ? "pipe" : "ignore", "pipe", "pipe"],
+      stdio: [
+        command.stdin ? "pipe" : "ignore",
+        pipes?.[0].writerFd ?? "pipe",
+        pipes?.[1].writerFd ?? "pipe",
+      ],
     });
     await started(child);
   } catch (cause) {
+    for (const pipe of pipes ?? []) pipe.reader.destroy();
     throw new CannotStart(`fork/exec ${file}: ${reasonOf(cause)}`, { cause });
+  } finally {
+    for (const pipe of pipes ?? []) pipe.closeWriter();
   }
-  const { stdout, stderr, stdin } = child;
+  const stdout = pipes?.[0].reader ?? child.stdout;
+  const stderr = pipes?.[1].reader ?? child.stderr;
+  const { stdin } = child;
   if (!stdout || !stderr || child.pid === undefined) throw new Error("a started child has outputs");
   const program = new Program({
     pid: child.pid,
@@ -51,18 +62,28 @@ export async function startProgram(command: Command): Promise<Program> {
   stdout.on("data", (data: Buffer) => program.deliver("stdout", data));
   stderr.on("data", (data: Buffer) => program.deliver("stderr", data));
   for (const stream of [stdout, stderr]) stream.on("error", () => stream.destroy());
-  reportEnd(child, program);
+  reportEnd(child, [stdout, stderr], program);
   return program;
 }
 
-function reportEnd(child: ChildProcess, program: Program): void {
+/** Both or none, so that a program never has outputs of two kinds. */
+async function openOutputs(): Promise<readonly [Pipe, Pipe] | null> {
+  const first = await openPipe();
+  if (!first) return null;
+  const second = await openPipe();
+  if (second) return [first, second];
+  first.reader.destroy();
+  first.closeWriter();
+  return null;
+}
+
+function reportEnd(child: ChildProcess, outputs: readonly Readable[], program: Program): void {
   let open = true;
-  const closed = new Promise<void>((done) => {
-    child.once("close", () => {
+  const closed = Promise.all(outputs.map((output) => new Promise((done) => output.once("close", done)))).then(
+    () => {
       open = false;
-      done();
-    });
-  });
+    },
+  );
   child.once("exit", async (code, signal) => {
     await Promise.race([closed, delay(LINGER_MS)]);
     // A slow reader keeps output in the kernel; two turns of the loop without a pause read it all.
@@ -86,13 +107,13 @@ function started(child: ChildProcess): Promise<void> {
   });
 }
 
-async function assertFolder(path: string): Promise<void> {
+export async function assertFolder(path: string): Promise<void> {
   const found = await stat(path).catch(() => null);
   if (!found?.isDirectory()) throw new CannotStart(`cwd '${path}' does not exist or is not a folder`);
 }
 
 /** Looks the name up in the PATH that the program itself will have, as a shell would. */
-async function findExecutable(command: Command): Promise<string> {
+export async function findExecutable(command: Command): Promise<string> {
   const { cmd, cwd } = command;
   if (cmd === "") throw new CannotStart("the command is empty");
   const folders = cmd.includes("/") ? [""] : (command.env["PATH"] ?? "").split(delimiter);

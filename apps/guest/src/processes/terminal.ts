@@ -1,6 +1,6 @@
 import { constants } from "node:os";
 import { Program, programEnd } from "./program.ts";
-import { CannotStart, type Command } from "./spawn.ts";
+import { assertFolder, CannotStart, findExecutable, type Command } from "./spawn.ts";
 
 export interface TerminalSize {
   readonly cols: number;
@@ -28,9 +28,11 @@ export async function startOnTerminal(command: Command, size: TerminalSize): Pro
       cause,
     });
   });
+  await assertFolder(command.cwd);
+  const file = await findExecutable(command);
   let terminal: Terminal;
   try {
-    terminal = library.spawn(command.cmd, [...command.args], {
+    terminal = library.spawn(file, [...command.args], {
       name: command.env["TERM"] ?? "xterm-256color",
       cols: size.cols,
       rows: size.rows,
