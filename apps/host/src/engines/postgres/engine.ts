@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { mkdirSync, readdirSync, rmSync, statSync, truncateSync } from "node:fs";
 import { join } from "node:path";
-import { faultPoint, waitFor, type Log } from "@platform/daemon";
+import { faultPoint, type Log } from "@platform/daemon";
 import {
   HostError,
   type DatabaseCredentials,
@@ -9,12 +9,18 @@ import {
   type HostedDatabase,
   type LoginProof,
 } from "@platform/host-api";
-import { isAlive, lastLines, runningServer, serverHome, startServer, stopServer } from "@platform/postgres";
+import { isAlive, lastLines, runningServer, serverHome } from "@platform/postgres";
 import type { DatabaseEngine, EngineSpec } from "../engine.ts";
 import { assertRoom, freePort, freeUid } from "./allocation.ts";
 import { openAuthority, type Authority } from "./authority.ts";
-import { cloneCluster, prepareTemplate, serverSettings } from "./cluster.ts";
-import { foldersOf, readState, writeState, type DatabaseState } from "./database-state.ts";
+import { cloneCluster, prepareTemplate } from "./cluster.ts";
+import {
+  foldersOf,
+  readState,
+  writeState,
+  type DatabaseFolders,
+  type DatabaseState,
+} from "./database-state.ts";
 import {
   assertSameSpec,
   credentialsOf,
@@ -22,17 +28,17 @@ import {
   loginFailed,
   newEntry,
   notFound,
+  save,
   viewOf,
   type Entry,
 } from "./entry.ts";
 import { createAndDropTable, prove, superuserLogin, tenantLogin } from "./login.ts";
-import { diskUsage, endProcesses, memoryOf, processTree } from "./measure.ts";
-import { changePassword, countSessions, makeRoleAndDatabase, secureServer } from "./roles.ts";
+import { diskUsage, memoryOf, processTree } from "./measure.ts";
+import { countSessions, makeRoleAndDatabase, secureServer } from "./roles.ts";
+import { awaitLogin, bringUp, halt, launch, removeDatabase, settlePassword } from "./server.ts";
 import { Turns } from "./turns.ts";
-import { binariesOf, majorVersions } from "./versions.ts";
+import { binariesOf, reportVersions } from "./versions.ts";
 
-const startTimeoutMs = 60_000;
-const stopTimeoutMs = 20_000;
 const logLimitBytes = 16 * 1024 * 1024;
 
 export interface PostgresEngineOptions {
@@ -50,6 +56,8 @@ export class PostgresEngine implements DatabaseEngine {
   readonly #log: Log;
   readonly #asRoot: boolean;
   readonly #entries = new Map<string, Entry>();
+  /** Databases whose state cannot be read: neither served nor touched, nor reported as absent. */
+  readonly #damaged = new Map<string, string>();
   readonly #turns = new Turns();
   readonly #timer: NodeJS.Timeout;
   #opened: Promise<Authority> | null = null;
@@ -71,24 +79,14 @@ export class PostgresEngine implements DatabaseEngine {
     await this.#turns.idle();
   }
 
-  async report() {
-    const failures: string[] = [];
-    const versions: string[] = [];
-    for (const major of majorVersions) {
-      try {
-        await binariesOf(major);
-        versions.push(major);
-      } catch (error) {
-        failures.push(error instanceof Error ? error.message : String(error));
-      }
-    }
-    return { usable: versions.length > 0, versions, why: failures.length > 0 ? failures.join(" ") : null };
+  report() {
+    return reportVersions();
   }
 
   async create(key: string, spec: EngineSpec, signal: AbortSignal): Promise<HostedDatabase> {
     const authority = await this.#open();
     return this.#turns.run(key, async () => {
-      const existing = this.#entries.get(key);
+      const existing = this.#get(key);
       if (existing?.state.phase === "ready") {
         assertSameSpec(existing.state, spec);
         return viewOf(existing);
@@ -106,7 +104,7 @@ export class PostgresEngine implements DatabaseEngine {
         faultPoint("host.postgres.after-clone");
         await this.#furnish(entry, template.password, authority, signal);
         faultPoint("host.postgres.before-state");
-        this.#save(entry, { phase: "ready" });
+        save(entry, { phase: "ready" });
         return viewOf(entry);
       } catch (error) {
         await this.#remove(entry);
@@ -151,14 +149,14 @@ export class PostgresEngine implements DatabaseEngine {
   ): Promise<void> {
     for (let attempt = 0; ; attempt++) {
       signal.throwIfAborted();
-      await this.#launch(entry);
-      const proof = await this.#awaitLogin(entry, () =>
+      await launch(entry);
+      const proof = await awaitLogin(entry, () =>
         prove({ ...superuserLogin(entry.state, authority.certificate), password: templatePassword }),
       );
       if (proof.ok) break;
-      await this.#halt(entry);
+      await halt(entry);
       if (attempt === 2) throw loginFailed(entry, proof);
-      this.#save(entry, { port: await freePort(this.#states()) });
+      save(entry, { port: await freePort(this.#states()) });
     }
     faultPoint("host.postgres.after-start");
     signal.throwIfAborted();
@@ -173,7 +171,7 @@ export class PostgresEngine implements DatabaseEngine {
 
   async find(key: string): Promise<HostedDatabase | null> {
     await this.#open();
-    const entry = this.#entries.get(key);
+    const entry = this.#get(key);
     return entry ? viewOf(entry) : null;
   }
 
@@ -184,8 +182,8 @@ export class PostgresEngine implements DatabaseEngine {
 
   start(key: string): Promise<HostedDatabase> {
     return this.#withReady(key, async (entry, authority) => {
-      if (entry.state.wanted !== "running") this.#save(entry, { wanted: "running" });
-      const proof = await this.#bringUp(entry, authority);
+      if (entry.state.wanted !== "running") save(entry, { wanted: "running" });
+      const proof = await bringUp(entry, authority);
       if (!proof.ok) throw loginFailed(entry, proof);
       return viewOf(entry);
     });
@@ -193,8 +191,8 @@ export class PostgresEngine implements DatabaseEngine {
 
   stop(key: string): Promise<HostedDatabase> {
     return this.#withReady(key, async (entry) => {
-      this.#save(entry, { wanted: "stopped" });
-      await this.#halt(entry);
+      save(entry, { wanted: "stopped" });
+      await halt(entry);
       return viewOf(entry);
     });
   }
@@ -212,9 +210,9 @@ export class PostgresEngine implements DatabaseEngine {
       }
       const old = entry.state.password;
       if (entry.state.pendingPassword === null) {
-        this.#save(entry, { pendingPassword: randomBytes(24).toString("base64url") });
+        save(entry, { pendingPassword: randomBytes(24).toString("base64url") });
       }
-      entry.proof = await this.#settlePassword(entry, authority);
+      entry.proof = await settlePassword(entry, authority);
       const refused = await prove(tenantLogin(entry.state, authority.certificate, old));
       if (refused.reason !== "auth_failed") {
         const detail = `the old password was not refused (${refused.reason ?? "it logged in"})`;
@@ -226,20 +224,9 @@ export class PostgresEngine implements DatabaseEngine {
     });
   }
 
-  /** Makes the pending password the one that holds: safe to run again after a crash at any point. */
-  async #settlePassword(entry: Entry, authority: Authority): Promise<LoginProof> {
-    const { pendingPassword } = entry.state;
-    if (pendingPassword === null) return prove(tenantLogin(entry.state, authority.certificate));
-    await changePassword(entry.state, authority.certificate, pendingPassword);
-    const proof = await prove(tenantLogin(entry.state, authority.certificate, pendingPassword));
-    if (!proof.ok) throw loginFailed(entry, proof);
-    this.#save(entry, { password: pendingPassword, pendingPassword: null });
-    return proof;
-  }
-
   async probe(key: string): Promise<LoginProof> {
     const authority = await this.#open();
-    const entry = this.#entries.get(key);
+    const entry = this.#get(key);
     if (!entry) throw notFound(key);
     const proof = await prove(tenantLogin(entry.state, authority.certificate));
     entry.proof = proof;
@@ -249,7 +236,7 @@ export class PostgresEngine implements DatabaseEngine {
 
   async stats(key: string): Promise<DatabaseStats> {
     const authority = await this.#open();
-    const entry = this.#entries.get(key);
+    const entry = this.#get(key);
     if (!entry) throw notFound(key);
     const storageBytes = diskUsage(entry.folders.root);
     const { server } = entry;
@@ -268,7 +255,7 @@ export class PostgresEngine implements DatabaseEngine {
 
   async logs(key: string, lines: number): Promise<string[]> {
     await this.#open();
-    const entry = this.#entries.get(key);
+    const entry = this.#get(key);
     if (!entry) throw notFound(key);
     const text = lastLines(entry.folders.logFile, lines, 1024 * 1024);
     return text === "" ? [] : text.split("\n");
@@ -277,9 +264,9 @@ export class PostgresEngine implements DatabaseEngine {
   async destroy(key: string): Promise<void> {
     await this.#open();
     await this.#turns.run(key, async () => {
-      const entry = this.#entries.get(key);
+      const entry = this.#get(key);
       if (!entry) return;
-      this.#save(entry, { phase: "deleting" });
+      save(entry, { phase: "deleting" });
       await this.#remove(entry);
     });
   }
@@ -289,11 +276,11 @@ export class PostgresEngine implements DatabaseEngine {
     await Promise.all(
       [...this.#entries.keys()].map((key) =>
         this.#turns.run(key, async () => {
-          const entry = this.#entries.get(key);
+          const entry = this.#get(key);
           if (entry?.state.phase !== "ready") return;
-          if (entry.state.wanted === "stopped") return this.#halt(entry);
+          if (entry.state.wanted === "stopped") return halt(entry);
           // A database that does not come up is reported as failed and tried again; it stops no other.
-          await this.#bringUp(entry, authority).catch((error: unknown) => this.#startFailed(entry, error));
+          await bringUp(entry, authority).catch((error: unknown) => this.#startFailed(entry, error));
         }),
       ),
     );
@@ -312,7 +299,8 @@ export class PostgresEngine implements DatabaseEngine {
     const authority = await openAuthority(join(this.#home, "authority"));
     for (const key of readdirSync(this.#databases)) {
       const folders = foldersOf(this.#databases, key);
-      const state = readState(folders);
+      const state = this.#readState(key, folders);
+      if (state === "damaged") continue;
       if (!state) {
         rmSync(folders.root, { recursive: true, force: true });
         continue;
@@ -325,68 +313,27 @@ export class PostgresEngine implements DatabaseEngine {
     return authority;
   }
 
-  /** Adopts the server that runs, or starts one, and proves the login; `proof` says how it went. */
-  async #bringUp(entry: Entry, authority: Authority): Promise<LoginProof> {
-    entry.server = runningServer(entry.folders.cluster);
-    if (!entry.server) await this.#launch(entry);
-    const login = () => prove(tenantLogin(entry.state, authority.certificate));
-    let proof: LoginProof;
-    if (entry.state.pendingPassword === null) proof = await this.#awaitLogin(entry, login);
-    else {
-      await this.#awaitLogin(entry, () => prove(superuserLogin(entry.state, authority.certificate)));
-      proof = await this.#settlePassword(entry, authority);
+  #readState(key: string, folders: DatabaseFolders): DatabaseState | null | "damaged" {
+    try {
+      return readState(folders);
+    } catch (error) {
+      this.#log.error(
+        { err: error, database: key },
+        "the state of a database cannot be read; it is left alone",
+      );
+      this.#damaged.set(key, `${folders.stateFile} cannot be read. Put it back from a backup.`);
+      return "damaged";
     }
-    entry.proof = proof;
-    entry.failure = proof.ok ? null : failureOf(proof);
-    if (proof.ok) entry.failures = 0;
-    return proof;
   }
 
-  async #launch(entry: Entry): Promise<void> {
-    // What was seen of the process before says nothing about this one.
-    entry.proof = null;
-    entry.failure = null;
-    const { postgres } = await binariesOf(entry.state.spec.version);
-    entry.server = await startServer({
-      postgres,
-      cluster: entry.folders.cluster,
-      logFile: entry.folders.logFile,
-      uid: entry.state.uid,
-      settings: serverSettings(entry.state),
-    });
-  }
-
-  /** Repeats a login while the server lives and only is not up yet. */
-  async #awaitLogin(entry: Entry, login: () => Promise<LoginProof>): Promise<LoginProof> {
-    return waitFor(
-      `a login to database ${entry.state.key}`,
-      async () => {
-        const alive = entry.server !== null && isAlive(entry.server);
-        const proof = await login();
-        if (proof.ok) return proof;
-        const isComing = proof.reason === "starting" || proof.reason === "unreachable";
-        return alive && isComing ? false : proof;
-      },
-      startTimeoutMs,
-    );
-  }
-
-  async #halt(entry: Entry): Promise<void> {
-    const server = entry.server ?? runningServer(entry.folders.cluster);
-    if (server) await stopServer(server, stopTimeoutMs);
-    entry.server = null;
-    entry.proof = null;
-    entry.failure = null;
+  #get(key: string): Entry | undefined {
+    const damage = this.#damaged.get(key);
+    if (damage) throw new HostError("INTERNAL", 500, damage, { reason: "state_damaged" });
+    return this.#entries.get(key);
   }
 
   async #remove(entry: Entry): Promise<void> {
-    await this.#halt(entry);
-    const { uid } = entry.state;
-    // A killed server leaves workers that end on their own, a little later.
-    if (uid !== null) {
-      await waitFor("the server's processes to end", () => endProcesses(uid), stopTimeoutMs);
-    }
-    rmSync(entry.folders.root, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
+    await removeDatabase(entry);
     this.#entries.delete(entry.state.key);
   }
 
@@ -404,12 +351,12 @@ export class PostgresEngine implements DatabaseEngine {
   }
 
   async #revive(key: string, entry: Entry): Promise<void> {
-    if (this.#closed || this.#entries.get(key) !== entry || entry.state.wanted !== "running") return;
+    if (this.#closed || this.#get(key) !== entry || entry.state.wanted !== "running") return;
     this.#log.warn(
       { database: key, pid: entry.server?.pid },
       "the database does not serve; bringing it up again",
     );
-    const proof = await this.#bringUp(entry, await this.#open());
+    const proof = await bringUp(entry, await this.#open());
     if (!proof.ok) throw loginFailed(entry, proof);
   }
 
@@ -431,16 +378,10 @@ export class PostgresEngine implements DatabaseEngine {
   async #withReady<T>(key: string, work: (entry: Entry, authority: Authority) => Promise<T>): Promise<T> {
     const authority = await this.#open();
     return this.#turns.run(key, () => {
-      const entry = this.#entries.get(key);
+      const entry = this.#get(key);
       if (entry?.state.phase !== "ready") throw notFound(key);
       return work(entry, authority);
     });
-  }
-
-  #save(entry: Entry, change: Partial<DatabaseState>): void {
-    const state = { ...entry.state, ...change };
-    writeState(entry.folders, state);
-    entry.state = state;
   }
 
   #states(): DatabaseState[] {

@@ -7,7 +7,7 @@ import {
 import { isAlive, lastLines, type ProcessIdentity } from "@platform/postgres";
 import type { EngineSpec } from "../engine.ts";
 import type { Authority } from "./authority.ts";
-import type { DatabaseFolders, DatabaseState } from "./database-state.ts";
+import { writeState, type DatabaseFolders, type DatabaseState } from "./database-state.ts";
 
 /** One database as this process knows it: what is on disk, and what was last seen. */
 export interface Entry {
@@ -23,6 +23,13 @@ export interface Entry {
 
 export function newEntry(state: DatabaseState, folders: DatabaseFolders): Entry {
   return { state, folders, server: null, proof: null, failure: null, failures: 0, nextStartAt: 0 };
+}
+
+/** Changes what is kept, on disk first. */
+export function save(entry: Entry, change: Partial<DatabaseState>): void {
+  const state = { ...entry.state, ...change };
+  writeState(entry.folders, state);
+  entry.state = state;
 }
 
 /** `running` only for a living process whose last login with the issued credentials succeeded. */

@@ -12,6 +12,7 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
@@ -171,7 +172,7 @@ test("databases are proved by login, isolated, survive crashes, rotate and leave
     const [first, again, other] = await Promise.all([
       engine.create("database-1", spec(), never),
       engine.create("database-1", spec(), never),
-      engine.create("database-2", spec({ version: "18" }), never),
+      engine.create("database-2", spec({ version: "18", hostname: "localhost" }), never),
     ]);
     assert.equal(first.state, "running");
     assert.equal(first.version, "16.14");
@@ -205,6 +206,44 @@ test("databases are proved by login, isolated, survive crashes, rotate and leave
       assert.equal(stdout.trim(), "t", host);
     }
   });
+
+  await t.test("node-postgres logs in with the very URL once the authority is trusted", async () => {
+    const { url, caCertificate } = await engine.credentials("database-2");
+    const caFile = join(dataDir, "ca.pem");
+    writeFileSync(caFile, caCertificate!);
+    const script = `
+      import pg from "pg";
+      const client = new pg.Client(process.env.DATABASE_URL);
+      await client.connect();
+      console.log((await client.query("select ssl from pg_stat_ssl where pid = pg_backend_pid()")).rows[0].ssl);
+      await client.end();`;
+    const { stdout } = await run(process.execPath, ["--input-type=module", "-e", script], {
+      cwd: import.meta.dirname,
+      env: { DATABASE_URL: url, NODE_EXTRA_CA_CERTS: caFile },
+    });
+    assert.equal(stdout.trim(), "true");
+  });
+
+  await t.test(
+    "a port taken by another program is named, and the database comes back when it is free",
+    async (t) => {
+      const { port } = await engine.stop("database-2");
+      const squatter = createServer().listen(port, "127.0.0.1");
+      t.after(() => squatter.close());
+      await once(squatter, "listening");
+      await assert.rejects(
+        engine.start("database-2"),
+        (error) => error instanceof HostError && error.details["reason"] === "port_in_use",
+      );
+      assert.equal((await engine.find("database-2"))?.failure?.reason, "port_in_use");
+      squatter.close();
+      await waitFor(
+        "the database to run",
+        async () => (await engine.find("database-2"))?.state === "running",
+        30_000,
+      );
+    },
+  );
 
   await t.test("a killed server comes back with its committed rows", async () => {
     const credentials = await engine.credentials("database-1");
@@ -302,6 +341,19 @@ test("databases are proved by login, isolated, survive crashes, rotate and leave
     assert.deepEqual(readdirSync(join(dataDir, "databases")), []);
     assert.equal(await engine.find("database-1"), null);
   });
+});
+
+test("a database whose state is damaged is neither forgotten nor removed", async (t) => {
+  const { dataDir, open } = await fixture(t);
+  const folder = join(dataDir, "databases", "database-9");
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, "state.json"), "{");
+  const engine = open();
+  await engine.recover();
+  for (const attempt of [engine.find("database-9"), engine.destroy("database-9")]) {
+    await assert.rejects(attempt, { code: "INTERNAL", details: { reason: "state_damaged" } });
+  }
+  assert.ok(existsSync(join(folder, "state.json")));
 });
 
 test("a creation that is cut off anywhere is removed by the next host and can be made again", async (t) => {

