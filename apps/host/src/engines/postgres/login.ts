@@ -1,4 +1,3 @@
-import { lookup } from "node:dns/promises";
 import { isIP, Socket } from "node:net";
 import { Client, DatabaseError } from "pg";
 import type { LoginProof } from "@platform/host-api";
@@ -27,10 +26,11 @@ export async function withLogin<T>(
   timeoutMs = 15_000,
 ): Promise<T> {
   const socket = new Socket();
-  const host = await dialAddress(login.hostname);
   const client = new Client({
     ...loginOptions({
-      host,
+      // Where servers listen and boxes are led to. The name is verified, not looked up: it need not
+      // resolve on this machine, and a slow resolver must not look like a slow database.
+      host: "127.0.0.1",
       port: login.port,
       user: login.username,
       password: login.password,
@@ -62,16 +62,6 @@ export async function withLogin<T>(
   } finally {
     clearTimeout(timer);
     socket.destroy();
-  }
-}
-
-/** Servers listen on 127.0.0.1. A name that leads elsewhere, or nowhere, is still the one verified. */
-async function dialAddress(hostname: string): Promise<string> {
-  try {
-    const addresses = await lookup(hostname, { all: true });
-    return addresses.some(({ address }) => address === "127.0.0.1") ? hostname : "127.0.0.1";
-  } catch {
-    return "127.0.0.1";
   }
 }
 
