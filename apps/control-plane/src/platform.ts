@@ -1,5 +1,5 @@
 import type { Log } from "@platform/daemon";
-import type { Pool } from "@platform/postgres";
+import type { Pool } from "pg";
 import type { HostClient } from "@platform/host-api";
 import type { Seal } from "./seal.ts";
 import type { Signals } from "./signals.ts";

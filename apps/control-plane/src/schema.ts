@@ -122,6 +122,11 @@ create table instances (
   config_version integer not null, desired_state text not null default 'running', state text not null default 'provisioning', port integer,
   failure jsonb, restarts integer not null default 0, retire_at timestamptz, last_health_check_at timestamptz, created_at timestamptz not null default now());
 
+create table runtime_env (
+  id uuid primary key, tenant_id uuid not null references tenants, scope text not null, target text not null, workspace_id uuid, project_id uuid,
+  name text not null, value_sealed bytea not null, preview text not null, enabled boolean not null default true, metadata jsonb not null default '{}',
+  created_at timestamptz not null default now(), updated_at timestamptz not null default now());
+
 create sequence route_versions;
 create table routes (
   hostname text primary key, version bigint not null, tenant_id uuid not null, kind text not null, target jsonb, deployment_id uuid,

@@ -1,5 +1,6 @@
 import { EventEmitter, once } from "node:events";
-import { listen, type Pool } from "@platform/postgres";
+import type { Pool } from "pg";
+import { listen } from "@platform/postgres";
 
 /**
  * Hints that something changed, across all control planes on one database. A hint may be lost:

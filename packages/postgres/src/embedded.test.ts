@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test, type TestContext } from "node:test";
@@ -36,8 +36,11 @@ async function rowsOf(url: string, text: string) {
 test("a server keeps its rows through a crash, is owned by one supervisor, and stops clean", async (t) => {
   const after = cleanup(t);
   const dataDir = temporaryFolder(after);
+  const halfMade = join(dataDir, "cluster.half-made");
+  mkdirSync(halfMade);
   const server = await startEmbeddedPostgres({ dataDir });
   after(() => server.stop());
+  assert.ok(!existsSync(halfMade));
 
   await rowsOf(server.url, "create table kept (id int)");
   await rowsOf(server.url, "insert into kept values (1)");
@@ -58,7 +61,7 @@ test("a server keeps its rows through a crash, is owned by one supervisor, and s
     20_000,
   );
   assert.deepEqual(rows, [{ id: 1 }]);
-  assert.notEqual(server.pid, before);
+  await waitFor("the supervisor to know the new process", () => server.pid !== before, 10_000);
 
   await server.stop();
   assert.equal(identify(server.pid), null);

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
-import type { Pool } from "@platform/postgres";
+import type { Pool } from "pg";
 import { PlatformError } from "@platform/contract";
 
 export interface StoredAnswer {

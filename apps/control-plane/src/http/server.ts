@@ -1,8 +1,8 @@
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import { z } from "zod";
-import { newId, type Log } from "@platform/daemon";
+import { newId, unguessableId, type Log } from "@platform/daemon";
 import { PlatformError, allows, notFound, toProblemBody, type RouteDefinition } from "@platform/contract";
-import type { Pool } from "@platform/postgres";
+import type { Pool } from "pg";
 import type { Call, Caller, Handler } from "./context.ts";
 import { derivedId, hashBody, runOnce, type StoredAnswer } from "./idempotency.ts";
 
@@ -130,7 +130,7 @@ function register(app: FastifyInstance, { route, handle }: Handler, options: Ser
       const key = request.headers["idempotency-key"];
       const hasKey = typeof key === "string" && key !== "" && request.method !== "GET";
       const path = request.url.split("?")[0]!;
-      const idFor = (what: string) => (hasKey ? derivedId(caller.tenantId, key, request.method, path, what) : newId());
+      const idFor = (what: string) => (hasKey ? derivedId(caller.tenantId, key, request.method, path, what) : unguessableId());
       const gone = new AbortController();
       reply.raw.on("close", () => gone.abort());
       const call: Call = {

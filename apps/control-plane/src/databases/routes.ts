@@ -1,0 +1,131 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { PlatformError, databaseRoutes as r } from "@platform/contract";
+import { HostError } from "@platform/host-api";
+import { handler, openEventStream, type Call, type Handler } from "../http/index.ts";
+import type { Platform } from "../platform.ts";
+import { ownedBy, page } from "../tenants/index.ts";
+import { createDatabase } from "./create.ts";
+import { credentialsView, databaseView, loadDatabase, ownDatabase, type DatabaseRow } from "./store.ts";
+
+const settleMs = 60_000;
+
+export async function wantDatabase(platform: Platform, id: string, set: Record<string, unknown>): Promise<void> {
+  const names = Object.keys(set);
+  await platform.pool.query(
+    `update databases set generation = generation + 1, next_look_at = now(), updated_at = now()${names.map((name, index) => `, ${name} = $${index + 2}`).join("")} where id = $1`,
+    [id, ...Object.values(set)],
+  );
+  platform.signals.announce("work:databases");
+}
+
+const settled = (platform: Platform, id: string, done: (row: DatabaseRow) => boolean, timeoutMs = settleMs) =>
+  platform.signals.until(`database:${id}`, timeoutMs, async () => {
+    const row = await loadDatabase(platform.pool, id);
+    return row && done(row) ? row : undefined;
+  });
+
+const notReady = (row: DatabaseRow) =>
+  new PlatformError("DATABASE_NOT_READY", `The database is ${row.state}${row.last_error ? ` (${row.last_error})` : ""}. Retry until its state is running.`, {
+    details: { state: row.state, reason: row.reason },
+    retryAfterMs: 1000,
+  });
+
+/** @throws PlatformError DATABASE_NOT_READY unless a login just succeeded with what is handed out */
+async function provedCredentials(platform: Platform, row: DatabaseRow) {
+  if (row.state !== "running") throw notReady(row);
+  try {
+    return await platform.host.credentials(row.host_key);
+  } catch (error) {
+    if (error instanceof HostError) throw new PlatformError("DATABASE_NOT_READY", "The database's machine does not answer now. Retry.", { retryAfterMs: 2000, cause: error });
+    throw error;
+  }
+}
+
+export function databaseHandlers(platform: Platform): Handler[] {
+  const { pool } = platform;
+  const own = (call: Call) => ownDatabase(pool, call.caller, call.params["id"]!);
+  const act = async (call: Call, set: Record<string, unknown>, done: (row: DatabaseRow) => boolean) => {
+    const row = await own(call);
+    await wantDatabase(platform, row.id, set);
+    return databaseView((await settled(platform, row.id, done)) ?? (await loadDatabase(pool, row.id))!);
+  };
+  return [
+    handler(r.list, async ({ caller, query }) => {
+      const conditions = ownedBy(caller, query).raw("state <> 'deleted'");
+      if (query.state) conditions.add("state = $?", query.state);
+      const { rows, next_cursor } = await page<DatabaseRow>(pool, "databases", conditions, query);
+      return { data: rows.map(databaseView), ...(next_cursor ? { next_cursor } : {}) };
+    }),
+    handler(r.create, async (call) => databaseView(await createDatabase(platform, call as unknown as Call, call.body))),
+    handler(r.get, async (call) => databaseView(await own(call as Call))),
+    handler(r.remove, async (call) => {
+      const row = await own(call as Call);
+      await wantDatabase(platform, row.id, { desired: "deleted" });
+      const gone = await settled(platform, row.id, (now) => now.state === "deleted");
+      if (!gone) throw new PlatformError("HOST_UNAVAILABLE", "The database is still being removed. It will be; ask again to see.", { retryAfterMs: 5000 });
+      return { id: row.id, deleted: true };
+    }),
+    handler(r.start, async (call) => act(call as Call, { desired: "running" }, (row) => row.state === "running")),
+    handler(r.stop, async (call) => act(call as Call, { desired: "stopped" }, (row) => row.state === "stopped")),
+    handler(r.restart, async (call) => act(call as Call, { desired: "running", action: "restart" }, (row) => row.action === null && row.state === "running")),
+    handler(r.credentials, async (call) => credentialsView(await provedCredentials(platform, await own(call as Call)))),
+    handler(r.rotate, async (call) => {
+      const row = await own(call as Call);
+      if (row.state !== "running") throw notReady(row);
+      const credentials = await platform.host.rotate(row.host_key);
+      await wantDatabase(platform, row.id, {});
+      return credentialsView(credentials);
+    }),
+    handler(r.logs, async (call) => {
+      const row = await own(call as Call);
+      const lines = await platform.host.databaseLogs(row.host_key, call.query.lines).catch(() => []);
+      const logs = lines.map((line) => ({ t: lineTime(line), stream: "stderr", line }));
+      return { data: { database_id: row.id, logs }, lines };
+    }),
+    handler(r.logsStream, async (call) => {
+      const row = await own(call as Call);
+      const stream = openEventStream(call.reply);
+      let last: string[] = [];
+      while (!stream.signal.aborted) {
+        const lines = await platform.host.databaseLogs(row.host_key, 500).catch(() => last);
+        const from = last.length === 0 ? Math.max(0, lines.length - 100) : lines.lastIndexOf(last.at(-1)!) + 1;
+        for (const line of lines.slice(from)) stream.send("log_line", { line, message: line, stream: "stderr", level: "info", t: lineTime(line) });
+        last = lines;
+        await delay(1000, undefined, { signal: stream.signal }).catch(() => undefined); // The client went away.
+      }
+    }),
+    handler(r.metrics, async (call) => {
+      const row = await own(call as Call);
+      const now = row.state === "running" ? await platform.host.databaseStats(row.host_key).catch(() => null) : null;
+      return {
+        resource_type: "database",
+        database_id: row.id,
+        window: call.query.window,
+        current: {
+          state: row.state,
+          engine: row.engine,
+          engine_version: row.engine_version,
+          cpu_count: row.cpu_count,
+          memory_mb: row.memory_mb,
+          storage_mb: row.storage_mb,
+          port: row.port,
+          uptime_sec: now?.uptimeSec ?? null,
+          node_id: null,
+          ip_address: null,
+          memory_used_mb: now?.memoryBytes == null ? null : Math.round(now.memoryBytes / 1024 / 1024),
+          storage_used_mb: now?.storageBytes == null ? null : Math.round(now.storageBytes / 1024 / 1024),
+          connections: now?.connections ?? null,
+        },
+        series: {},
+      };
+    }),
+    handler(r.backups, async (call) => {
+      await own(call as Call);
+      return [];
+    }),
+  ];
+}
+
+const lineTime = (line: string) => /^\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[.\d]*/.exec(line)?.[0].replace(" ", "T") ?? null;
+
+export { notReady };

@@ -1,0 +1,116 @@
+import type { DatabaseCredentials, LoginProof } from "@platform/host-api";
+import { notFound, PlatformError } from "@platform/contract";
+import { queryOne, type Queryable } from "@platform/postgres";
+import type { Caller } from "../http/index.ts";
+import { isUuid } from "../tenants/index.ts";
+
+/** `running` is stored only together with a login that succeeded. */
+export type DatabaseState = "creating" | "running" | "stopping" | "stopped" | "error" | "failed" | "deleted";
+
+export interface DatabaseRow {
+  readonly id: string;
+  readonly tenant_id: string;
+  readonly workspace_id: string | null;
+  readonly project_id: string | null;
+  readonly external_workspace_id: string | null;
+  readonly external_user_id: string | null;
+  readonly external_project_id: string | null;
+  readonly metadata: Record<string, unknown>;
+  readonly generation: string;
+  readonly created_at: Date;
+  readonly updated_at: Date;
+  readonly name: string;
+  readonly engine: string;
+  readonly engine_version: string;
+  readonly exact_version: string | null;
+  readonly desired: "running" | "stopped" | "deleted";
+  readonly state: DatabaseState;
+  readonly cpu_count: number;
+  readonly memory_mb: number;
+  readonly storage_mb: number;
+  readonly region: string | null;
+  readonly environment_id: string | null;
+  readonly host_key: string;
+  readonly host: string | null;
+  readonly port: number | null;
+  readonly proof: LoginProof | null;
+  readonly last_error: string | null;
+  readonly reason: string | null;
+  readonly isolation: { ownUid: boolean; memoryLimit: boolean } | null;
+  readonly action: "restart" | null;
+}
+
+export const loadDatabase = (db: Queryable, id: string) => queryOne<DatabaseRow>(db, "select * from databases where id = $1", [id]);
+
+/** @throws PlatformError INVALID_ID, NOT_FOUND */
+export async function ownDatabase(db: Queryable, caller: Caller, id: string): Promise<DatabaseRow> {
+  if (!isUuid(id)) throw new PlatformError("INVALID_ID", `"${id.slice(0, 100)}" is not a UUID. Use an id from GET /databases.`);
+  const row = await loadDatabase(db, id);
+  const visible =
+    row &&
+    row.tenant_id === caller.tenantId &&
+    row.state !== "deleted" &&
+    (caller.workspaceId === null || row.workspace_id === caller.workspaceId) &&
+    (caller.externalUserId === null || row.external_user_id === caller.externalUserId);
+  if (!visible) throw notFound(`Database ${id}`);
+  return row;
+}
+
+export function databaseView(row: DatabaseRow): Record<string, unknown> {
+  return {
+    id: row.id,
+    tenant_id: row.tenant_id,
+    workspace_id: row.workspace_id,
+    project_id: row.project_id,
+    environment_id: row.environment_id,
+    external_workspace_id: row.external_workspace_id,
+    external_user_id: row.external_user_id,
+    external_project_id: row.external_project_id,
+    name: row.name,
+    state: row.state,
+    status: row.state,
+    engine: row.engine,
+    engine_version: row.engine_version,
+    version: row.engine_version,
+    exact_version: row.exact_version,
+    cpu_count: row.cpu_count,
+    memory_mb: row.memory_mb,
+    storage_mb: row.storage_mb,
+    host: row.host,
+    port: row.port,
+    region: row.region,
+    proxy_status: null,
+    connection_test: connectionTest(row),
+    last_error: row.last_error,
+    metadata: row.metadata,
+    created_at: row.created_at.toISOString(),
+    updated_at: row.updated_at.toISOString(),
+  };
+}
+
+/** Always from a login with the issued credentials; before the first one there is a `pending`. */
+function connectionTest(row: DatabaseRow) {
+  if (!row.proof) return { status: "pending", host: row.host, port: row.port, reason: row.reason };
+  return {
+    status: row.proof.ok ? "ok" : "failed",
+    host: row.host,
+    port: row.port,
+    reason: row.proof.reason,
+    checked_at: row.proof.at,
+    latency_ms: Math.round(row.proof.latencyMs),
+    server_version: row.proof.serverVersion,
+    tls: row.proof.tls,
+  };
+}
+
+export const credentialsView = (credentials: DatabaseCredentials) => ({
+  url: credentials.url,
+  recommended_url: credentials.url,
+  host: credentials.host,
+  port: credentials.port,
+  user: credentials.username,
+  username: credentials.username,
+  password: credentials.password,
+  database: credentials.database,
+  ssl: { mode: "require", ca_certificate: credentials.caCertificate },
+});

@@ -1,0 +1,63 @@
+import type { Route, RouteTarget } from "@platform/edge-api";
+import { query, type Queryable } from "@platform/postgres";
+import type { Platform } from "../platform.ts";
+
+export interface NewRoute {
+  readonly hostname: string;
+  readonly tenantId: string;
+  readonly kind: Route["kind"];
+  readonly target: RouteTarget;
+  readonly deploymentId?: string | null;
+  readonly releaseId?: string | null;
+  readonly sandboxId?: string | null;
+}
+
+/**
+ * Stores where a host name leads. A route that says the same already keeps its version, so that a
+ * reconciler may call it at every look.
+ *
+ * @returns the version that an edge must have applied for this route to be in force there
+ */
+export async function putRoute(db: Queryable, route: NewRoute): Promise<number> {
+  // Versions must become visible in their order: an edge that has seen 7 must never miss 6.
+  await db.query("select pg_advisory_xact_lock(724002)");
+  const { rows } = await db.query<{ version: string }>(
+    `insert into routes as r (hostname, version, tenant_id, kind, target, deployment_id, release_id, sandbox_id)
+     values ($1, nextval('route_versions'), $2, $3, $4, $5, $6, $7)
+     on conflict (hostname) do update set
+       version = case when (r.target, r.kind, r.deployment_id, r.release_id, r.sandbox_id, r.tenant_id)
+                   is not distinct from (excluded.target, excluded.kind, excluded.deployment_id, excluded.release_id, excluded.sandbox_id, excluded.tenant_id)
+                 then r.version else excluded.version end,
+       tenant_id = excluded.tenant_id, kind = excluded.kind, target = excluded.target, deployment_id = excluded.deployment_id,
+       release_id = excluded.release_id, sandbox_id = excluded.sandbox_id
+     returning version`,
+    [route.hostname, route.tenantId, route.kind, route.target, route.deploymentId ?? null, route.releaseId ?? null, route.sandboxId ?? null],
+  );
+  return Number(rows[0]!.version);
+}
+
+/** Removes routes; the row stays as a tombstone so that every edge learns of it. */
+export async function removeRoutes(db: Queryable, where: string, params: readonly unknown[]): Promise<void> {
+  await db.query("select pg_advisory_xact_lock(724002)");
+  await db.query(`update routes set target = null, version = nextval('route_versions') where ${where} and target is not null`, [...params]);
+}
+
+interface EdgeRow {
+  readonly id: string;
+  readonly applied: string;
+}
+
+/** An edge that has not asked for this long counts as gone, milliseconds. */
+const silentMs = 6_000;
+
+/**
+ * Waits until every edge that is alive has the version in force.
+ *
+ * @returns ids of edges that did not acknowledge in time; empty when all did
+ */
+export async function acknowledged(platform: Platform, version: number, timeoutMs: number, signal?: AbortSignal): Promise<string[]> {
+  const behind = () =>
+    query<EdgeRow>(platform.pool, `select id, applied from edges where applied < $1 and last_seen_at > now() - interval '${silentMs} milliseconds'`, [version]);
+  await platform.signals.until("edge-applied", timeoutMs, async () => ((await behind()).length === 0 ? true : undefined), signal);
+  return (await behind()).map((edge) => edge.id);
+}

@@ -1,0 +1,2 @@
+export { record, recordIn, type NewEvent } from "./record.ts";
+export { eventHandlers, streamEvents } from "./stream.ts";

@@ -1,0 +1,59 @@
+import { sandboxRoutes as r } from "@platform/contract";
+import { handler, type Handler } from "../http/index.ts";
+import type { Platform } from "../platform.ts";
+import { maskedPreview } from "../seal.ts";
+import { environmentOf, ownEnvironment } from "./box-spec.ts";
+import { loadSandbox, ownSandbox, type SandboxRow } from "./store.ts";
+
+/** Brings the environment as it should be now to the running box: processes started later see it. */
+export async function syncEnvironment(platform: Platform, row: SandboxRow): Promise<string[]> {
+  const { env, linked } = await environmentOf(platform, row);
+  if (row.state === "running" || row.state === "paused") await platform.host.patchBox(row.box_key, { env, links: linked.links });
+  return Object.keys(env).sort();
+}
+
+export function sandboxEnvHandlers(platform: Platform): Handler[] {
+  const { pool } = platform;
+  const list = async (id: string) => {
+    const row = (await loadSandbox(pool, id))!;
+    const { env } = await environmentOf(platform, row);
+    return Object.entries(env)
+      .sort(([a], [b]) => a.localeCompare(b))
+      .map(([name, value]) => ({ key: name, name, encrypted: true, preview: maskedPreview(value) }));
+  };
+  const change = async (row: SandboxRow, edit: (env: Record<string, string>) => void) => {
+    const client = await pool.connect();
+    try {
+      await client.query("begin");
+      const locked = (await client.query<SandboxRow>("select * from sandboxes where id = $1 for update", [row.id])).rows[0]!;
+      const env = ownEnvironment(platform, locked);
+      edit(env);
+      await client.query("update sandboxes set env_sealed = $2, updated_at = now() where id = $1", [row.id, platform.seal.close(JSON.stringify(env))]);
+      await client.query("commit");
+    } catch (error) {
+      await client.query("rollback");
+      throw error;
+    } finally {
+      client.release();
+    }
+    await syncEnvironment(platform, (await loadSandbox(pool, row.id))!);
+  };
+  return [
+    handler(r.env, async ({ caller, params }) => list((await ownSandbox(pool, caller, params["id"]!)).id)),
+    handler(r.putEnv, async ({ caller, params, body }) => {
+      const row = await ownSandbox(pool, caller, params["id"]!);
+      await change(row, (env) => {
+        for (const { key, value } of body.vars) env[key] = value;
+      });
+      return list(row.id);
+    }),
+    handler(r.deleteEnv, async ({ caller, params }) => {
+      const row = await ownSandbox(pool, caller, params["id"]!);
+      await change(row, (env) => {
+        delete env[params["key"]!];
+      });
+      return { key: params["key"], deleted: true };
+    }),
+    handler(r.syncEnv, async ({ caller, params }) => ({ status: "synced", env_keys: await syncEnvironment(platform, await ownSandbox(pool, caller, params["id"]!)) })),
+  ];
+}

@@ -1,0 +1,12 @@
+export { liveSandbox, guestProblem, wake } from "./access.ts";
+export { destroySandbox, sandboxHandlers } from "./routes.ts";
+export { sandboxEnvHandlers, syncEnvironment } from "./env-routes.ts";
+export { execHandlers } from "./exec.ts";
+export { fileHandlers } from "./files.ts";
+export { serviceHandlers } from "./services.ts";
+export { sandboxObserveHandlers } from "./observe.ts";
+export { templateStartHandlers } from "./template-start.ts";
+export { createSandboxStep } from "./reconciler.ts";
+export { createSandbox, randomSuffix } from "./create.ts";
+export { linkedDatabases, runtimeEnvironment, type Linked } from "./environment.ts";
+export { loadSandbox, ownSandbox, mayUse, want as wantSandbox, type SandboxRow } from "./store.ts";

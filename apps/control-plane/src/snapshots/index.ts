@@ -1,0 +1,152 @@
+import { PlatformError, notFound, snapshotRoutes as r } from "@platform/contract";
+import { HostError } from "@platform/host-api";
+import { query, queryOne } from "@platform/postgres";
+import { record } from "../events/index.ts";
+import { handler, type Call, type Handler } from "../http/index.ts";
+import type { Platform } from "../platform.ts";
+import { liveSandbox, loadSandbox, mayUse, ownSandbox, wantSandbox } from "../sandboxes/index.ts";
+
+interface SnapshotRow {
+  readonly id: string;
+  readonly tenant_id: string;
+  readonly sandbox_id: string;
+  readonly snapshot_key: string;
+  readonly status: "pending" | "ready" | "failed";
+  readonly comment: string | null;
+  readonly keep: boolean;
+  readonly retention_seconds: number | null;
+  readonly size_bytes: string | null;
+  readonly last_used_at: Date | null;
+  readonly expires_at: Date | null;
+  readonly error: string | null;
+  readonly created_at: Date;
+  readonly updated_at: Date;
+}
+
+const view = (row: SnapshotRow) => ({
+  id: row.id,
+  sandbox_id: row.sandbox_id,
+  status: row.status,
+  comment: row.comment,
+  keep: row.keep,
+  retention_seconds: row.retention_seconds,
+  size_bytes: row.size_bytes === null ? null : Number(row.size_bytes),
+  last_used_at: row.last_used_at?.toISOString() ?? null,
+  expires_at: row.expires_at?.toISOString() ?? null,
+  error: row.error,
+  created_at: row.created_at.toISOString(),
+  updated_at: row.updated_at.toISOString(),
+});
+
+const unitSeconds: Record<string, number> = { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800 };
+
+interface Wanted {
+  readonly comment?: string | undefined;
+  readonly keep?: boolean | undefined;
+  readonly retention_seconds?: number | undefined;
+  readonly expiration_seconds?: number | undefined;
+  readonly expiration_days?: number | undefined;
+  readonly expiration?: string | undefined;
+}
+
+function retentionOf(wanted: Wanted): number | null {
+  if (wanted.keep) return null;
+  if (wanted.expiration) return Number(wanted.expiration.slice(0, -1)) * unitSeconds[wanted.expiration.slice(-1)]!;
+  return wanted.retention_seconds ?? wanted.expiration_seconds ?? (wanted.expiration_days ? wanted.expiration_days * 86_400 : null);
+}
+
+async function ownSnapshot(platform: Platform, call: Call, id: string, sandboxId?: string): Promise<SnapshotRow> {
+  const row = await queryOne<SnapshotRow>(platform.pool, "select * from snapshots where tenant_id = $1 and id::text = $2", [call.caller.tenantId, id]);
+  if (!row || (sandboxId && row.sandbox_id !== sandboxId)) throw notFound(`Snapshot ${id}`);
+  if (call.caller.workspaceId || call.caller.externalUserId) {
+    const sandbox = await loadSandbox(platform.pool, row.sandbox_id);
+    if (!sandbox || !mayUse(call.caller, sandbox)) throw notFound(`Snapshot ${id}`);
+  }
+  return row;
+}
+
+async function create(platform: Platform, call: Call, wanted: Wanted): Promise<SnapshotRow> {
+  const { row: sandbox } = await liveSandbox(platform, call.caller, call.params["id"]!);
+  const id = call.idFor("snapshot");
+  const retention = retentionOf(wanted) ?? Number(sandbox.metadata["snapshot_expiration_sec"] ?? NaN);
+  await platform.pool.query(
+    `insert into snapshots (id, tenant_id, sandbox_id, snapshot_key, comment, keep, retention_seconds, expires_at, sandbox_settings)
+     values ($1, $2, $3, $4, $5, $6, $7, now() + interval '1 second' * $7::integer, $8) on conflict (id) do nothing`,
+    [id, sandbox.tenant_id, sandbox.id, `sn-${id}`, wanted.comment ?? null, wanted.keep ?? false, Number.isFinite(retention) ? retention : null, JSON.stringify({ template_id: sandbox.template_id, size: sandbox.size })],
+  );
+  try {
+    const made = await platform.host.putSnapshot(`sn-${id}`, sandbox.box_key, call.signal);
+    await platform.pool.query("update snapshots set status = 'ready', size_bytes = $2, updated_at = now() where id = $1", [id, made.sizeBytes]);
+  } catch (error) {
+    if (!(error instanceof HostError) || error.code === "UNREACHABLE") throw error;
+    await platform.pool.query("update snapshots set status = 'failed', error = $2, updated_at = now() where id = $1", [id, error.message]);
+    throw new PlatformError(error.code === "DISK_FULL" ? "DISK_FULL" : "CONFLICT", `The snapshot was not made: ${error.message}`, { cause: error });
+  }
+  await record(platform, { tenantId: sandbox.tenant_id, workspaceId: sandbox.workspace_id, type: "snapshot.created", resourceType: "snapshot", resourceId: id, data: { id, sandbox_id: sandbox.id } });
+  return (await queryOne<SnapshotRow>(platform.pool, "select * from snapshots where id = $1", [id]))!;
+}
+
+async function remove(platform: Platform, row: SnapshotRow): Promise<{ id: string; deleted: true }> {
+  const dependents = await query<{ id: string; name: string | null; slug: string }>(
+    platform.pool,
+    "select id, name, slug from sandboxes where tenant_id = $1 and state <> 'destroyed' and content->>'snapshotKey' = $2 and id <> $3",
+    [row.tenant_id, row.snapshot_key, row.sandbox_id],
+  );
+  if (dependents.length > 0) {
+    throw new PlatformError("SNAPSHOT_IN_USE", `The snapshot is used by ${dependents.length} sandbox${dependents.length === 1 ? "" : "es"}. Delete the fork first.`, {
+      details: { dependents: dependents.map((one) => ({ type: "sandbox", id: one.id, label: one.name ?? one.slug })) },
+    });
+  }
+  await platform.host.deleteSnapshot(row.snapshot_key);
+  await platform.pool.query("delete from snapshots where id = $1", [row.id]);
+  return { id: row.id, deleted: true };
+}
+
+/** Removes snapshots whose time is over and that nothing uses. */
+export async function expireSnapshots(platform: Platform): Promise<void> {
+  for (const row of await query<SnapshotRow>(platform.pool, "select * from snapshots where not keep and expires_at < now() limit 50")) {
+    await remove(platform, row).catch((error: unknown) => {
+      if (!(error instanceof PlatformError)) throw error;
+    });
+  }
+}
+
+export function snapshotHandlers(platform: Platform): Handler[] {
+  const { pool } = platform;
+  const inSandbox = async (call: Call) => ownSnapshot(platform, call, call.params["sid"]!, (await ownSandbox(pool, call.caller, call.params["id"]!)).id);
+  return [
+    handler(r.create, async (call) => view(await create(platform, call as unknown as Call, call.body ?? {}))),
+    handler(r.createOld, async (call) => {
+      const row = await create(platform, call as unknown as Call, call.body ?? {});
+      return { ...view(row), snapshot_id: row.id };
+    }),
+    handler(r.list, async (call) => {
+      const sandbox = await ownSandbox(pool, call.caller, call.params["id"]!);
+      return (await query<SnapshotRow>(pool, "select * from snapshots where sandbox_id = $1 order by created_at desc", [sandbox.id])).map(view);
+    }),
+    handler(r.get, async (call) => view(await inSandbox(call as Call))),
+    handler(r.remove, async (call) => remove(platform, await inSandbox(call as Call))),
+    handler(r.restore, async (call) => {
+      const sandbox = await ownSandbox(pool, call.caller, call.params["id"]!);
+      const snapshot = await inSandbox(call as unknown as Call);
+      if (snapshot.status !== "ready") throw new PlatformError("SNAPSHOT_NOT_READY", "The snapshot is not ready. Choose another one.");
+      // A new box under the same sandbox id; the old one is removed once nothing names it.
+      const boxKey = `sb-${sandbox.id.slice(0, 23)}-${Date.now().toString(36)}`;
+      await wantSandbox(platform, sandbox.id, { desired: "running", state: "provisioning", ready: false, box_key: boxKey, content: JSON.stringify({ type: "snapshot", snapshotKey: snapshot.snapshot_key }) });
+      await platform.host.deleteBox(sandbox.box_key);
+      const { row } = await liveSandbox(platform, call.caller, sandbox.id);
+      return { id: row.id, slug: row.slug, state: row.state, ready: row.ready, restored_from: snapshot.id };
+    }),
+    handler(r.listAll, async ({ caller }) => {
+      const rows = await query<SnapshotRow>(
+        pool,
+        `select s.* from snapshots s left join sandboxes b on b.id = s.sandbox_id where s.tenant_id = $1
+           and ($2::uuid is null or b.workspace_id = $2) and ($3::text is null or b.external_user_id = $3) order by s.created_at desc limit 200`,
+        [caller.tenantId, caller.workspaceId, caller.externalUserId],
+      );
+      return { data: rows.map(view) };
+    }),
+    handler(r.getAny, async (call) => view(await ownSnapshot(platform, call as Call, call.params["sid"]!))),
+    handler(r.removeAny, async (call) => remove(platform, await ownSnapshot(platform, call as Call, call.params["sid"]!))),
+  ];
+}
