@@ -25,7 +25,11 @@ interface Ran {
   readonly err: string;
 }
 
-async function cli(home: string, args: string[], options: { endpoint?: string; stdin?: string; env?: Record<string, string> } = {}): Promise<Ran> {
+async function cli(
+  home: string,
+  args: string[],
+  options: { endpoint?: string; stdin?: string; env?: Record<string, string> } = {},
+): Promise<Ran> {
   const child = spawn(process.execPath, [main, ...args], {
     cwd: home,
     env: {
@@ -51,7 +55,9 @@ test("login verifies the key, stores it for the owner only, and later commands u
   const { origin, received } = await serve(t, (request, response) =>
     json(response, 200, request.path.includes("tenants/current") ? { data: tenant } : { data: [] }),
   );
-  const login = await cli(home, ["login", "--endpoint", `${origin}/api/v1`, "--key-stdin"], { stdin: "msk_u_secret_key\n" });
+  const login = await cli(home, ["login", "--endpoint", `${origin}/api/v1`, "--key-stdin"], {
+    stdin: "msk_u_secret_key\n",
+  });
   assert.equal(login.code, 0, login.err);
   assert.match(login.out, /Clinic \(clinic\)/);
   const file = join(home, ".config", "miosa", "config.json");
@@ -80,7 +86,12 @@ test("exit codes tell user, network, auth and server failures apart", async (t) 
   const home = folderOf(t);
   let status = 404;
   const { origin } = await serve(t, (_request, response) =>
-    json(response, status, { error: { code: `CODE_${status}`, message: "Because." } }, { "retry-after": "0" }),
+    json(
+      response,
+      status,
+      { error: { code: `CODE_${status}`, message: "Because." } },
+      { "retry-after": "0" },
+    ),
   );
   const get = () => cli(home, ["deploy", "show", "x"], { endpoint: origin });
   assert.equal((await get()).code, 1);
@@ -106,7 +117,10 @@ test("an endpoint that does not answer exits 2 and says what to do", async (t) =
 
 test("with --json an error is one JSON document on stdout", async (t) => {
   const { origin } = await serve(t, (_request, response) =>
-    json(response, 422, { error: { code: "VALIDATION_FAILED", message: "No." }, errors: { name: ["too long"] } }),
+    json(response, 422, {
+      error: { code: "VALIDATION_FAILED", message: "No." },
+      errors: { name: ["too long"] },
+    }),
   );
   const ran = await cli(folderOf(t), ["db", "create", "x", "--json"], { endpoint: origin });
   assert.equal(ran.code, 1);
@@ -121,9 +135,13 @@ test("exec streams both outputs and passes the command's exit code", async (t) =
   const { origin, received } = await serve(t, (request, response) => {
     if (!request.path.endsWith("/exec/stream")) return json(response, 200, { id: "s-1" });
     response.writeHead(200, { "content-type": "text/event-stream" });
-    response.end('event: stdout\ndata: {"line":"a"}\n\nevent: stderr\ndata: {"line":"b"}\n\nevent: exit\ndata: {"exit_code":7}\n\n');
+    response.end(
+      'event: stdout\ndata: {"line":"a"}\n\nevent: stderr\ndata: {"line":"b"}\n\nevent: exit\ndata: {"exit_code":7}\n\n',
+    );
   });
-  const ran = await cli(folderOf(t), ["sandbox", "exec", "web", "--", "npm", "test", "--silent"], { endpoint: origin });
+  const ran = await cli(folderOf(t), ["sandbox", "exec", "web", "--", "npm", "test", "--silent"], {
+    endpoint: origin,
+  });
   assert.deepEqual(ran, { code: 7, out: "a\n", err: "b\n" });
   assert.equal(received[0]?.path, "/api/v1/sandboxes/by-name/web");
   assert.equal((received[1]?.body as { command: string }).command, "npm test --silent");
@@ -131,7 +149,13 @@ test("exec streams both outputs and passes the command's exit code", async (t) =
 
 test("expose prints the server's URL and nothing else on stdout", async (t) => {
   const { origin } = await serve(t, (request, response) =>
-    json(response, 200, request.path.endsWith("/expose") ? { url: "http://3000-s.example:81", preview_id: "p", port: 3000 } : { id: "s" }),
+    json(
+      response,
+      200,
+      request.path.endsWith("/expose")
+        ? { url: "http://3000-s.example:81", preview_id: "p", port: 3000 }
+        : { id: "s" },
+    ),
   );
   const ran = await cli(folderOf(t), ["sandbox", "expose", "s", "3000"], { endpoint: origin });
   assert.equal(ran.out, "http://3000-s.example:81\n");
@@ -139,19 +163,33 @@ test("expose prints the server's URL and nothing else on stdout", async (t) => {
 
 test("a folder is published through a sandbox that goes in any case, and remembers its deployment", async (t) => {
   const app = folderOf(t);
-  writeFileSync(join(app, "miosa.app.yml"), "name: shop\nstart: node .\nport: 4000\nreadiness: {path: /up}\n");
+  writeFileSync(
+    join(app, "miosa.app.yml"),
+    "name: shop\nstart: node .\nport: 4000\nreadiness: {path: /up}\n",
+  );
   writeFileSync(join(app, "index.js"), "");
   const calls: string[] = [];
   let refuses = false;
-  const deployment = { id: "d-1", name: "shop", state: "running", active_release_id: "r-1", public_url: "http://shop.example" };
+  const deployment = {
+    id: "d-1",
+    name: "shop",
+    state: "running",
+    active_release_id: "r-1",
+    public_url: "http://shop.example",
+  };
   const { origin, received } = await serve(t, (request, response) => {
     const path = request.path.replace("/api/v1", "");
     calls.push(`${request.method} ${path}`);
     if (path.endsWith("/readiness/stream")) return void response.end("event: ready\ndata: {}\n\n");
-    if (path.endsWith("/exec")) return json(response, 200, { data: { exit_code: 0, stdout: "", stderr: "" } });
+    if (path.endsWith("/exec"))
+      return json(response, 200, { data: { exit_code: 0, stdout: "", stderr: "" } });
     if (path.endsWith("/write-many")) return json(response, 200, { data: { written: [], failed: [] } });
-    if (path.endsWith("/publish") && refuses) return json(response, 422, { error: { code: "PREFLIGHT_EXITED", message: "It exits." } });
-    if (path.endsWith("/publish")) return json(response, 201, { data: { deployment, version: { id: "v" }, release: { id: "r-1", artifact_sha256: "ab" } } });
+    if (path.endsWith("/publish") && refuses)
+      return json(response, 422, { error: { code: "PREFLIGHT_EXITED", message: "It exits." } });
+    if (path.endsWith("/publish"))
+      return json(response, 201, {
+        data: { deployment, version: { id: "v" }, release: { id: "r-1", artifact_sha256: "ab" } },
+      });
     if (path.startsWith("/deployments")) return json(response, 200, { data: deployment });
     json(response, 200, { id: "s-1", ready: true, state: "running" });
   });
@@ -159,21 +197,43 @@ test("a folder is published through a sandbox that goes in any case, and remembe
   assert.equal(first.code, 0, first.err);
   assert.match(first.out, /^http:\/\/shop\.example\n/);
   const body = received.find((one) => one.path.endsWith("/publish"))?.body;
-  assert.deepEqual(body, { name: "shop", run_command: "node .", port: 4000, health_check_path: "/up", promote: true });
+  assert.deepEqual(body, {
+    name: "shop",
+    run_command: "node .",
+    port: 4000,
+    health_check_path: "/up",
+    promote: true,
+  });
   assert.equal(calls.at(-1), "DELETE /sandboxes/s-1");
-  assert.equal((JSON.parse(readFileSync(join(app, ".miosa.json"), "utf8")) as { deploymentId: string }).deploymentId, "d-1");
+  assert.equal(
+    (JSON.parse(readFileSync(join(app, ".miosa.json"), "utf8")) as { deploymentId: string }).deploymentId,
+    "d-1",
+  );
 
   refuses = true;
   const second = await cli(app, ["publish"], { endpoint: origin });
   assert.equal(second.code, 1);
   assert.match(second.err, /PREFLIGHT_EXITED/);
-  assert.equal((received.findLast((one) => one.path.endsWith("/publish"))?.body as { deployment_id: string }).deployment_id, "d-1");
+  assert.equal(
+    (received.findLast((one) => one.path.endsWith("/publish"))?.body as { deployment_id: string })
+      .deployment_id,
+    "d-1",
+  );
   assert.equal(calls.at(-1), "DELETE /sandboxes/s-1");
 });
 
 test("a packed folder leaves out secrets, packages and what the manifest excludes", async (t) => {
   const app = folderOf(t);
-  for (const path of ["src/a.js", ".env", ".env.local", "node_modules/x/i.js", "src/node_modules/y.js", "big/data.bin", "x.tmp", "README.md"]) {
+  for (const path of [
+    "src/a.js",
+    ".env",
+    ".env.local",
+    "node_modules/x/i.js",
+    "src/node_modules/y.js",
+    "big/data.bin",
+    "x.tmp",
+    "README.md",
+  ]) {
     mkdirSync(join(app, path, ".."), { recursive: true });
     writeFileSync(join(app, path), "content");
   }
@@ -192,7 +252,9 @@ test("a packed folder leaves out secrets, packages and what the manifest exclude
 test("a manifest's synonyms mean the same, and a wrong one is named", (t) => {
   const app = folderOf(t);
   const write = (text: string) => writeFileSync(join(app, "miosa.app.yaml"), text);
-  write("name: a\ninstall_command: x\nbuild_command: y\nrun: z\noutput_path: out\nresources: {database: {engine: postgresql}}");
+  write(
+    "name: a\ninstall_command: x\nbuild_command: y\nrun: z\noutput_path: out\nresources: {database: {engine: postgresql}}",
+  );
   const manifest = readManifest(app);
   assert.equal(manifest.install, "x");
   assert.equal(manifest.build, "y");

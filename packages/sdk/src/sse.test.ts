@@ -76,7 +76,8 @@ test("a stream that breaks before the exit says that the outcome is unknown", as
 test("a readiness stream that a restart cuts is opened again", async (t) => {
   let streams = 0;
   const { origin } = await serve(t, (request, response) => {
-    if (!request.path.endsWith("/stream")) return json(response, 200, { id: "s", state: "running", ready: streams > 1 });
+    if (!request.path.endsWith("/stream"))
+      return json(response, 200, { id: "s", state: "running", ready: streams > 1 });
     streams++;
     response.writeHead(200, { "content-type": "text/event-stream" });
     if (streams === 1) response.write(": heartbeat\n\n", () => response.destroy());

@@ -39,7 +39,12 @@ export async function serve(
   return { origin: `http://127.0.0.1:${port}`, port, received };
 }
 
-export function json(response: ServerResponse, status: number, body: unknown, headers: Record<string, string> = {}): void {
+export function json(
+  response: ServerResponse,
+  status: number,
+  body: unknown,
+  headers: Record<string, string> = {},
+): void {
   response.writeHead(status, { "content-type": "application/json", "x-request-id": "req_1", ...headers });
   response.end(JSON.stringify(body));
 }

@@ -25,7 +25,9 @@ test("a create keeps its idempotency key over retries and returns the answer at 
 });
 
 test("two creates have different keys", async (t) => {
-  const { origin, received } = await serve(t, (_request, response) => json(response, 201, { data: { id: "d" } }));
+  const { origin, received } = await serve(t, (_request, response) =>
+    json(response, 201, { data: { id: "d" } }),
+  );
   const client = clientOf(t, origin);
   await client.databases.create({ name: "a" });
   await client.databases.create({ name: "a" });
@@ -44,8 +46,12 @@ test("a refusal before any work is retried after the time that the server asks f
   const { origin, received } = await serve(t, (_request, response, index) => {
     const error = { code: "SANDBOX_STARTING", message: "soon", retryable: true, retry_after_ms: 1 };
     if (index === 0) json(response, 409, { error });
-    else if (index === 1) json(response, 429, { error: { code: "RATE_LIMITED", message: "slow" } }, { "retry-after": "0" });
-    else json(response, 200, { data: { stdout: "hi\n", stderr: "", exit_code: 0, duration_ms: 1, timed_out: false } });
+    else if (index === 1)
+      json(response, 429, { error: { code: "RATE_LIMITED", message: "slow" } }, { "retry-after": "0" });
+    else
+      json(response, 200, {
+        data: { stdout: "hi\n", stderr: "", exit_code: 0, duration_ms: 1, timed_out: false },
+      });
   });
   const result = await clientOf(t, origin).sandboxes.exec("s", { command: "echo hi" });
   assert.equal(result.stdout, "hi\n");
@@ -118,7 +124,9 @@ test("a database is ready only once its login was proved", async (t) => {
     { state: "running", connection_test: { status: "failed" } },
     { state: "running", connection_test: { status: "ok" } },
   ];
-  const { origin, received } = await serve(t, (_request, response, index) => json(response, 200, { data: { id: "d", ...states[index] } }));
+  const { origin, received } = await serve(t, (_request, response, index) =>
+    json(response, 200, { data: { id: "d", ...states[index] } }),
+  );
   await clientOf(t, origin).databases.waitUntilReady("d", { everyMs: 1 });
   assert.equal(received.length, 3);
 });

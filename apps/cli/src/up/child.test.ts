@@ -25,7 +25,11 @@ const listens = `
   process.on("disconnect", () => process.exit(0));
   process.on("SIGTERM", () => process.exit(0));`;
 
-function programOf(t: TestContext, source: string, settings: Record<string, string | number> = { PORT: 0 }): ChildSpec {
+function programOf(
+  t: TestContext,
+  source: string,
+  settings: Record<string, string | number> = { PORT: 0 },
+): ChildSpec {
   const folder = folderOf(t);
   writeFileSync(join(folder, "program.mjs"), source);
   return {
@@ -72,7 +76,10 @@ test("pauses before a restart double from 200 ms to 5 s", () => {
 
 test("a program that ends at start is named with the end of its log", async (t) => {
   const { child } = supervise(t, programOf(t, 'console.error("setting X is missing"); process.exit(7);'));
-  await assert.rejects(child.start(), { code: "PROGRAM_FAILED", message: /ended at start with 7[\s\S]*setting X is missing/ });
+  await assert.rejects(child.start(), {
+    code: "PROGRAM_FAILED",
+    message: /ended at start with 7[\s\S]*setting X is missing/,
+  });
 });
 
 test("a program sees its settings and nothing inherited, and no secret stands in its arguments", async (t) => {
@@ -81,7 +88,9 @@ test("a program sees its settings and nothing inherited, and no secret stands in
   const { child } = supervise(t, programOf(t, listens, { PORT: 0, HOST_TOKEN: "very-secret" }));
   await child.start();
   const environ = readFileSync(`/proc/${child.pid}/environ`, "utf8").split("\0").filter(Boolean);
-  const names = environ.map((line) => line.slice(0, line.indexOf("="))).filter((name) => !name.startsWith("NODE_CHANNEL_"));
+  const names = environ
+    .map((line) => line.slice(0, line.indexOf("=")))
+    .filter((name) => !name.startsWith("NODE_CHANNEL_"));
   assert.deepEqual(names.sort(), ["HOME", "HOST_TOKEN", "LANG", "PATH", "PORT"]);
   assert.doesNotMatch(readFileSync(`/proc/${child.pid}/cmdline`, "utf8"), /very-secret/);
 });
@@ -93,7 +102,9 @@ test("a program does not outlive a supervisor that was killed", async (t) => {
     const child = new SupervisedChild({ ...${JSON.stringify(spec)}, healthy: async () => true });
     await child.start();
     console.log(child.pid);`;
-  const supervisor = spawn(process.execPath, ["--input-type=module", "-e", script], { stdio: ["ignore", "pipe", "inherit"] });
+  const supervisor = spawn(process.execPath, ["--input-type=module", "-e", script], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   t.after(() => supervisor.kill("SIGKILL"));
   const [line] = (await once(supervisor.stdout, "data")) as [Buffer];
   supervisor.kill("SIGKILL");
@@ -125,7 +136,9 @@ test("a second supervisor on the data folder is refused and names the first", as
   const lock = lockFolder(folder);
   t.after(() => lock.release());
   const main = join(import.meta.dirname, "..", "main.ts");
-  const second = spawn(process.execPath, [main, "up", "--data", folder], { stdio: ["ignore", "pipe", "pipe"] });
+  const second = spawn(process.execPath, [main, "up", "--data", folder], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
   let text = "";
   second.stderr.on("data", (chunk: Buffer) => (text += chunk.toString()));
   const [code] = (await once(second, "close")) as [number];
