@@ -174,7 +174,11 @@ export class EdgeServer {
     const status = error.code === "ERR_HTTP_REQUEST_TIMEOUT" ? 408 : page.status;
     let text = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nconnection: close\r\n`;
     for (const [name, value] of Object.entries(page.headers)) text += `${name}: ${value}\r\n`;
-    socket.end(`${text}\r\n${page.body}`, () => socket.destroy());
+    // Closing over unread bytes would reset the connection, and the answer would be lost with it.
+    socket.end(`${text}\r\n${page.body}`);
+    socket.resume();
+    const timer = setTimeout(() => socket.destroy(), LINGER_MS);
+    socket.once("end", () => socket.destroySoon()).once("close", () => clearTimeout(timer));
   }
 }
 
