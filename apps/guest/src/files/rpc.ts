@@ -1,0 +1,80 @@
+import { cp, lstat, mkdir, readdir, rename, rm, stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
+import type { EntryInfo, Filesystem } from "@platform/guest-protocol";
+import type { Environment } from "../environment.ts";
+import { readEntry } from "./entry.ts";
+import { guarded } from "./guarded.ts";
+import { resolvePath } from "./paths.ts";
+import { createWatchMethods } from "./watch-rpc.ts";
+
+/** Entries of one listing; deeper trees are listed folder by folder. */
+const MAX_ENTRIES = 100_000;
+
+/** envd's filesystem service. */
+export function createFilesystemService(environment: Environment): ServiceImpl<typeof Filesystem> {
+  const at = (path: string) => {
+    if (path === "") throw new ConnectError("path is required", Code.InvalidArgument);
+    return resolvePath(path, environment.home, environment.home);
+  };
+  return {
+    stat: ({ path }) => guarded(at(path), async (full) => ({ entry: await readEntry(full) })),
+    makeDir: ({ path }) => guarded(at(path), makeFolder),
+    move: ({ source, destination }) => guarded(at(source), (from) => move(from, at(destination))),
+    listDir: ({ path, depth }) =>
+      guarded(at(path), async (full) => ({ entries: await list(full, Math.max(1, depth)) })),
+    remove: ({ path }) =>
+      guarded(at(path), async (full) => {
+        await rm(full, { recursive: true, force: true });
+        return {};
+      }),
+    ...createWatchMethods(at),
+  };
+}
+
+async function makeFolder(path: string) {
+  const old = await stat(path).catch(() => null);
+  if (old?.isDirectory()) throw new ConnectError(`directory already exists: ${path}`, Code.AlreadyExists);
+  if (old)
+    throw new ConnectError(`path already exists but it is not a directory: ${path}`, Code.InvalidArgument);
+  await mkdir(path, { recursive: true });
+  return { entry: await readEntry(path) };
+}
+
+async function move(source: string, destination: string) {
+  await lstat(source);
+  await mkdir(dirname(destination), { recursive: true });
+  try {
+    await rename(source, destination);
+  } catch (error) {
+    // Two mounts of the box, such as the workspace and /tmp.
+    if ((error as NodeJS.ErrnoException).code !== "EXDEV") throw error;
+    await cp(source, destination, { recursive: true, preserveTimestamps: true, verbatimSymlinks: true });
+    await rm(source, { recursive: true, force: true });
+  }
+  return { entry: await readEntry(destination) };
+}
+
+async function list(root: string, depth: number): Promise<EntryInfo[]> {
+  const found = await stat(root);
+  if (!found.isDirectory()) throw new ConnectError(`path is not a directory: ${root}`, Code.InvalidArgument);
+  const entries: EntryInfo[] = [];
+  const walk = async (folder: string, levels: number): Promise<void> => {
+    const names = (await readdir(folder, { withFileTypes: true })).sort((a, b) => (a.name < b.name ? -1 : 1));
+    for (const found of names) {
+      const path = join(folder, found.name);
+      // What vanishes while it is listed is left out.
+      const entry = await readEntry(path).catch(() => null);
+      if (!entry) continue;
+      if (entries.push(entry) > MAX_ENTRIES) {
+        throw new ConnectError(
+          `more than ${MAX_ENTRIES} entries: use a smaller depth`,
+          Code.ResourceExhausted,
+        );
+      }
+      if (levels > 1 && found.isDirectory()) await walk(path, levels - 1);
+    }
+  };
+  await walk(root, depth);
+  return entries;
+}

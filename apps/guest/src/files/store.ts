@@ -1,0 +1,43 @@
+import { randomBytes } from "node:crypto";
+import { createWriteStream } from "node:fs";
+import { chmod, mkdir, realpath, rename, rm, stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import type { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { EnvdError } from "../http.ts";
+import { fileFailure } from "./failures.ts";
+
+/** What an upload answers per file. */
+export interface StoredFile {
+  readonly name: string;
+  readonly path: string;
+  readonly type: "file";
+}
+
+/**
+ * Writes `content` beside `path` and renames it into place, so that readers see the old file or the
+ * whole new one. Makes missing parent folders; keeps the mode of a file that it replaces, and
+ * replaces what a symbolic link points to, not the link.
+ *
+ * @throws EnvdError
+ */
+export async function storeFile(path: string, content: Readable | Iterable<Uint8Array>): Promise<StoredFile> {
+  try {
+    const target = await realpath(path).catch(() => path);
+    const old = await stat(target).catch(() => null);
+    if (old?.isDirectory()) throw new EnvdError(400, `path '${path}' is a directory`);
+    await mkdir(dirname(target), { recursive: true });
+    const temporary = join(dirname(target), `.${randomBytes(9).toString("base64url")}.upload`);
+    try {
+      await pipeline(content, createWriteStream(temporary, { flags: "wx", highWaterMark: 256 * 1024 }));
+      if (old) await chmod(temporary, old.mode & 0o7777);
+      await rename(temporary, target);
+    } catch (error) {
+      await rm(temporary, { force: true });
+      throw error;
+    }
+    return { name: basename(path), path, type: "file" };
+  } catch (error) {
+    throw fileFailure(error, path);
+  }
+}

@@ -1,0 +1,137 @@
+import { Agent } from "node:http";
+import type { Readable } from "node:stream";
+import { createInterface } from "node:readline";
+import { createClient, type Client, type Interceptor } from "@connectrpc/connect";
+import { createConnectTransport } from "@connectrpc/connect-node";
+import { Filesystem } from "./gen/filesystem/filesystem_pb.js";
+import { Process } from "./gen/process/process_pb.js";
+import { exec, type ExecOptions, type ExecResult } from "./exec.ts";
+import { send, sendJson, type GuestAddress } from "./http.ts";
+import type {
+  AppliedConfig,
+  GuestConfigPatch,
+  GuestService,
+  ListeningPort,
+  LogEvent,
+  LogLine,
+  ProbeOptions,
+  ProbeResult,
+  Readiness,
+  ServiceRecord,
+} from "./types.ts";
+
+export interface GuestServices {
+  /** Starts or replaces; the same spec again leaves a running service alone. */
+  put(spec: GuestService, signal?: AbortSignal): Promise<ServiceRecord>;
+  /** @throws GuestError `NOT_FOUND` */
+  get(name: string, signal?: AbortSignal): Promise<ServiceRecord>;
+  list(signal?: AbortSignal): Promise<ServiceRecord[]>;
+  /** Resolves once its process group is gone, also if there was no such service. */
+  remove(name: string, signal?: AbortSignal): Promise<void>;
+  restart(name: string, signal?: AbortSignal): Promise<ServiceRecord>;
+  logs(name: string, tail?: number, signal?: AbortSignal): Promise<LogLine[]>;
+  /** The last `tail` lines, then new ones until aborted or until a service with restart `never` ended. */
+  follow(name: string, tail?: number, signal?: AbortSignal): AsyncGenerator<LogEvent>;
+  writeStdin(name: string, data: string | Uint8Array, signal?: AbortSignal): Promise<void>;
+  /** @param signalName such as `SIGHUP`, sent to the whole process group */
+  sendSignal(name: string, signalName: string, signal?: AbortSignal): Promise<void>;
+}
+
+export interface GuestClient {
+  readonly process: Client<typeof Process>;
+  readonly filesystem: Client<typeof Filesystem>;
+  readonly services: GuestServices;
+  exec(command: string, options?: ExecOptions): Promise<ExecResult>;
+  /** @throws GuestError with status 404 when there is no such file */
+  readFile(path: string, signal?: AbortSignal): Promise<Readable>;
+  /** Replaces the file at once when all of it arrived; makes missing parent folders. */
+  writeFile(path: string, content: Readable | Uint8Array | string, signal?: AbortSignal): Promise<void>;
+  ports(signal?: AbortSignal): Promise<ListeningPort[]>;
+  probe(port: number, options?: ProbeOptions, signal?: AbortSignal): Promise<ProbeResult>;
+  ready(signal?: AbortSignal): Promise<Readiness>;
+  configure(patch: GuestConfigPatch, signal?: AbortSignal): Promise<AppliedConfig>;
+  /** Closes idle connections. Not needed with an `agent` of the caller's own. */
+  close(): void;
+}
+
+/** Client of one box's agent. Paths below `baseUrl` are kept, so it works through a host or an edge. */
+export function createGuestClient(options: GuestAddress): GuestClient {
+  const ownAgent = options.agent ? null : new Agent({ keepAlive: true, maxFreeSockets: 8 });
+  const address: GuestAddress = { ...options, agent: options.agent ?? ownAgent ?? undefined };
+  const transport = createConnectTransport({
+    baseUrl: options.baseUrl,
+    httpVersion: "1.1",
+    nodeOptions: { agent: address.agent, socketPath: address.socketPath },
+    interceptors: [withHeaders(options.headers ?? {})],
+  });
+  const process = createClient(Process, transport);
+  return {
+    process,
+    filesystem: createClient(Filesystem, transport),
+    services: createServices(address),
+    exec: (command, execOptions) => exec(process, command, execOptions),
+    readFile: (path, signal) => send(address, { method: "GET", path: filePath(path), signal }),
+    writeFile: async (path, content, signal) => {
+      const headers = { "content-type": "application/octet-stream" };
+      const response = await send(address, {
+        method: "POST",
+        path: filePath(path),
+        headers,
+        body: content,
+        signal,
+      });
+      response.resume();
+    },
+    ports: (signal) => sendJson(address, { method: "GET", path: "/ports", signal }),
+    probe: (port, probe = {}, signal) =>
+      sendJson(address, { method: "POST", path: "/probe", signal }, { port, ...probe }),
+    ready: (signal) => sendJson(address, { method: "GET", path: "/ready", signal }),
+    configure: (patch, signal) => sendJson(address, { method: "PUT", path: "/config", signal }, patch),
+    close: () => ownAgent?.destroy(),
+  };
+}
+
+const filePath = (path: string) => `/files?path=${encodeURIComponent(path)}`;
+
+const withHeaders =
+  (headers: Record<string, string>): Interceptor =>
+  (next) =>
+  (request) => {
+    for (const [name, value] of Object.entries(headers)) request.header.set(name, value);
+    return next(request);
+  };
+
+function createServices(address: GuestAddress): GuestServices {
+  const at = (name: string, rest = "") => `/services/${encodeURIComponent(name)}${rest}`;
+  const post = async (path: string, body: string | Uint8Array, type: string, signal?: AbortSignal) => {
+    const headers = { "content-type": type };
+    (await send(address, { method: "POST", path, headers, body, signal })).resume();
+  };
+  return {
+    put: (spec, signal) => sendJson(address, { method: "PUT", path: at(spec.name), signal }, spec),
+    get: (name, signal) => sendJson(address, { method: "GET", path: at(name), signal }),
+    list: (signal) => sendJson(address, { method: "GET", path: "/services", signal }),
+    remove: async (name, signal) => {
+      (await send(address, { method: "DELETE", path: at(name), signal })).resume();
+    },
+    restart: (name, signal) => sendJson(address, { method: "POST", path: at(name, "/restart"), signal }),
+    logs: async (name, tail = 100, signal) => {
+      const path = at(name, `/logs?tail=${tail}`);
+      return (await sendJson<{ lines: LogLine[] }>(address, { method: "GET", path, signal })).lines;
+    },
+    async *follow(name, tail = 100, signal) {
+      const path = at(name, `/logs/stream?tail=${tail}`);
+      const response = await send(address, { method: "GET", path, signal });
+      try {
+        for await (const line of createInterface({ input: response, crlfDelay: Infinity })) {
+          if (line !== "") yield JSON.parse(line) as LogEvent;
+        }
+      } finally {
+        response.destroy();
+      }
+    },
+    writeStdin: (name, data, signal) => post(at(name, "/stdin"), data, "application/octet-stream", signal),
+    sendSignal: (name, signalName, signal) =>
+      post(at(name, "/signal"), JSON.stringify({ signal: signalName }), "application/json", signal),
+  };
+}

@@ -1,0 +1,140 @@
+import { request, type Agent, type ClientRequest, type IncomingMessage } from "node:http";
+import type { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { text } from "node:stream/consumers";
+
+/** Where the agent is reached. */
+export interface GuestAddress {
+  /** Origin with any path before the agent's own, such as http://host/boxes/KEY/guest */
+  readonly baseUrl: string;
+  /** Sent with every request, such as `authorization`. */
+  readonly headers?: Record<string, string>;
+  /** Unix socket to dial instead of the origin's host. */
+  readonly socketPath?: string;
+  /** Connections, for streams that are neither TCP nor a unix socket. */
+  readonly agent?: Agent;
+}
+
+/**
+ * The agent, or the host before it, said no. `status` 0 means that nobody answered
+ * (`code` is `UNREACHABLE`).
+ */
+export class GuestError extends Error {
+  readonly code: string;
+  readonly status: number;
+  readonly details: Record<string, unknown>;
+  constructor(
+    code: string,
+    status: number,
+    message: string,
+    details: Record<string, unknown> = {},
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+    this.name = "GuestError";
+    this.code = code;
+    this.status = status;
+    this.details = details;
+  }
+}
+
+export interface Call {
+  readonly method: string;
+  readonly path: string;
+  readonly headers?: Record<string, string>;
+  readonly body?: string | Uint8Array | Readable;
+  readonly signal?: AbortSignal;
+}
+
+/** Longest explanation of a failure that is read, in bytes. */
+const MAX_ERROR_BYTES = 256 * 1024;
+
+/** @throws GuestError for every status of 300 and above, and when nobody answers */
+export async function send(address: GuestAddress, call: Call): Promise<IncomingMessage> {
+  const url = new URL(address.baseUrl.replace(/\/$/, "") + call.path);
+  const sent = request(url, {
+    method: call.method,
+    headers: { ...address.headers, ...call.headers },
+    agent: address.agent,
+    socketPath: address.socketPath,
+    signal: call.signal,
+  });
+  const answered = answerOf(sent);
+  // An early refusal closes the request while the body is still being sent: the answer tells why.
+  const written = writeBody(sent, call.body).catch((error: unknown) => error);
+  let response: IncomingMessage;
+  try {
+    response = await answered;
+  } catch (cause) {
+    if (call.signal?.aborted) throw cause;
+    const bodyError = await written;
+    const reason = bodyError instanceof Error ? bodyError : cause;
+    throw new GuestError("UNREACHABLE", 0, "The box's agent did not answer.", {}, { cause: reason });
+  }
+  if ((response.statusCode ?? 0) < 300) return response;
+  throw toGuestError(response.statusCode ?? 0, await readLimited(response));
+}
+
+export async function sendJson<T>(
+  address: GuestAddress,
+  call: Omit<Call, "body">,
+  body?: unknown,
+): Promise<T> {
+  const response = await send(address, {
+    ...call,
+    headers: { ...call.headers, ...(body === undefined ? {} : { "content-type": "application/json" }) },
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
+  return JSON.parse(await text(response)) as T;
+}
+
+function answerOf(sent: ClientRequest): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    sent.once("response", resolve);
+    sent.on("error", reject);
+  });
+}
+
+async function writeBody(sent: ClientRequest, body: Call["body"]): Promise<void> {
+  if (body === undefined || typeof body === "string" || body instanceof Uint8Array) {
+    sent.end(body);
+    return;
+  }
+  await pipeline(body, sent);
+}
+
+async function readLimited(response: IncomingMessage): Promise<string> {
+  let size = 0;
+  const chunks: Buffer[] = [];
+  for await (const chunk of response) {
+    chunks.push(chunk as Buffer);
+    size += (chunk as Buffer).length;
+    if (size > MAX_ERROR_BYTES) break;
+  }
+  return Buffer.concat(chunks).toString("utf8");
+}
+
+/** Understands both the host's and our `{error: {code, message}}` and envd's `{code, message}`. */
+function toGuestError(status: number, body: string): GuestError {
+  try {
+    const parsed = JSON.parse(body) as {
+      code?: number | string;
+      message?: string;
+      error?: { code: string; message: string; details?: Record<string, unknown> };
+    };
+    if (parsed.error) {
+      return new GuestError(parsed.error.code, status, parsed.error.message, parsed.error.details ?? {});
+    }
+    return new GuestError(`HTTP_${status}`, status, parsed.message ?? body);
+  } catch (cause) {
+    return new GuestError(
+      `HTTP_${status}`,
+      status,
+      `The agent answered ${status}: ${body.slice(0, 500)}`,
+      {},
+      {
+        cause,
+      },
+    );
+  }
+}

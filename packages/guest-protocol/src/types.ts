@@ -1,0 +1,114 @@
+/** A program inside the box that the agent keeps; the same shape as a host's BoxService. */
+export interface GuestService {
+  readonly name: string;
+  /** Shell command, run by `/bin/sh -c`. */
+  readonly command: string;
+  readonly cwd: string;
+  readonly env: Record<string, string>;
+  /** `always` restarts with backoff 0.2 s doubling to 30 s; `never` leaves it exited. */
+  readonly restart: "always" | "never";
+}
+
+/** Somewhere outside that programs in the box reach on 127.0.0.1:`port`. */
+export interface GuestLink {
+  /** Address or name that the host's proxy is asked for, with `port`. */
+  readonly host: string;
+  readonly port: number;
+}
+
+/** Content of /run/agent/config.json. Absent members take the default named here. */
+export interface GuestConfig {
+  /** /run/agent/guest.sock */
+  readonly socketPath: string;
+  /** Unix socket of the host's HTTP CONNECT proxy: /run/agent/outbound.sock */
+  readonly outboundPath: string;
+  /** Where commands start when they name no folder: /workspace */
+  readonly workdir: string;
+  /** Home folder, to which relative paths refer: /home/user */
+  readonly home: string;
+  /** For every process started later. */
+  readonly env: Record<string, string>;
+  /** Port on 127.0.0.1 that leads to the outbound proxy; `null` opens none. */
+  readonly proxyPort: number | null;
+  readonly links: readonly GuestLink[];
+  /** Started once the agent listens. */
+  readonly services: readonly GuestService[];
+  /** /var/log/services */
+  readonly logDir: string;
+}
+
+/** What PUT /config may change while the agent runs. Members left out stay. */
+export type GuestConfigPatch = Partial<Pick<GuestConfig, "env" | "links" | "proxyPort">>;
+
+/** What is in force after PUT /config; `error` says why a port could not be opened. */
+export interface AppliedConfig {
+  readonly listeners: readonly { readonly port: number; readonly error: string | null }[];
+}
+
+export interface Readiness {
+  readonly ok: true;
+  readonly pid: number;
+  readonly uptimeMs: number;
+  /** Clock of the box, ISO 8601. */
+  readonly time: string;
+}
+
+export interface ServiceRecord {
+  readonly name: string;
+  /** `backoff` waits for its next start; `stopped` was told to stop. */
+  readonly status: "running" | "exited" | "backoff" | "stopped";
+  readonly pid: number | null;
+  /** Of the last run that ended; `null` when a signal ended it. */
+  readonly exitCode: number | null;
+  readonly signal: string | null;
+  /** Starts after the first one. */
+  readonly restarts: number;
+  readonly startedAt: string | null;
+  readonly stoppedAt: string | null;
+  readonly command: string;
+  readonly cwd: string;
+  readonly restart: GuestService["restart"];
+}
+
+export interface LogLine {
+  /** ISO 8601 */
+  readonly t: string;
+  readonly stream: "stdout" | "stderr" | "agent";
+  readonly line: string;
+}
+
+/** One line of a followed log: output, or the end of a service that is not started again. */
+export type LogEvent =
+  LogLine | { readonly exit: { readonly code: number | null; readonly signal: string | null } };
+
+export interface ListeningPort {
+  readonly port: number;
+  readonly address: string;
+  readonly family: "ipv4" | "ipv6";
+  /** No socket of this port accepts from beyond the loopback addresses. */
+  readonly loopbackOnly: boolean;
+  /** `null` when the owner could not be looked up. */
+  readonly pid: number | null;
+  readonly process: string | null;
+}
+
+export interface ProbeOptions {
+  /** Path of the request, `/` by default. */
+  readonly path?: string;
+  /** Most time for listening and answering together, in milliseconds; 30 000 by default. */
+  readonly timeoutMs?: number;
+  /** Service that should listen there: its exit ends the wait. */
+  readonly service?: string;
+}
+
+export interface ProbeResult {
+  readonly ok: boolean;
+  readonly reason:
+    null | "not_listening" | "bound_to_loopback" | "no_http_answer" | "process_exited" | "http_error";
+  readonly httpStatus: number | null;
+  /** Time of the one request that was answered, in milliseconds. */
+  readonly latencyMs: number | null;
+  /** Time from the call until the port listened, in milliseconds. */
+  readonly waitedMs: number;
+  readonly evidence: Record<string, unknown>;
+}
