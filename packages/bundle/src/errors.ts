@@ -1,0 +1,88 @@
+import type { Digest } from "./digest.ts";
+
+/** Root of this package's expected failures; `code` is what programs switch on. */
+export abstract class ArtifactError extends Error {
+  abstract readonly code: string;
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = new.target.name;
+  }
+}
+
+export class ArtifactMissingError extends ArtifactError {
+  readonly code = "ARTIFACT_MISSING";
+  readonly digest: Digest;
+  constructor(digest: Digest) {
+    super(`${digest} is not in the artifact store. Copy or build it again, then retry.`);
+    this.digest = digest;
+  }
+}
+
+/** A symbolic link points, or could point, outside the folder. */
+export class SymlinkEscapesError extends ArtifactError {
+  readonly code = "SYMLINK_ESCAPES";
+  readonly path: string;
+  readonly target: string;
+  constructor(path: string, target: string) {
+    super(
+      `The symbolic link ${path} points to ${target}, which leaves the folder. ` +
+        `Make it relative without ".." after a name, replace it by a copy, or exclude it, then retry.`,
+    );
+    this.path = path;
+    this.target = target;
+  }
+}
+
+/** A file changed while it was read, so no consistent copy of it exists. */
+export class SourceChangedError extends ArtifactError {
+  readonly code = "SOURCE_CHANGED";
+  readonly path: string;
+  constructor(path: string, options?: ErrorOptions) {
+    super(`${path} changed while it was read. Stop what writes to it or exclude it, then retry.`, options);
+    this.path = path;
+  }
+}
+
+/** A file cannot be named in an archive, or the folder is past a limit. */
+export class SourceRefusedError extends ArtifactError {
+  readonly code = "SOURCE_REFUSED";
+}
+
+/** The archive would write outside its folder, or holds what this platform never packs. */
+export class UnsafeArchiveError extends ArtifactError {
+  readonly code = "UNSAFE_ARCHIVE";
+}
+
+export class ArchiveTooLargeError extends ArtifactError {
+  readonly code = "ARCHIVE_TOO_LARGE";
+}
+
+export type BlobRole = "manifest" | "config" | "layer" | "source" | "attestation";
+
+/** A blob's bytes are not those its name promises. */
+export class BundleTamperedError extends ArtifactError {
+  readonly code = "BUNDLE_TAMPERED";
+  readonly role: BlobRole;
+  readonly wanted: Digest;
+  /** `null` if the blob is gone. */
+  readonly found: Digest | null;
+  constructor(role: BlobRole, wanted: Digest, found: Digest | null) {
+    super(
+      found === null
+        ? `The ${role} ${wanted} is missing from the artifact store. Build it again.`
+        : `The ${role} was changed in the artifact store: wanted ${wanted}, found ${found}. Build it again.`,
+    );
+    this.role = role;
+    this.wanted = wanted;
+    this.found = found;
+  }
+}
+
+/** The bytes are genuine, but they are not a bundle that this version can read. */
+export class NotABundleError extends ArtifactError {
+  readonly code = "NOT_A_BUNDLE";
+}
+
+export class SignatureInvalidError extends ArtifactError {
+  readonly code = "SIGNATURE_INVALID";
+}

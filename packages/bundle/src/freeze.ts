@@ -1,0 +1,83 @@
+import { pipeline } from "node:stream/promises";
+import { pack, type Pack } from "tar-stream";
+import type { Digest } from "./digest.ts";
+import { type SourceEntry, walkSource } from "./source.ts";
+import type { ArtifactStore } from "./store.ts";
+
+export interface FrozenFolder {
+  digest: Digest;
+  /** Size of the archive. */
+  sizeBytes: number;
+  /** Regular files in it. */
+  files: number;
+  /** Sockets, devices and pipes left out. */
+  skipped: number;
+  hasIndexHtml: boolean;
+}
+
+export interface FreezeOptions {
+  /** Plain names at any depth, or paths from the frozen folder. */
+  exclude?: readonly string[];
+  /**
+   * Freeze this folder below `folder`, refusing links on the way. For paths that the owner of the
+   * files chose: a box can make any part of them a link into this machine.
+   */
+  subfolder?: string;
+}
+
+const epoch = new Date(0);
+
+async function addEntry(archive: Pack, entry: SourceEntry): Promise<void> {
+  const common = { name: entry.path, uid: 0, gid: 0, mtime: epoch };
+  if (entry.type === "file") {
+    const mode = entry.isExecutable ? 0o755 : 0o644;
+    await pipeline(entry.content, archive.entry({ ...common, type: "file", mode, size: entry.sizeBytes }));
+    return;
+  }
+  const header =
+    entry.type === "symlink"
+      ? { ...common, type: "symlink" as const, linkname: entry.target, mode: 0o755 }
+      : { ...common, type: "directory" as const, name: `${entry.path}/`, mode: 0o755 };
+  await new Promise<void>((resolve, reject) => {
+    archive.entry(header, (error) => (error ? reject(error) : resolve()));
+  });
+}
+
+/**
+ * Packs a folder into one uncompressed tar in the store. Its digest depends on names, bytes,
+ * executable bits and link targets only. Uncompressed, since zlib's output differs between versions.
+ *
+ * @throws SymlinkEscapesError, SourceChangedError, SourceRefusedError; nothing is stored then
+ */
+export async function freezeFolder(
+  store: ArtifactStore,
+  folder: string,
+  options: FreezeOptions = {},
+): Promise<FrozenFolder> {
+  const walk = walkSource(folder, options.exclude ?? [], options.subfolder);
+  const archive = pack();
+  let files = 0;
+  let hasIndexHtml = false;
+  const produce = async () => {
+    try {
+      for await (const entry of walk.entries) {
+        await addEntry(archive, entry);
+        if (entry.type !== "file") continue;
+        files++;
+        if (entry.path === "index.html") hasIndexHtml = true;
+      }
+      archive.finalize();
+    } catch (error) {
+      archive.destroy(error as Error);
+      throw error;
+    }
+  };
+  const [produced, stored] = await Promise.allSettled([
+    produce(),
+    store.put(archive as AsyncIterable<Buffer>),
+  ]);
+  // The producer's error is the cause; the store then only saw its stream break, or the reverse.
+  if (stored.status === "rejected") throw stored.reason;
+  if (produced.status === "rejected") throw produced.reason;
+  return { ...stored.value, files, skipped: walk.skipped, hasIndexHtml };
+}

@@ -1,0 +1,42 @@
+export { openArtifactStore, type ArtifactStore, type Stored } from "./store.ts";
+export { Digest, parseDigest } from "./digest.ts";
+export { freezeFolder, type FreezeOptions, type FrozenFolder } from "./freeze.ts";
+export { unpackSource, type UnpackOptions } from "./unpack.ts";
+export {
+  buildBundle,
+  readBundle,
+  verifyBundle,
+  unpackBundle,
+  BundleConfig,
+  BundleDeclaration,
+  BundleManifest,
+  EnvDeclaration,
+  type Bundle,
+  type BuildBundleOptions,
+  type BuiltBundle,
+} from "./bundle.ts";
+export { materializeStatic, StaticIndex, type StaticFiles } from "./static-files.ts";
+export {
+  createProvenance,
+  signStatement,
+  verifyEnvelope,
+  storeAttestation,
+  readAttestations,
+  Envelope,
+  ProvenanceStatement,
+  type ProvenanceInput,
+} from "./provenance.ts";
+export { listDigests, collectGarbage, type Collected } from "./garbage.ts";
+export {
+  ArtifactError,
+  ArtifactMissingError,
+  ArchiveTooLargeError,
+  BundleTamperedError,
+  NotABundleError,
+  SignatureInvalidError,
+  SourceChangedError,
+  SourceRefusedError,
+  SymlinkEscapesError,
+  UnsafeArchiveError,
+  type BlobRole,
+} from "./errors.ts";
