@@ -1,0 +1,97 @@
+import { execFile } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { chownTree, makeCluster, serverEnvironment, type PostgresBinaries } from "@platform/postgres";
+import type { Authority } from "./authority.ts";
+import type { DatabaseFolders, DatabaseState } from "./database-state.ts";
+
+const run = promisify(execFile);
+const mib = 1024 * 1024;
+
+/** TLS and SCRAM only, for the platform's superuser as for the tenant. */
+const hostBasedAuthentication = "hostssl all all 127.0.0.1/32 scram-sha-256\n";
+
+export interface Template {
+  cluster: string;
+  /** Superuser password of every fresh copy, until the copy's own is set. */
+  password: string;
+}
+
+/** The initialised cluster that databases of one version are copied from; made once. */
+export async function prepareTemplate(
+  templates: string,
+  major: string,
+  binaries: PostgresBinaries,
+): Promise<Template> {
+  mkdirSync(templates, { recursive: true, mode: 0o711 });
+  const cluster = join(templates, major);
+  // Written before the cluster, so that a cluster never is without its password.
+  const password = readOrMakePassword(`${cluster}.password`);
+  await makeCluster(binaries, cluster, password, async (made) => {
+    writeFileSync(join(made, "pg_hba.conf"), hostBasedAuthentication, { mode: 0o600 });
+    if (process.getuid?.() === 0) await chownTree(made, 0);
+  });
+  return { cluster, password };
+}
+
+function readOrMakePassword(file: string): string {
+  if (!existsSync(file)) {
+    writeFileSync(`${file}.new`, randomBytes(24).toString("base64url"), { mode: 0o600, flush: true });
+    renameSync(`${file}.new`, file);
+  }
+  return readFileSync(file, "utf8");
+}
+
+/** Copies the template into the database's folder, with a certificate of its own, for the database's uid. */
+export async function cloneCluster(
+  template: Template,
+  folders: DatabaseFolders,
+  state: DatabaseState,
+  authority: Authority,
+): Promise<void> {
+  // No hard links: a server writes its files in place and would change the template.
+  await run("cp", ["-a", "--reflink=auto", "--", template.cluster, folders.cluster], {
+    env: serverEnvironment,
+  });
+  const { certificate, key } = await authority.issue(["127.0.0.1", "localhost", state.spec.hostname]);
+  writeFileSync(join(folders.cluster, "server.crt"), certificate, { mode: 0o600 });
+  writeFileSync(join(folders.cluster, "server.key"), key, { mode: 0o600 });
+  if (state.uid !== null) await chownTree(folders.cluster, state.uid);
+}
+
+/** Settings of a running server. Given as arguments, so that no SQL can change them; none is secret. */
+export function serverSettings(state: DatabaseState): Record<string, string | number> {
+  const { memoryBytes, storageBytes, version } = state.spec;
+  const within = (value: number, least: number, most: number) =>
+    Math.round(Math.min(most, Math.max(least, value)));
+  return {
+    listen_addresses: "127.0.0.1",
+    port: state.port,
+    unix_socket_directories: "",
+    ssl: "on",
+    ssl_min_protocol_version: "TLSv1.2",
+    password_encryption: "scram-sha-256",
+    max_connections: within(memoryBytes / (8 * mib), 20, 200),
+    shared_buffers: `${within(memoryBytes / 4 / mib, 16, 2048)}MB`,
+    work_mem: `${within(memoryBytes / 64 / mib, 1, 32)}MB`,
+    maintenance_work_mem: `${within(memoryBytes / 16 / mib, 8, 256)}MB`,
+    wal_buffers: "1MB",
+    min_wal_size: "32MB",
+    max_wal_size: "64MB",
+    temp_file_limit: `${within(storageBytes / 4 / 1024, 1024, 2 ** 31 - 1)}kB`,
+    autovacuum_max_workers: 1,
+    max_worker_processes: 2,
+    max_parallel_workers: 0,
+    huge_pages: "off",
+    jit: "off",
+    ...(Number(version) >= 18 ? { io_method: "sync" } : {}),
+    // Statements may hold passwords and customers' data: the log gets errors without their text.
+    log_statement: "none",
+    log_min_error_statement: "panic",
+    log_min_duration_statement: -1,
+    log_parameter_max_length: 0,
+    log_error_verbosity: "terse",
+  };
+}

@@ -1,0 +1,100 @@
+import {
+  HostError,
+  type DatabaseCredentials,
+  type HostedDatabase,
+  type LoginProof,
+} from "@platform/host-api";
+import { isAlive, lastLines, type ProcessIdentity } from "@platform/postgres";
+import type { EngineSpec } from "../engine.ts";
+import type { Authority } from "./authority.ts";
+import type { DatabaseFolders, DatabaseState } from "./database-state.ts";
+
+/** One database as this process knows it: what is on disk, and what was last seen. */
+export interface Entry {
+  state: DatabaseState;
+  readonly folders: DatabaseFolders;
+  server: ProcessIdentity | null;
+  proof: LoginProof | null;
+  failure: { reason: string; detail: string } | null;
+  /** Failed starts in a row, and when the next one is due (performance.now). */
+  failures: number;
+  nextStartAt: number;
+}
+
+export function newEntry(state: DatabaseState, folders: DatabaseFolders): Entry {
+  return { state, folders, server: null, proof: null, failure: null, failures: 0, nextStartAt: 0 };
+}
+
+/** `running` only for a living process whose last login with the issued credentials succeeded. */
+export function viewOf(entry: Entry): HostedDatabase {
+  const { state, proof } = entry;
+  const alive = entry.server !== null && isAlive(entry.server);
+  const shown = stateOf(entry, alive);
+  return {
+    key: state.key,
+    engine: "postgresql",
+    version: state.version,
+    state: shown,
+    hostname: state.spec.hostname,
+    port: state.port,
+    proof,
+    failure: shown === "failed" ? failureSeen(entry, alive) : null,
+    isolation: { ownUid: state.uid !== null, memoryLimit: false },
+  };
+}
+
+function stateOf(entry: Entry, alive: boolean): HostedDatabase["state"] {
+  const { state, proof } = entry;
+  if (state.phase === "creating") return "creating";
+  if (alive && proof?.ok) return "running";
+  return state.wanted === "stopped" && !alive ? "stopped" : "failed";
+}
+
+function failureSeen(entry: Entry, alive: boolean): { reason: string; detail: string } {
+  if (alive)
+    return entry.failure ?? { reason: "starting", detail: "The server runs; no login was made yet." };
+  if (entry.failure) return entry.failure;
+  const tail = lastLines(entry.folders.logFile, 3);
+  return {
+    reason: "crashed",
+    detail: `The server ended and is being started again. Its log ends with: ${tail}`,
+  };
+}
+
+export function failureOf(proof: LoginProof): { reason: string; detail: string } {
+  return { reason: proof.reason ?? "login_failed", detail: proof.detail ?? "" };
+}
+
+/** The same key for something else is a mistake of the caller, never a silent change. */
+export function assertSameSpec(state: DatabaseState, spec: EngineSpec): void {
+  const { version, hostname } = state.spec;
+  if (version === spec.version && hostname === spec.hostname) return;
+  throw new HostError(
+    "CONFLICT",
+    409,
+    `Database ${state.key} exists with version ${version} at ${hostname}. Use another key, or destroy it first.`,
+    { reason: "spec_differs" },
+  );
+}
+
+export const notFound = (key: string) =>
+  new HostError("NOT_FOUND", 404, `There is no database ${key} on this host.`);
+
+export function loginFailed(entry: Entry, proof: LoginProof): HostError {
+  const { reason, detail } = failureOf(proof);
+  const log = lastLines(entry.folders.logFile, 5);
+  return new HostError(
+    "LOGIN_FAILED",
+    502,
+    `Database ${entry.state.key} does not let its user in: ${reason} (${detail}). See its logs.`,
+    { reason, detail, log },
+  );
+}
+
+export function credentialsOf(state: DatabaseState, authority: Authority): DatabaseCredentials {
+  const { username, password, database, port } = state;
+  const host = state.spec.hostname;
+  const [user, secret] = [username, password].map(encodeURIComponent);
+  const url = `postgresql://${user}:${secret}@${host}:${port}/${encodeURIComponent(database)}?sslmode=require`;
+  return { url, host, port, username, password, database, caCertificate: authority.certificate };
+}
