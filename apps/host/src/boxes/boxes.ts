@@ -178,7 +178,13 @@ export class Boxes {
       } catch (error) {
         await this.#remove(box);
         if (box.stop.signal.aborted) {
-          throw new HostError("CONFLICT", 409, `Box ${key} was deleted while it started.`, {}, { cause: error });
+          throw new HostError(
+            "CONFLICT",
+            409,
+            `Box ${key} was deleted while it started.`,
+            {},
+            { cause: error },
+          );
         }
         throw error;
       }
@@ -223,7 +229,8 @@ export class Boxes {
       const running = [...this.#boxes.values()].filter((box) => box.record.phase === "running");
       void Promise.allSettled(running.map((box) => box.inTurn(() => this.#look(box)))).then((results) => {
         for (const result of results) {
-          if (result.status === "rejected") this.#options.log.error({ err: result.reason }, "could not look at a box");
+          if (result.status === "rejected")
+            this.#options.log.error({ err: result.reason }, "could not look at a box");
         }
         if (this.#watch) this.#scheduleWatch();
       });
@@ -257,7 +264,8 @@ export class Boxes {
     for (const driver of mine) await driver.destroy(key, record?.driverState ?? null);
     faultPoint("host.box.delete-after-kill");
     const folders = this.#options.records.folders(key, record?.owner ?? null);
-    for (const folder of [folders.workspace, folders.home, folders.run, folders.log]) await removeTree(folder);
+    for (const folder of [folders.workspace, folders.home, folders.run, folders.log])
+      await removeTree(folder);
     faultPoint("host.box.delete-before-forget");
     await removeTree(folders.root);
   }

@@ -94,7 +94,9 @@ export class RecordStore {
       return BoxRecord.parse(JSON.parse(await readFile(join(this.#root, key, "state.json"), "utf8")));
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
-      throw new Error(`The record of box ${key} cannot be read. Restore or remove its folder.`, { cause: error });
+      throw new Error(`The record of box ${key} cannot be read. Restore or remove its folder.`, {
+        cause: error,
+      });
     }
   }
 }

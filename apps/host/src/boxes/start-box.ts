@@ -61,7 +61,8 @@ async function untilReady(box: LiveBox, timeoutMs: number): Promise<void> {
       last = error;
     }
     const failure = await box.driver.failure(box.record.key, box.record.driverState ?? {});
-    if (failure) throw bootFailed(box, failure.detail, { ...failure.evidence, ...(await said(box)) }, last, failure);
+    if (failure)
+      throw bootFailed(box, failure.detail, { ...failure.evidence, ...(await said(box)) }, last, failure);
     if (deadline.hasPassed) {
       const evidence = { ...(await counters(box)), ...(await said(box)) };
       throw bootFailed(box, `Its agent did not answer within ${timeoutMs} ms.`, evidence, last);

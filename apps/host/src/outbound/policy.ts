@@ -87,7 +87,8 @@ export function judge(policy: EgressPolicy, host: string, addresses: readonly st
       continue;
     }
     if (isIn(address, denied)) continue;
-    if (policy.mode === "allow-all" || byName || isIn(address, allowed)) return { allowed: true, address: text };
+    if (policy.mode === "allow-all" || byName || isIn(address, allowed))
+      return { allowed: true, address: text };
   }
   return { allowed: false, code };
 }

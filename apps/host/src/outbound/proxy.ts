@@ -37,7 +37,9 @@ const idleTimeoutMs = 10 * 60_000;
 
 /** Headers that belong to one connection and end here. */
 const hopHeaders = new Set(
-  "connection proxy-connection keep-alive proxy-authorization te trailer transfer-encoding upgrade".split(" "),
+  "connection proxy-connection keep-alive proxy-authorization te trailer transfer-encoding upgrade".split(
+    " ",
+  ),
 );
 
 export class OutboundFactory {
@@ -124,7 +126,8 @@ export class OutboundProxy {
   }
 
   async #reach(target: OutboundTarget | null): Promise<Socket> {
-    if (!target) throw new OutboundRefusal("INVALID", 400, "The target must be a name or address and a port.");
+    if (!target)
+      throw new OutboundRefusal("INVALID", 400, "The target must be a name or address and a port.");
     try {
       const socket = await this.#dial(target);
       this.#note(target, "ALLOWED");
@@ -182,7 +185,10 @@ export class OutboundProxy {
       });
       const [answer] = await Promise.all([answered, pipeline(incoming, call)]);
       const answerHeaders = Object.entries(answer.headersDistinct).filter(([name]) => !hopHeaders.has(name));
-      response.writeHead(answer.statusCode ?? 502, Object.fromEntries(answerHeaders) as Record<string, string[]>);
+      response.writeHead(
+        answer.statusCode ?? 502,
+        Object.fromEntries(answerHeaders) as Record<string, string[]>,
+      );
       await pipeline(answer, response);
     } catch (error) {
       if (response.headersSent) {

@@ -45,7 +45,9 @@ export async function settleTarget(
   resolvers: { name: ResolveName; database: ResolveDatabase },
 ): Promise<{ host: string; port: number }> {
   const { host, port } = target;
-  const link = rules.links.find((entry) => entry.hostname.toLowerCase() === host.toLowerCase() && entry.port === port);
+  const link = rules.links.find(
+    (entry) => entry.hostname.toLowerCase() === host.toLowerCase() && entry.port === port,
+  );
   if (link) {
     const place = await resolvers.database(link.databaseKey);
     if (place) return place;

@@ -123,7 +123,7 @@ class BubblewrapDriver implements SandboxDriver {
       return null;
     }
     const exit = this.#exits.get(key) ?? null;
-    const evidence = { exit, oomKillsBefore: before, oomKills, ...(await this.#cgroups.stats(key)) };
+    const evidence = { exit, oomKillsBefore: before, ...(await this.#cgroups.stats(key)) };
     if (oomKills !== null && before !== null && oomKills > before) {
       const detail = "The kernel killed the box's agent for want of memory. Raise its memory limit.";
       return { reason: "oom", detail, evidence };
@@ -162,12 +162,19 @@ class BubblewrapDriver implements SandboxDriver {
   async destroy(key: string, state: DriverState | null): Promise<void> {
     const marked = await findByArgument(this.#marker(key));
     const known = state ? State.parse(state) : null;
-    const processes = [...marked.map(({ process }) => process), ...(known ? [known.supervisor, known.init] : [])];
+    const processes = [
+      ...marked.map(({ process }) => process),
+      ...(known ? [known.supervisor, known.init] : []),
+    ];
     // A frozen process takes its end only once it runs again.
     if (this.#cgroups.canFreeze) await this.#cgroups.thaw(key);
     for (const process of processes) await killProcess(process);
     for (const process of processes) {
-      await waitFor(`process ${process.pid} of box ${key} to end`, async () => !(await isAlive(process)), 10_000);
+      await waitFor(
+        `process ${process.pid} of box ${key} to end`,
+        async () => !(await isAlive(process)),
+        10_000,
+      );
     }
     await this.#cgroups.destroy(key);
     this.#exits.delete(key);

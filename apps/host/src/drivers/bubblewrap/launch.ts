@@ -107,7 +107,9 @@ export async function launchBox(launch: Launch): Promise<Launched> {
     args.end(launch.args.map((value) => `${value}\0`).join(""));
     filter.end(launch.filter ?? Buffer.alloc(0));
     start.end("\n");
-    const init = await identify(await within(Promise.race([childPid(info), failed]), 10_000, "making the box"));
+    const init = await identify(
+      await within(Promise.race([childPid(info), failed]), 10_000, "making the box"),
+    );
     if (!init) throw new Error("the box's first process ended at once");
     return { supervisor, init, exited };
   } catch (error) {
@@ -115,6 +117,5 @@ export async function launchBox(launch: Launch): Promise<Launched> {
     throw error;
   } finally {
     for (const stream of [args, filter, info, start]) stream.destroy();
-    child.unref();
   }
 }

@@ -99,7 +99,9 @@ export async function boxArguments(
   const etc = etcOf(folders);
   const mib = 1024 * 1024;
   const args = [
-    ..."--unshare-user --unshare-pid --unshare-ipc --unshare-uts --unshare-net --unshare-cgroup-try".split(" "),
+    ..."--unshare-user --unshare-pid --unshare-ipc --unshare-uts --unshare-net --unshare-cgroup-try".split(
+      " ",
+    ),
     ...["--uid", String(insideUid), "--gid", String(insideUid), "--hostname", spec.hostname],
     ..."--new-session --cap-drop ALL --clearenv".split(" "),
     ...(await systemFolders()),
