@@ -1,6 +1,7 @@
 import { spawn, type ChildProcess } from "node:child_process";
+import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
-import { chmod, mkdtemp, readdir, readFile, realpath, rm } from "node:fs/promises";
+import { chmod, mkdtemp, readdir, readFile, realpath, rm, rmdir, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { TestContext } from "node:test";
@@ -17,6 +18,8 @@ export interface TestHost {
   /** Text that marks this daemon's processes and control groups. */
   readonly tag: string;
   kill(signal: NodeJS.Signals): Promise<void>;
+  /** The daemon kills itself when it next comes to this point. */
+  armFault(name: string): Promise<void>;
   start(): Promise<void>;
 }
 
@@ -101,7 +104,6 @@ export async function startTestHost(t: TestContext): Promise<TestHost> {
     client = new HostClient({ url: `http://127.0.0.1:${port}`, token });
   };
   await start();
-  const { createHash } = await import("node:crypto");
   const tag = createHash("sha256").update(dataDir).digest().toString("hex", 0, 6);
   t.after(async () => {
     await kill("SIGKILL");
@@ -119,6 +121,7 @@ export async function startTestHost(t: TestContext): Promise<TestHost> {
       return client;
     },
     ...{ dataDir, tag, kill, start },
+    armFault: (name) => writeFile(join(faultPoints, name), ""),
   };
 }
 
@@ -138,7 +141,6 @@ export async function groupsOf(tag: string): Promise<string[]> {
 }
 
 async function removeGroups(tag: string): Promise<void> {
-  const { rmdir } = await import("node:fs/promises");
   for (const controller of ["memory", "pids", "cpu", "cpuacct", "freezer"]) {
     await rmdir(`/sys/fs/cgroup/${controller}/boxes-${tag}`).catch(() => undefined); // Not on every machine.
   }

@@ -31,6 +31,18 @@ export interface BubblewrapOptions {
   readonly probeOwner: { uid: number; gid: number } | null;
 }
 
+/**
+ * The box's first process ends a little after the agent that the kernel killed, so the counter can
+ * rise while the box still looks alive. A kill longer ago than two windows is not the cause of an end.
+ */
+interface OomHistory {
+  readonly now: number | null;
+  readonly before: number | null;
+  /** When `now` was read, milliseconds since the epoch. */
+  readonly at: number;
+}
+const oomWindowMs = 1_000;
+
 const installLine = "Install it with: apt-get install bubblewrap";
 const pathOnly = 0x200000; // O_PATH, which Node does not name.
 
@@ -47,8 +59,7 @@ class BubblewrapDriver implements SandboxDriver {
   readonly #cgroups: Cgroups;
   readonly #filter = seccompFilter(process.arch);
   readonly #exits = new Map<string, { code: number | null; signal: string | null }>();
-  /** Counter when the box was last seen alive: an old kill of a child is not the cause of a later end. */
-  readonly #oomKillsSeen = new Map<string, number>();
+  readonly #oomHistory = new Map<string, OomHistory>();
 
   constructor(options: BubblewrapOptions, cgroups: Cgroups) {
     this.#options = options;
@@ -114,14 +125,18 @@ class BubblewrapDriver implements SandboxDriver {
   }
 
   async failure(key: string, state: DriverState): Promise<BoxFailure | null> {
-    const { init, oomKillsAtStart } = State.parse(state);
-    const alive = await isAlive(init);
+    const { supervisor, init, oomKillsAtStart } = State.parse(state);
+    // Init stays while any process of the box does; the supervisor ends with the agent.
+    const alive = (await isAlive(supervisor)) && (await isAlive(init));
     const oomKills = await this.#cgroups.oomKills(key);
-    const before = this.#oomKillsSeen.get(key) ?? oomKillsAtStart;
+    const history = this.#oomHistory.get(key) ?? { now: oomKillsAtStart, before: oomKillsAtStart, at: 0 };
     if (alive) {
-      if (oomKills !== null) this.#oomKillsSeen.set(key, oomKills);
+      if (Date.now() - history.at > oomWindowMs) {
+        this.#oomHistory.set(key, { now: oomKills, before: history.now, at: Date.now() });
+      }
       return null;
     }
+    const { before } = history;
     const exit = this.#exits.get(key) ?? null;
     const evidence = { exit, oomKillsBefore: before, ...(await this.#cgroups.stats(key)) };
     if (oomKills !== null && before !== null && oomKills > before) {
@@ -178,7 +193,7 @@ class BubblewrapDriver implements SandboxDriver {
     }
     await this.#cgroups.destroy(key);
     this.#exits.delete(key);
-    this.#oomKillsSeen.delete(key);
+    this.#oomHistory.delete(key);
   }
 
   async stats(key: string, state: DriverState): Promise<BoxStats> {

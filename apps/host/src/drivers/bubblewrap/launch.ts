@@ -62,7 +62,8 @@ async function childPid(info: Readable): Promise<number> {
   let text = "";
   for await (const chunk of info) {
     text += String(chunk);
-    const pid = /"child-pid":\s*(\d+)/.exec(text)?.[1];
+    // It is written in pieces; closing the pipe before the last one would kill bwrap by SIGPIPE.
+    const pid = /"child-pid":\s*(\d+)[^}]*\}/.exec(text)?.[1];
     if (pid !== undefined) return Number(pid);
   }
   throw new Error("bwrap ended before it made the box");
