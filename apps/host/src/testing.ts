@@ -6,7 +6,8 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { TestContext } from "node:test";
 import { waitFor } from "@platform/daemon";
-import { HostClient, type Box, type BoxSpec } from "@platform/host-api";
+import { createGuestClient, type GuestClient } from "@platform/guest-protocol";
+import { HostClient, type BoxSpec } from "@platform/host-api";
 
 const repository = resolve(import.meta.dirname, "../../..");
 const token = "a-token-that-only-tests-use";
@@ -164,4 +165,11 @@ export const service = (name: string, command: string, restart: "always" | "neve
   ...{ name, command, restart, cwd: "/workspace", env: {} },
 });
 
-export type { Box };
+/** Client of the agent of one box, through the host. */
+export function guestOf(t: TestContext, host: TestHost, key: string): GuestClient {
+  const { url, token: bearer } = host.client.address;
+  const headers = { authorization: `Bearer ${bearer}` };
+  const guest = createGuestClient({ baseUrl: `${url}/boxes/${key}/guest`, headers });
+  t.after(() => guest.close());
+  return guest;
+}

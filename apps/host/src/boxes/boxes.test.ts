@@ -3,22 +3,12 @@ import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { waitFor } from "@platform/daemon";
-import { createGuestClient } from "@platform/guest-protocol";
 import { HostError } from "@platform/host-api";
-import { groupsOf, service, spec, startTestHost, whyNoBoxes, type TestHost } from "../testing.ts";
+import { groupsOf, guestOf, service, spec, startTestHost, whyNoBoxes, type TestHost } from "../testing.ts";
 
 const skip = whyNoBoxes() ?? false;
 const mib = 1024 * 1024;
 const isRoot = process.getuid?.() === 0;
-
-function guestOf(t: TestContext, host: TestHost, key: string) {
-  const guest = createGuestClient({
-    baseUrl: `${host.client.address.url}/boxes/${key}/guest`,
-    headers: { authorization: `Bearer ${host.client.address.token}` },
-  });
-  t.after(() => guest.close());
-  return guest;
-}
 
 const hasCode = (code: string) => (error: unknown) => error instanceof HostError && error.code === code;
 
