@@ -7,7 +7,7 @@ import { type Call, createBodyReader, type Gateway, send } from "./call.ts";
 import { createCredential, deleteCredential } from "./credentials.ts";
 import { listPage, parseLimit } from "./listing.ts";
 import { getObject, putObject, removeObject } from "./objects.ts";
-import { drain } from "./s3.ts";
+import { drain, isUnread } from "./s3.ts";
 import { S3Error } from "./s3-error.ts";
 import { parseTarget } from "./sigv4.ts";
 
@@ -38,7 +38,7 @@ const noBucket = (id: string) =>
 async function readJson<T extends z.ZodType>(request: IncomingMessage, schema: T): Promise<z.output<T>> {
   const chunks: Buffer[] = [];
   let sizeBytes = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
+  for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
     sizeBytes += chunk.length;
     if (sizeBytes > 64 << 10) throw new AdminError(413, "BODY_TOO_LARGE", "The body is larger than 64 KiB.");
     chunks.push(chunk);
@@ -179,7 +179,7 @@ export async function handleAdmin(
       path,
     );
   } catch (error) {
-    if (response.headersSent || request.destroyed) {
+    if (response.headersSent || response.destroyed || request.errored) {
       response.destroy();
       return;
     }
@@ -188,7 +188,7 @@ export async function handleAdmin(
     const problem = isKnown
       ? { code: error.code, detail: error.message }
       : { code: "INTERNAL", detail: "Something failed on this side. Retry." };
-    if (!request.complete) response.setHeader("connection", "close");
+    if (isUnread(request)) response.setHeader("connection", "close");
     sendJson(response, problem, isKnown ? error.status : 500);
   }
   drain(request);

@@ -21,6 +21,11 @@ const header = (request: IncomingMessage, name: string): string | undefined => {
   return typeof value === "string" ? value : undefined;
 };
 
+/** A refusal half-way must leave the connection open: the answer goes over it. */
+const contentOf = (request: IncomingMessage): AsyncIterable<Buffer> => ({
+  [Symbol.asyncIterator]: () => request.iterator({ destroyOnReturn: false }) as AsyncIterator<Buffer>,
+});
+
 export interface Body {
   /** Announced size of the content, without framing. */
   sizeBytes: number;
@@ -32,22 +37,28 @@ export interface Body {
   result(): { md5: Buffer; checksum: Checksum | null };
 }
 
+export interface BodyOptions {
+  /** Checksum to compute if the client sends none. */
+  fallback?: ChecksumAlgorithm | null;
+  /** The checksum headers of this call are about an object, not about its body. */
+  isDocument?: boolean;
+}
+
 /**
  * @param payload what was signed for the body, such as its digest or `UNSIGNED-PAYLOAD`
  * @param signature of the request, which begins the chain of a signed stream
- * @param fallback checksum to compute if the client sends none
  * @throws S3Error if the announced sizes are missing, malformed or too large
  */
 export function readBody(
   request: IncomingMessage,
   payload: string,
   signature: VerifiedSignature | null,
-  fallback: ChecksumAlgorithm | null = null,
+  options: BodyOptions = {},
 ): Body {
   const isStream = payload.startsWith("STREAMING-");
   const sizeBytes = announcedSize(request, isStream);
-  const announced = announcedChecksum(request);
-  const algorithm = announced?.algorithm ?? fallback;
+  const announced = options.isDocument ? null : announcedChecksum(request);
+  const algorithm = announced?.algorithm ?? options.fallback ?? null;
   let wanted = announced?.value ?? null;
   const digests = {
     md5: createHash("md5"),
@@ -60,9 +71,7 @@ export function readBody(
       throw new S3Error("InvalidRequest", `The trailer ${name} was not announced.`);
     wanted = value;
   };
-  const framed = isStream
-    ? unframe(request, payload, signature, onTrailer)
-    : (request as AsyncIterable<Buffer>);
+  const framed = isStream ? unframe(request, payload, signature, onTrailer) : contentOf(request);
   let result: { md5: Buffer; checksum: Checksum | null } | null = null;
   let received = 0;
   return {
@@ -156,7 +165,7 @@ function unframe(
   if (!form || (form.isSigned && !signature))
     throw new S3Error("NotImplemented", "This kind of signed stream is not supported.");
   const verifier = form.isSigned ? createChunkVerifier(signature!) : null;
-  return decodeChunked(request as AsyncIterable<Buffer>, {
+  return decodeChunked(contentOf(request), {
     verifier,
     hasTrailer: form.hasTrailer,
     onTrailer,

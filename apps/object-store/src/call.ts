@@ -1,9 +1,8 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Pool } from "pg";
 import type { Blobs } from "./blobs.ts";
-import { type Body, readBody } from "./body.ts";
+import { type Body, type BodyOptions, readBody } from "./body.ts";
 import { type Bucket, findBucketByName } from "./bucket-index.ts";
-import type { ChecksumAlgorithm } from "./checksums.ts";
 import { type Credential, findCredential } from "./credentials.ts";
 import { S3Error } from "./s3-error.ts";
 import type { Sealer } from "./secrets.ts";
@@ -32,7 +31,7 @@ export interface Call {
   query: Map<string, string>;
   /** `null` for a reader of a public bucket. */
   credential: Credential | null;
-  readBody(fallback?: ChecksumAlgorithm | null): Body;
+  readBody(options?: BodyOptions): Body;
 }
 
 export const headerOf = (request: IncomingMessage, name: string): string | undefined => {
@@ -111,15 +110,15 @@ export async function authorize(
 
 export const createBodyReader =
   (request: IncomingMessage, response: ServerResponse, authenticated: Authenticated, mustContinue: boolean) =>
-  (fallback: ChecksumAlgorithm | null = null): Body => {
-    const body = readBody(request, authenticated.payload, authenticated.signature, fallback);
+  (options: BodyOptions = {}): Body => {
+    const body = readBody(request, authenticated.payload, authenticated.signature, options);
     // Only now: a refusal before this point spares the client the upload.
     if (mustContinue) response.writeContinue();
     return body;
   };
 
 /** Parameters that any call may carry without changing what it is. */
-const neutral = (name: string) => name === "x-id" || name.startsWith("X-Amz-");
+const neutral = (name: string) => name === "x-id" || /^x-amz-/i.test(name);
 
 /**
  * Refuses parameters that the call does not know, so that a function which is not implemented

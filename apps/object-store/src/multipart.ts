@@ -58,7 +58,7 @@ export async function uploadPart(call: Call): Promise<void> {
   if (headerOf(call.request, "x-amz-copy-source") !== undefined)
     throw new S3Error("NotImplemented", "Copying into a part is not implemented.");
   const upload = await uploadOf(call);
-  const body = call.readBody(upload.checksumAlgorithm);
+  const body = call.readBody({ fallback: upload.checksumAlgorithm });
   checkQuota(call, body.sizeBytes);
   const { md5, checksum } = await storeBody(call, body, async ({ blob, sizeBytes }) => {
     const { md5, checksum } = body.result();
@@ -134,8 +134,7 @@ async function checkWhole(call: Call, parts: readonly Part[], sizeBytes: number)
 export async function finishUpload(call: Call): Promise<void> {
   allowQuery(call, "uploadId");
   const condition = writeCondition(call);
-  // A checksum header of this call is over the object, not over this document.
-  const document = await readSmallBody(call.readBody(), 4 << 20);
+  const document = await readSmallBody(call.readBody({ isDocument: true }), 4 << 20);
   const upload = await uploadOf(call);
   const parts = await chooseParts(call, upload, document);
   const sizeBytes = parts.reduce((sum, part) => sum + part.sizeBytes, 0);

@@ -113,7 +113,7 @@ export async function putObject(call: Call): Promise<void> {
   if (headerOf(call.request, "x-amz-copy-source") !== undefined) return copyObject(call);
   const described = describe(call);
   const condition = writeCondition(call);
-  const body = call.readBody(algorithmAsked(call));
+  const body = call.readBody({ fallback: algorithmAsked(call) });
   checkQuota(call, body.sizeBytes);
   const { etag, checksum } = await storeBody(call, body, async (segment) => {
     const { md5, checksum } = body.result();

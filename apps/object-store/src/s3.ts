@@ -45,6 +45,17 @@ const routes: readonly [
   ["DELETE", "object", null, removeObject],
 ];
 
+/**
+ * Presigners move headers into the query. Checksums among them are dropped: the signer had no
+ * body, so what it wrote is the checksum of nothing.
+ */
+function applyHoisted(request: IncomingMessage, query: Map<string, string>): void {
+  for (const [name, value] of query) {
+    const isHeader = /^x-amz-[a-z]/.test(name) && !/^x-amz-(checksum|sdk-checksum)/.test(name);
+    if (isHeader) request.headers[name] ??= value;
+  }
+}
+
 async function route(
   gateway: Gateway,
   request: IncomingMessage,
@@ -58,6 +69,7 @@ async function route(
   const { credential } = authenticated;
   const { bucketName, key } = locate(request, target);
   const query = new Map(target.query);
+  if (credential) applyHoisted(request, query);
   if (bucketName === "") {
     if (!credential) throw new S3Error("AccessDenied");
     if (method !== "GET") throw new S3Error("MethodNotAllowed");
@@ -76,6 +88,11 @@ async function route(
 
 /** Most bytes of a refused upload that are read so that the client sees the answer. */
 const drainBytes = 8 << 20;
+
+/** Whether an upload was cut short, which leaves the connection in the middle of a body. */
+export const isUnread = (request: IncomingMessage): boolean =>
+  !request.complete &&
+  (request.headers["transfer-encoding"] !== undefined || (request.headers["content-length"] ?? "0") !== "0");
 
 /** Reads on a little after a refusal: closing at once would reset the answer away. */
 export function drain(request: IncomingMessage): void {
@@ -102,12 +119,10 @@ function sendError(
     Resource: (request.url ?? "/").split("?")[0],
     RequestId: requestId,
   });
-  // An upload cut short leaves the connection in the middle of a body.
-  const isUnread = !request.complete && (request.headers["content-length"] ?? "0") !== "0";
   response.writeHead(error.status, {
     "content-type": "application/xml",
     "content-length": Buffer.byteLength(body),
-    ...(isUnread ? { connection: "close" } : {}),
+    ...(isUnread(request) ? { connection: "close" } : {}),
   });
   response.end(request.method === "HEAD" ? undefined : body);
   drain(request);
@@ -127,9 +142,10 @@ export async function handleS3(
     await route(gateway, request, response, requestId, mustContinue);
     if (!request.complete) drain(request);
   } catch (error) {
-    if (response.headersSent || request.destroyed || response.destroyed) {
+    if (response.headersSent || response.destroyed || request.errored) {
       // Nothing can be said any more; a broken connection tells the client that content is missing.
-      if (!request.destroyed) log.warn({ err: error, requestId }, "answer was cut short");
+      if (!response.destroyed && !request.errored)
+        log.warn({ err: error, requestId }, "answer was cut short");
       response.destroy();
       return;
     }
