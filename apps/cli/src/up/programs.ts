@@ -84,7 +84,7 @@ export function programSpec(layout: Layout, name: ProgramName): ChildSpec {
   const { repository, dataDir, secrets, ports } = layout;
   const settings = settingsOf(layout)[name];
   const health: Record<ProgramName, (port: number) => Promise<boolean>> = {
-    "object-store": (port) => answers(port, "/health", secrets.objectStoreToken),
+    "object-store": (port) => answers(port, "/internal/health", secrets.objectStoreToken),
     host: (port) => answers(port, "/doctor", secrets.hostToken),
     "control-plane": (port) => answers(port, "/health"),
     // Through the gateway to the control plane: only then can a client reach the API.

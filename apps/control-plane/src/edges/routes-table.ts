@@ -31,7 +31,15 @@ export async function putRoute(db: Queryable, route: NewRoute): Promise<number> 
        tenant_id = excluded.tenant_id, kind = excluded.kind, target = excluded.target, deployment_id = excluded.deployment_id,
        release_id = excluded.release_id, sandbox_id = excluded.sandbox_id
      returning version`,
-    [route.hostname, route.tenantId, route.kind, route.target, route.deploymentId ?? null, route.releaseId ?? null, route.sandboxId ?? null],
+    [
+      route.hostname,
+      route.tenantId,
+      route.kind,
+      route.target,
+      route.deploymentId ?? null,
+      route.releaseId ?? null,
+      route.sandboxId ?? null,
+    ],
   );
   return Number(rows[0]!.version);
 }
@@ -39,7 +47,10 @@ export async function putRoute(db: Queryable, route: NewRoute): Promise<number> 
 /** Removes routes; the row stays as a tombstone so that every edge learns of it. */
 export async function removeRoutes(db: Queryable, where: string, params: readonly unknown[]): Promise<void> {
   await db.query("select pg_advisory_xact_lock(724002)");
-  await db.query(`update routes set target = null, version = nextval('route_versions') where ${where} and target is not null`, [...params]);
+  await db.query(
+    `update routes set target = null, version = nextval('route_versions') where ${where} and target is not null`,
+    [...params],
+  );
 }
 
 interface EdgeRow {
@@ -55,9 +66,23 @@ const silentMs = 6_000;
  *
  * @returns ids of edges that did not acknowledge in time; empty when all did
  */
-export async function acknowledged(platform: Platform, version: number, timeoutMs: number, signal?: AbortSignal): Promise<string[]> {
+export async function acknowledged(
+  platform: Platform,
+  version: number,
+  timeoutMs: number,
+  signal?: AbortSignal,
+): Promise<string[]> {
   const behind = () =>
-    query<EdgeRow>(platform.pool, `select id, applied from edges where applied < $1 and last_seen_at > now() - interval '${silentMs} milliseconds'`, [version]);
-  await platform.signals.until("edge-applied", timeoutMs, async () => ((await behind()).length === 0 ? true : undefined), signal);
+    query<EdgeRow>(
+      platform.pool,
+      `select id, applied from edges where applied < $1 and last_seen_at > now() - interval '${silentMs} milliseconds'`,
+      [version],
+    );
+  await platform.signals.until(
+    "edge-applied",
+    timeoutMs,
+    async () => ((await behind()).length === 0 ? true : undefined),
+    signal,
+  );
   return (await behind()).map((edge) => edge.id);
 }
