@@ -117,5 +117,6 @@ export const credentialsView = (credentials: DatabaseCredentials) => ({
   username: credentials.username,
   password: credentials.password,
   database: credentials.database,
-  ssl: { mode: "require", ca_certificate: credentials.caCertificate },
+  ssl_mode: "require",
+  ca_certificate: credentials.caCertificate,
 });

@@ -92,7 +92,7 @@ export function registerEdgeRoutes(
         async () => (await updateAfter(platform, poll.applied)) ?? undefined,
         gone.signal,
       );
-      return update ? reply.send(update) : reply.status(204).send();
+      return update ? await reply.send(update) : await reply.status(204).send();
     } finally {
       clearInterval(alive);
     }
