@@ -14,5 +14,4 @@ const log = createLog("host", config.LOG_LEVEL);
 const host = await startHost({ config, log });
 onShutdown(() => host.close());
 runUntilSignal({ parent: true });
-// The supervisor waits for this line.
 process.stdout.write(`${JSON.stringify({ ready: true, port: host.port })}\n`);

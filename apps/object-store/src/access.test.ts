@@ -66,6 +66,27 @@ test("a presigned URL allows its one call on its one key until it expires", asyn
   assert.deepEqual(await codeOf(await fetch(long)), [400, "AuthorizationQueryParametersError"]);
 });
 
+test("the control plane is given URLs that clients use without a key", async (t) => {
+  const store = await startTestStore(t);
+  await store.bucket("one");
+  const ask = async (method: string, input: object) => {
+    const body = { method, key: "dir/ü (1)+.txt", origin: store.url, expiresSeconds: 60, ...input };
+    const response = await store.admin("POST", "id-one/presign", body);
+    assert.equal(response.status, 200);
+    return ((await response.json()) as { url: string }).url;
+  };
+  const put = await ask("PUT", { contentType: "text/plain" });
+  const headers = { "content-type": "text/plain" };
+  assert.equal((await fetch(put, { method: "PUT", body: "hello", headers })).status, 200);
+  assert.equal((await fetch(put, { method: "PUT", body: "hello" })).status, 403);
+  const download = await fetch(await ask("GET", {}));
+  assert.deepEqual([await download.text(), download.headers.get("content-type")], ["hello", "text/plain"]);
+  assert.match(
+    await ask("GET", { origin: "https://one.s3.example.org" }),
+    /^https:\/\/one\.s3\.example\.org\/dir\//,
+  );
+});
+
 test("a key opens its own bucket only, and a reading key writes nothing", async (t) => {
   const store = await startTestStore(t);
   const one = await store.bucket("one");

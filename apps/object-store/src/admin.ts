@@ -4,9 +4,10 @@ import type { Log } from "@platform/daemon";
 import { z } from "zod";
 import { type Bucket, deleteBucket, findBucket, putBucket } from "./bucket-index.ts";
 import { type Call, createBodyReader, type Gateway, send } from "./call.ts";
-import { createCredential, deleteCredential } from "./credentials.ts";
+import { createCredential, deleteCredential, internalCredential } from "./credentials.ts";
 import { listPage, parseLimit } from "./listing.ts";
 import { getObject, putObject, removeObject } from "./objects.ts";
+import { presign } from "./presign.ts";
 import { drain, isUnread } from "./s3.ts";
 import { S3Error } from "./s3-error.ts";
 import { parseTarget } from "./sigv4.ts";
@@ -21,6 +22,19 @@ const BucketRequest = z.strictObject({
   public: z.boolean().default(false),
 });
 const CredentialRequest = z.strictObject({ access: z.enum(["read", "write"]) });
+
+const PresignRequest = z.strictObject({
+  method: z.enum(["GET", "PUT"]),
+  key: z.string().min(1),
+  /** Scheme and host that clients use, such as `https://<bucket>.s3.example.org`. */
+  origin: z.url({ protocol: /^https?$/ }),
+  expiresSeconds: z.int().min(1).max(604_800),
+  contentType: z
+    .string()
+    .regex(/^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$/)
+    .max(255)
+    .optional(),
+});
 
 class AdminError extends Error {
   readonly status: number;
@@ -105,6 +119,19 @@ async function handleCredentials(call: AdminCall, accessKeyId: string): Promise<
   } else throw new AdminError(405, "METHOD_NOT_ALLOWED", "Use POST, or DELETE with a key id.");
 }
 
+async function handlePresign(call: AdminCall): Promise<void> {
+  const { gateway, bucketId } = call;
+  const bucket = await requireBucket(call);
+  if (call.method !== "POST") throw new AdminError(405, "METHOD_NOT_ALLOWED", "Use POST.");
+  const { origin, ...wanted } = await readJson(call.request, PresignRequest);
+  const credential = await internalCredential(gateway.pool, gateway.sealer, bucketId);
+  const now = gateway.now();
+  const place = { origin: new URL(origin), bucketName: bucket.name, region: gateway.region };
+  const url = presign({ ...wanted, ...place, credential, now });
+  const expiresAt = new Date(now + wanted.expiresSeconds * 1000).toISOString();
+  sendJson(call.response, { url, expiresAt });
+}
+
 async function handleList(call: AdminCall): Promise<void> {
   const bucket = await requireBucket(call);
   const limit = Math.max(1, parseLimit(call.query.get("limit")));
@@ -149,6 +176,7 @@ async function route(call: AdminCall, path: string): Promise<void> {
   const inBucket = { ...call, bucketId };
   if (part === undefined) return handleBucket(inBucket);
   if (part === "credentials") return handleCredentials(inBucket, rest.join("/"));
+  if (part === "presign") return handlePresign(inBucket);
   if (part === "usage") {
     const { usedBytes, objectCount } = await requireBucket(inBucket);
     return sendJson(call.response, { bytes: usedBytes, objects: objectCount });

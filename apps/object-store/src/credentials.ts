@@ -16,14 +16,15 @@ export async function createCredential(
   sealer: Sealer,
   bucketId: string,
   access: Access,
+  isInternal = false,
 ): Promise<Credential> {
   const accessKeyId = `K${randomBytes(10).toString("hex").toUpperCase()}`.slice(0, 20);
   const secretAccessKey = randomBytes(30).toString("base64url");
   await query(
     database,
-    `insert into object_store.credentials (access_key_id, bucket_id, access, encrypted_secret)
-     values ($1, $2, $3, $4)`,
-    [accessKeyId, bucketId, access, sealer.seal(secretAccessKey, accessKeyId)],
+    `insert into object_store.credentials (access_key_id, bucket_id, access, encrypted_secret, is_internal)
+     values ($1, $2, $3, $4, $5)`,
+    [accessKeyId, bucketId, access, sealer.seal(secretAccessKey, accessKeyId), isInternal],
   );
   return { accessKeyId, bucketId, access, secretAccessKey };
 }
@@ -42,6 +43,22 @@ export async function findCredential(
   if (!row) return null;
   const secretAccessKey = sealer.open(row.encryptedSecret, accessKeyId);
   return { accessKeyId, bucketId: row.bucketId, access: row.access, secretAccessKey };
+}
+
+/** The key that signs this bucket's URLs. Of two made at once, both are valid. */
+export async function internalCredential(
+  database: Queryable,
+  sealer: Sealer,
+  bucketId: string,
+): Promise<Credential> {
+  const [row] = await query<{ id: string }>(
+    database,
+    `select access_key_id as id from object_store.credentials
+     where bucket_id = $1 and is_internal order by created_at, access_key_id limit 1`,
+    [bucketId],
+  );
+  const found = row ? await findCredential(database, sealer, row.id) : null;
+  return found ?? createCredential(database, sealer, bucketId, "write", true);
 }
 
 export const deleteCredential = (database: Queryable, bucketId: string, accessKeyId: string) =>

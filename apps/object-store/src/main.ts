@@ -38,3 +38,4 @@ onShutdown(() => store.close());
 log.info({ port: store.port }, "listening");
 process.send?.({ type: "listening", port: store.port });
 runUntilSignal({ parent: true });
+process.stdout.write(`${JSON.stringify({ ready: true, port: store.port })}\n`);

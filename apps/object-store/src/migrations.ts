@@ -24,6 +24,8 @@ export const migrations: readonly Migration[] = [
         bucket_id text not null references object_store.buckets on delete cascade,
         access text not null check (access in ('read', 'write')),
         encrypted_secret bytea not null,
+        -- Signs URLs that the control plane hands out; never shown.
+        is_internal boolean not null default false,
         created_at timestamptz not null default now()
       );
       create index on object_store.credentials (bucket_id);

@@ -18,6 +18,7 @@ import {
   UploadPartCommand,
 } from "@aws-sdk/client-s3";
 import { Upload } from "@aws-sdk/lib-storage";
+import { createPool } from "@platform/postgres";
 import { Blobs } from "./blobs.ts";
 import { startTestStore } from "./testing-store.ts";
 
@@ -108,6 +109,23 @@ test("parts are listed, replaced, checked on completion, and removed on abort", 
   assert.equal(await blobCount(store.dataDir), 2);
   const usage = await (await store.admin("GET", "id-one/usage")).json();
   assert.deepEqual(usage, { bytes: partBytes + 4, objects: 1 });
+});
+
+test("a start ends uploads that were forgotten for a week and gives their bytes back", async (t) => {
+  const store = await startTestStore(t);
+  const { client, name: Bucket } = await store.bucket("one");
+  for (const Key of ["old", "new"]) {
+    const UploadId = await begin(client, Bucket, Key);
+    await client.send(new UploadPartCommand({ Bucket, Key, UploadId, PartNumber: 1, Body: "12345" }));
+  }
+  const pool = createPool(store.databaseUrl);
+  t.after(() => pool.end());
+  await pool.query(
+    "update object_store.uploads set created_at = now() - interval '8 days' where key = 'old'",
+  );
+  await store.restart();
+  assert.deepEqual(await (await store.admin("GET", "id-one/usage")).json(), { bytes: 5, objects: 0 });
+  assert.equal(await blobCount(store.dataDir), 1);
 });
 
 test("a start removes what no row names once it is old, and nothing else", async (t) => {

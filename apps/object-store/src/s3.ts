@@ -15,7 +15,7 @@ import { cancelUpload, finishUpload, sendParts, sendUploads, startUpload, upload
 import { getObject, putObject, removeObject } from "./objects.ts";
 import { S3Error } from "./s3-error.ts";
 import { parseTarget } from "./sigv4.ts";
-import { renderError } from "./xml.ts";
+import { renderXml } from "./xml.ts";
 
 type Handler = (call: Call) => Promise<void> | void;
 
@@ -113,7 +113,7 @@ function sendError(
   error: S3Error,
   requestId: string,
 ): void {
-  const body = renderError({
+  const body = renderXml("Error", {
     Code: error.code,
     Message: error.message,
     Resource: (request.url ?? "/").split("?")[0],

@@ -1,13 +1,16 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { createPool, migrate } from "@platform/postgres";
 import type { Log } from "@platform/daemon";
+import type { Pool } from "pg";
 import { handleAdmin } from "./admin.ts";
 import { Blobs } from "./blobs.ts";
 import { findKnownBlobs } from "./bucket-index.ts";
 import { type Gateway, virtualBucket } from "./call.ts";
 import { migrations } from "./migrations.ts";
 import { handleS3 } from "./s3.ts";
+import { S3Error } from "./s3-error.ts";
 import { createSealer } from "./secrets.ts";
+import { abortUpload, listAbandoned } from "./upload-index.ts";
 
 export interface ObjectStoreOptions {
   /** 0 takes any free port. */
@@ -28,6 +31,7 @@ export interface ObjectStore {
 
 /** Younger files may belong to an upload whose row is on its way. */
 const orphanAgeMs = 3_600_000;
+const abandonedAfterDays = 7;
 
 /** Listens on 127.0.0.1 once the schema is in place. */
 export async function startObjectStore(options: ObjectStoreOptions): Promise<ObjectStore> {
@@ -40,6 +44,7 @@ export async function startObjectStore(options: ObjectStoreOptions): Promise<Obj
   const blobs = await Blobs.open(options.dataDir);
   const removed = await blobs.sweep(Date.now() - orphanAgeMs, (names) => findKnownBlobs(pool, names));
   if (removed > 0) log.info({ removed }, "removed what an earlier crash left");
+  await abortAbandoned(pool, blobs);
   const sealer = createSealer(options.encryptionKey);
   const gateway: Gateway = { pool, blobs, sealer, region: options.region, now: Date.now };
   const server = createServer();
@@ -57,6 +62,18 @@ export async function startObjectStore(options: ObjectStoreOptions): Promise<Obj
   server.on("connection", (socket) => socket.setTimeout(120_000, () => socket.destroy()));
   const port = await listen(server, options.port);
   return { port, close: () => close(server).finally(() => pool.end()) };
+}
+
+/** Parts count against the quota of their bucket, so forgotten ones must not stay. */
+async function abortAbandoned(pool: Pool, blobs: Blobs): Promise<void> {
+  for (const { id, key, bucketId } of await listAbandoned(pool, abandonedAfterDays)) {
+    try {
+      await blobs.remove(await abortUpload(pool, bucketId, key, id));
+    } catch (error) {
+      // Completed or aborted since it was listed.
+      if (!(error instanceof S3Error)) throw error;
+    }
+  }
 }
 
 function listen(server: Server, port: number): Promise<number> {

@@ -161,3 +161,12 @@ export const completeUpload = (
     const replaced = await writeRows(client, bucketId, object, condition, object.sizeBytes);
     return [...unused.map(({ blob }) => blob), ...replaced];
   });
+
+/** Uploads begun more than `ageDays` ago, at most 1000: their clients are gone for good. */
+export const listAbandoned = (database: Queryable, ageDays: number) =>
+  query<{ id: string; key: string; bucketId: string }>(
+    database,
+    `select id, key, bucket_id as "bucketId" from object_store.uploads
+     where created_at < now() - make_interval(days => $1) order by created_at limit 1000`,
+    [ageDays],
+  );

@@ -1,7 +1,6 @@
 import { XMLParser } from "fast-xml-parser";
 import { S3Error } from "./s3-error.ts";
 
-const namespace = "http://s3.amazonaws.com/doc/2006-03-01/";
 export type XmlValue = string | number | boolean | undefined | XmlMembers | XmlValue[];
 export interface XmlMembers {
   [name: string]: XmlValue;
@@ -28,12 +27,12 @@ const members = (value: XmlMembers) =>
 
 const declaration = `<?xml version="1.0" encoding="UTF-8"?>\n`;
 
-/** An array becomes one element for each item; `undefined` is left out. */
+/**
+ * An array becomes one element for each item; `undefined` is left out. No namespace, since it would
+ * carry a provider's name; clients match the bare elements.
+ */
 export const renderXml = (root: string, value: XmlMembers): string =>
-  `${declaration}<${root} xmlns="${namespace}">${members(value)}</${root}>`;
-
-/** Errors carry no namespace: clients look for the bare element. */
-export const renderError = (value: XmlMembers): string => `${declaration}<Error>${members(value)}</Error>`;
+  `${declaration}<${root}>${members(value)}</${root}>`;
 
 const listed = ["Object", "Part"];
 const parser = new XMLParser({

@@ -1,4 +1,5 @@
 import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
 import { chmod, chown, mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -21,6 +22,7 @@ export async function makeFolders(
   folders: BoxFolders,
   spec: ResolvedBoxSpec,
   source: ContentSource,
+  databaseAuthority: string,
 ): Promise<void> {
   await chmod(folders.root, 0o711);
   for (const folder of [folders.workspace, folders.home, folders.run]) {
@@ -37,13 +39,27 @@ export async function makeFolders(
   }
   const { owner } = folders;
   if (owner) for (const path of [folders.workspace, folders.home]) await chown(path, owner.uid, owner.gid);
+  await writeFile(join(folders.run, "ca.pem"), databaseAuthority, { mode: 0o644 });
   await writeGuestConfig(folders, spec);
   if (owner) await chown(folders.run, owner.uid, owner.gid);
 }
 
+/** PEM of the authority that signs the databases' certificates, as boxes see it. */
+const authorityPath = "/run/agent/ca.pem";
+const systemBundle = "/etc/ssl/certs/ca-certificates.crt";
+
+/**
+ * Clients of many languages verify a database's certificate by default, so the box trusts its
+ * authority. Package managers bring their own list of authorities; they are given the machine's.
+ */
+const trust: Record<string, string> = {
+  NODE_EXTRA_CA_CERTS: authorityPath,
+  ...(existsSync(systemBundle) ? { npm_config_cafile: systemBundle, PIP_CERT: systemBundle } : {}),
+};
+
 export function guestConfig(spec: Pick<ResolvedBoxSpec, "env" | "links">) {
   const links = spec.links.map((link) => ({ host: link.hostname, port: link.port }));
-  return { env: spec.env, links, proxyPort };
+  return { env: { ...trust, ...spec.env }, links, proxyPort };
 }
 
 /** Read by the agent when it starts. Only before the box runs: later its folder belongs to it. */

@@ -14,6 +14,8 @@ export interface StartContext {
   readonly image: GuestImage;
   readonly content: ContentSource;
   readonly outbound: OutboundFactory;
+  /** PEM of the authority that signs the databases' certificates. */
+  readonly databaseAuthority: string;
   /** Most time for the agent's first answer, in milliseconds. */
   readonly readyTimeoutMs: number;
 }
@@ -29,7 +31,7 @@ export async function startBox(box: LiveBox, context: StartContext): Promise<voi
   faultPoint("host.box.before-state");
   await context.records.save(box.record);
   faultPoint("host.box.after-state");
-  await makeFolders(box.folders, box.record.spec, context.content);
+  await makeFolders(box.folders, box.record.spec, context.content, context.databaseAuthority);
   box.outbound = await context.outbound.open(box.record.key, box.record.spec, box.folders);
   signal.throwIfAborted();
   const { key, spec } = box.record;

@@ -1,3 +1,4 @@
+export { openAuthority } from "./authority.ts";
 import { PostgresEngine, type PostgresEngineOptions } from "./engine.ts";
 
 export type { PostgresEngine, PostgresEngineOptions };
