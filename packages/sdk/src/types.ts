@@ -33,8 +33,11 @@ export interface DatabaseCredentials {
   readonly username: string;
   readonly password: string;
   readonly database: string;
-  /** PEM of the authority that signed the server's certificate. */
-  readonly ca_certificate?: string | null;
+  readonly ssl?: {
+    readonly mode: string;
+    /** PEM of the authority that signed the server's certificate. */
+    readonly ca_certificate: string | null;
+  };
 }
 
 export interface CreateDatabase {

@@ -1,3 +1,4 @@
+import { isIP } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { Client as PostgresClient } from "pg";
 import { request, type Dispatcher } from "undici";
@@ -109,6 +110,9 @@ export async function openLive(httpUrl: string): Promise<LiveFeed> {
   };
 }
 
+/** An address has no server name (RFC 6066). */
+const named = (host: string): { servername?: string } => (isIP(host) ? {} : { servername: host });
+
 /** Logs in from this process with the very credentials that were handed out, verifying the certificate. */
 export async function withPostgres<T>(
   credentials: DatabaseCredentials,
@@ -116,7 +120,7 @@ export async function withPostgres<T>(
 ): Promise<T> {
   const mode = new URL(credentials.recommended_url ?? credentials.url).searchParams.get("sslmode");
   const isPlain = mode === null || mode === "disable";
-  const ca = credentials.ca_certificate ?? undefined;
+  const ca = credentials.ssl?.ca_certificate ?? undefined;
   const client = new PostgresClient(
     loginOptions({
       host: credentials.host.endsWith(".localhost") ? "127.0.0.1" : credentials.host,

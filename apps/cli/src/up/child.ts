@@ -153,6 +153,11 @@ export class SupervisedChild {
         if (port !== null) resolve(port);
       });
     }
+    // Some programs say it over the channel instead.
+    child.on("message", (message) => {
+      const said = message as { readonly type?: unknown; readonly port?: unknown } | null;
+      if (said?.type === "listening" && typeof said.port === "number") resolve(said.port);
+    });
     try {
       return await promise;
     } finally {
