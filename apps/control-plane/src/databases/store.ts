@@ -117,6 +117,5 @@ export const credentialsView = (credentials: DatabaseCredentials) => ({
   username: credentials.username,
   password: credentials.password,
   database: credentials.database,
-  ssl_mode: "require",
-  ca_certificate: credentials.caCertificate,
+  ssl: { mode: "require", ca_certificate: credentials.caCertificate },
 });

@@ -1,5 +1,5 @@
 import type { Route, RouteTarget } from "@platform/edge-api";
-import { query, type Queryable } from "@platform/postgres";
+import { query, transaction, type Queryable } from "@platform/postgres";
 import type { Platform } from "../platform.ts";
 
 export interface NewRoute {
@@ -44,13 +44,49 @@ export async function putRoute(db: Queryable, route: NewRoute): Promise<number> 
   return Number(rows[0]!.version);
 }
 
-/** Removes routes; the row stays as a tombstone so that every edge learns of it. */
-export async function removeRoutes(db: Queryable, where: string, params: readonly unknown[]): Promise<void> {
+/**
+ * Removes routes; the row stays as a tombstone so that every edge learns of it.
+ *
+ * @returns the version to be acknowledged; 0 when there was nothing to remove
+ */
+export async function removeRoutes(db: Queryable, where: string, params: readonly unknown[]): Promise<number> {
   await db.query("select pg_advisory_xact_lock(724002)");
-  await db.query(
-    `update routes set target = null, version = nextval('route_versions') where ${where} and target is not null`,
+  const { rows } = await db.query<{ version: string }>(
+    `update routes set target = null, version = nextval('route_versions') where (${where}) and target is not null returning version`,
     [...params],
   );
+  return Math.max(0, ...rows.map((row) => Number(row.version)));
+}
+
+/**
+ * Points the previews of a sandbox at its box, or, while it is paused, at nothing that runs: the edge
+ * then holds the visitor and asks for a wake-up. The URLs stay the same.
+ */
+export async function pointPreviews(
+  platform: Platform,
+  sandbox: { id: string; tenant_id: string; box_key: string },
+  to: "boxes" | "wake",
+): Promise<void> {
+  const previews = await query<{ hostname: string; port: number }>(
+    platform.pool,
+    "select p.hostname, p.port from previews p where p.sandbox_id = $1",
+    [sandbox.id],
+  );
+  if (previews.length === 0) return;
+  await transaction(platform.pool, async (db) => {
+    for (const { hostname, port } of previews) {
+      const target: NewRoute["target"] =
+        to === "wake"
+          ? { type: "wake" }
+          : {
+              type: "boxes",
+              upstreams: [{ hostUrl: platform.host.address.url, boxKey: sandbox.box_key, port }],
+              rewriteHost: null,
+            };
+      await putRoute(db, { hostname, tenantId: sandbox.tenant_id, kind: "preview", target, sandboxId: sandbox.id });
+    }
+  });
+  platform.signals.announce("routes");
 }
 
 interface EdgeRow {

@@ -1,5 +1,7 @@
 import { faultPoint } from "@platform/daemon";
 import { HostError, type Box } from "@platform/host-api";
+import { transaction } from "@platform/postgres";
+import { acknowledged, pointPreviews, removeRoutes } from "../edges/index.ts";
 import { record } from "../events/index.ts";
 import { guestOf } from "../guests.ts";
 import type { Platform } from "../platform.ts";
@@ -11,6 +13,7 @@ import { loadSandbox, moveTo, want, type SandboxRow } from "./store.ts";
 
 const soonMs = 200;
 const steadyMs = 15_000;
+const ackTimeoutMs = 5_000;
 
 type Desired = "running" | "paused" | "destroyed";
 
@@ -151,6 +154,7 @@ async function lost(platform: Platform, row: SandboxRow, box: Box | null): Promi
 }
 
 async function pause(platform: Platform, row: SandboxRow, signal: AbortSignal): Promise<number> {
+  await pointPreviews(platform, row, "wake");
   await platform.host.pause(row.box_key, signal);
   if (await moveTo(platform, row, "paused")) await record(platform, event(row, "sandbox.paused"));
   return steadyMs;
@@ -159,29 +163,24 @@ async function pause(platform: Platform, row: SandboxRow, signal: AbortSignal): 
 async function resume(platform: Platform, row: SandboxRow, signal: AbortSignal): Promise<number> {
   await platform.host.resume(row.box_key, signal);
   await guestOf(platform.host, row.box_key).ready(signal);
+  await pointPreviews(platform, row, "boxes");
   const expires = new Date(Date.now() + row.timeout_sec * 1000);
   if (await moveTo(platform, row, "running", { expires_at: expires, last_used_at: new Date() }))
     await record(platform, event(row, "sandbox.resumed"));
   return untilTimeout({ ...row, expires_at: expires });
 }
 
+/** Routes go first, so that visitors see "not found" and never a dead box. */
 async function destroy(platform: Platform, row: SandboxRow, signal: AbortSignal): Promise<number> {
   faultPoint("control-plane.sandbox.before-delete");
-  await platform.host.deleteBox(row.box_key, signal);
-  if (row.content.type === "snapshot" && row.content.temporary)
-    await platform.host.deleteSnapshot(row.content.snapshotKey, signal);
-  await platform.pool.query(
-    "update routes set target = null, version = nextval('route_versions') where sandbox_id = $1 and kind = 'preview' and target is not null",
-    [row.id],
-  );
-  await platform.pool.query("delete from previews where sandbox_id = $1", [row.id]);
-  await platform.pool.query(
-    "delete from database_links where resource_type = 'sandbox' and resource_id = $1",
-    [row.id],
-  );
+  const version = await transaction(platform.pool, (db) => removeRoutes(db, "sandbox_id = $1 and kind = 'preview'", [row.id]));
   platform.signals.announce("routes");
+  await acknowledged(platform, version, ackTimeoutMs, signal);
+  await platform.host.deleteBox(row.box_key, signal);
+  if (row.content.type === "snapshot" && row.content.temporary) await platform.host.deleteSnapshot(row.content.snapshotKey, signal);
+  await platform.pool.query("delete from previews where sandbox_id = $1", [row.id]);
+  await platform.pool.query("delete from database_links where resource_type = 'sandbox' and resource_id = $1", [row.id]);
   faultPoint("control-plane.sandbox.before-destroyed");
-  if (await moveTo(platform, row, "destroyed", { destroyed_at: new Date(), ready: false }))
-    await record(platform, event(row, "sandbox.destroyed"));
+  if (await moveTo(platform, row, "destroyed", { destroyed_at: new Date(), ready: false })) await record(platform, event(row, "sandbox.destroyed"));
   return steadyMs;
 }
