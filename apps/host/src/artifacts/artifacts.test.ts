@@ -91,8 +91,8 @@ for (const point of ["host.freeze.after-copy", "host.bundle.before-answer"]) {
       };
       const call = async () =>
         point.includes("bundle")
-          ? await host.client.bundle("box-torn", { path: "/workspace", ...request })
-          : await host.client.freeze("box-torn", {});
+          ? host.client.bundle("box-torn", { path: "/workspace", ...request })
+          : host.client.freeze("box-torn", {});
       const before = await call();
       await host.armFault(point);
       await assert.rejects(call(), hasCode("UNREACHABLE"));
