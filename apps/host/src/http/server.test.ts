@@ -27,6 +27,7 @@ test(
       hash.update(chunk);
       size += chunk.length;
     });
+    socket.resume();
     socket.end(sent);
     await once(socket, "end");
     assert.equal(size, sent.length);
