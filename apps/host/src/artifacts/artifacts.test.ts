@@ -50,7 +50,9 @@ test("links out of the workspace are never followed", { skip }, async (t) => {
   const host = await startTestHost(t);
   await host.client.putBox("box-sly", spec());
   await guestOf(t, host, "box-sly").exec("ln -s /etc dist; mkdir real; ln -s /etc/passwd real/stolen");
-  await assert.rejects(host.client.freeze("box-sly", { path: "/workspace/dist" }), hasCode("INVALID"));
+  for (let times = 0; times < 10; times++) {
+    await assert.rejects(host.client.freeze("box-sly", { path: "/workspace/dist" }), hasCode("INVALID"));
+  }
   await assert.rejects(host.client.freeze("box-sly", { path: "/workspace/real" }), hasCode("INVALID"));
   await assert.rejects(host.client.freeze("box-sly", { path: "/workspace/../etc" }), hasCode("INVALID"));
   await assert.rejects(host.client.freeze("box-sly", { path: "/workspace/none" }), hasCode("INVALID"));
