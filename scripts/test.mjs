@@ -14,7 +14,9 @@ async function onOwnNode() {
   ensurePackages();
   if (process.execPath === node) return true;
   const system = await import("./system-packages.mjs").catch(() => null);
-  await system?.ensureSystemPackages?.();
+  const say = (line) => process.stderr.write(`${line}\n`);
+  const missing = system?.ensureSystemPackages({ path: process.env.PATH, isRoot: process.getuid() === 0, say }) ?? [];
+  if (missing.length > 0) say("• tests that need it are skipped");
   const child = spawn(node, process.argv.slice(1), { stdio: "inherit" });
   for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => child.kill(signal));
   child.on("exit", (code) => process.exit(code ?? 1));
