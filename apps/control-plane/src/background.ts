@@ -45,7 +45,8 @@ export async function runChores(platform: Platform, signal: AbortSignal): Promis
     for (const [name, chore] of chores) {
       if (signal.aborted) return;
       await chore(platform).catch((error: unknown) => {
-        if (!signal.aborted) platform.log.warn({ err: error, chore: name }, "a chore failed and will be tried again");
+        if (!signal.aborted)
+          platform.log.warn({ err: error, chore: name }, "a chore failed and will be tried again");
       });
     }
     await delay(everyMs, undefined, { signal }).catch(() => undefined); // Aborted: the loop ends.

@@ -1,6 +1,12 @@
 import { totalmem } from "node:os";
 import { z } from "zod";
-import { clearInheritedPostgresSettings, createLog, onShutdown, readConfig, runUntilSignal } from "@platform/daemon";
+import {
+  clearInheritedPostgresSettings,
+  createLog,
+  onShutdown,
+  readConfig,
+  runUntilSignal,
+} from "@platform/daemon";
 import { HostClient } from "@platform/host-api";
 import { createPool, migrate } from "@platform/postgres";
 import { createApp, createReconcilers, ensureApiRoute } from "./app.ts";
@@ -28,7 +34,10 @@ const Config = z.object({
   PUBLIC_SCHEME: z.enum(["http", "https"]).default("http"),
   PUBLIC_PORT: z.coerce.number().int().optional(),
   DATABASE_HOSTNAME: z.string().default("127.0.0.1"),
-  INSTANCE_MEMORY_BYTES: z.coerce.number().int().default(8 * 1024 ** 3),
+  INSTANCE_MEMORY_BYTES: z.coerce
+    .number()
+    .int()
+    .default(8 * 1024 ** 3),
   OBJECT_STORE_URL: z.string().optional(),
   OBJECT_STORE_TOKEN: z.string().optional(),
   BOOTSTRAP_KEY_FILE: z.string().optional(),
@@ -37,7 +46,11 @@ const Config = z.object({
 
 const config = readConfig(Config);
 const log = createLog("control-plane", config.LOG_LEVEL);
-if (config.INSTANCE_MEMORY_BYTES > totalmem()) log.warn({ limit: config.INSTANCE_MEMORY_BYTES, machine: totalmem() }, "this machine has less memory than the limit of one production instance");
+if (config.INSTANCE_MEMORY_BYTES > totalmem())
+  log.warn(
+    { limit: config.INSTANCE_MEMORY_BYTES, machine: totalmem() },
+    "this machine has less memory than the limit of one production instance",
+  );
 
 const pool = createPool(config.DATABASE_URL, { max: 40 });
 onShutdown(() => pool.end());
@@ -59,7 +72,9 @@ const platform: Platform = {
     databaseHostname: config.DATABASE_HOSTNAME,
     instanceMemoryBytes: config.INSTANCE_MEMORY_BYTES,
     edgeUrl: config.EDGE_URL ?? `http://127.0.0.1:${publicPort ?? 80}`,
-    objectStore: config.OBJECT_STORE_URL ? { url: config.OBJECT_STORE_URL, token: config.OBJECT_STORE_TOKEN ?? "" } : null,
+    objectStore: config.OBJECT_STORE_URL
+      ? { url: config.OBJECT_STORE_URL, token: config.OBJECT_STORE_TOKEN ?? "" }
+      : null,
   },
 };
 
@@ -77,9 +92,16 @@ const chores = runChores(platform, stopping.signal);
 onShutdown(() => host.close());
 onShutdown(async () => {
   stopping.abort();
-  await Promise.allSettled([app.close(), listening, chores, ...reconcilers.map((reconciler) => reconciler.stop())]);
+  await Promise.allSettled([
+    app.close(),
+    listening,
+    chores,
+    ...reconcilers.map((reconciler) => reconciler.stop()),
+  ]);
 });
 runUntilSignal({ parent: true });
 
 const address = app.server.address();
-process.stdout.write(`${JSON.stringify({ ready: true, port: typeof address === "object" && address ? address.port : config.CONTROL_PLANE_PORT })}\n`);
+process.stdout.write(
+  `${JSON.stringify({ ready: true, port: typeof address === "object" && address ? address.port : config.CONTROL_PLANE_PORT })}\n`,
+);

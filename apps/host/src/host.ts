@@ -12,7 +12,7 @@ import type { HostConfig } from "./config.ts";
 import { createBubblewrapDriver } from "./drivers/bubblewrap/bubblewrap.ts";
 import { chooseDriver, strongest, type ProbedDriver } from "./drivers/choice.ts";
 import type { SandboxDriver } from "./drivers/driver.ts";
-import { createPostgresEngine, openAuthority } from "./engines/postgres/index.ts";
+import { createPostgresEngine } from "./engines/postgres/index.ts";
 import { EngineRegistry } from "./engines/registry.ts";
 import { serve } from "./http/server.ts";
 import { OutboundFactory, type ResolveName } from "./outbound/index.ts";
@@ -73,7 +73,7 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
     records: new RecordStore(join(root, "boxes")),
     image,
     content: artifacts,
-    databaseAuthority: (await openAuthority(join(root, "engines/postgres"))).certificate,
+    databaseAuthority: await postgres.certificateAuthority(),
     outbound: new OutboundFactory({ name: resolveName, database: engines.resolve }),
     readyTimeoutMs: 20_000,
     ...{ runsAsRoot, ownerOffset, drivers, log },

@@ -80,6 +80,10 @@ async function launch(dataDir: string, image: string, faultPoints: string): Prom
     60_000,
   );
   if (port === -1) throw new Error(`the daemon ended: ${text}`);
+  child.once("exit", (code) => {
+    if (code !== null && code !== 0)
+      process.stderr.write(`the daemon ended with exit code ${code}: ${text.slice(-4000)}\n`);
+  });
   return [child, port];
 }
 

@@ -201,6 +201,11 @@ export async function handleAdmin(
       throw new AdminError(401, "UNAUTHORIZED", "Send the internal token as bearer.");
     const { path, query } = parseTarget(request.url ?? "/");
     const method = request.method ?? "";
+    if (path === "/internal/health") {
+      await gateway.pool.query("select 1");
+      sendJson(response, { ok: true });
+      return;
+    }
     if (mustContinue && !/^\/internal\/buckets\/[^/]+\/objects\//.test(path)) response.writeContinue();
     await route(
       { gateway, request, response, method, query: new Map(query), bucketId: "", mustContinue },

@@ -130,7 +130,7 @@ export async function withPostgres<T>(
       database: credentials.database,
       ssl: isPlain
         ? false
-        : { rejectUnauthorized: true, servername: credentials.host, ...(ca ? { ca } : {}) },
+        : { rejectUnauthorized: true, ...named(credentials.host), ...(ca ? { ca } : {}) },
     }),
   );
   client.on("error", () => undefined); // A server that goes away is seen by the query that follows.

@@ -84,8 +84,7 @@ export function programSpec(layout: Layout, name: ProgramName): ChildSpec {
   const { repository, dataDir, secrets, ports } = layout;
   const settings = settingsOf(layout)[name];
   const health: Record<ProgramName, (port: number) => Promise<boolean>> = {
-    // It has no page for this: knowing the token and no such bucket is its sign of life.
-    "object-store": (port) => answers(port, "/internal/buckets/health/usage", secrets.objectStoreToken, 404),
+    "object-store": (port) => answers(port, "/internal/health", secrets.objectStoreToken),
     host: (port) => answers(port, "/doctor", secrets.hostToken),
     "control-plane": (port) => answers(port, "/health"),
     // Through the gateway to the control plane: only then can a client reach the API.
@@ -104,12 +103,12 @@ export function programSpec(layout: Layout, name: ProgramName): ChildSpec {
   };
 }
 
-async function answers(port: number, path: string, token?: string, status = 200): Promise<boolean> {
+async function answers(port: number, path: string, token?: string): Promise<boolean> {
   const headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
   const response = await request(`${loopback(port)}${path}`, {
     headers,
     signal: AbortSignal.timeout(10_000),
   });
   await response.body.dump();
-  return response.statusCode === status;
+  return response.statusCode === 200;
 }

@@ -23,26 +23,51 @@ export function createDeploymentStep(platform: Platform) {
     if (!row.desired_release_id) return 60_000;
     const release = await loadRelease(platform.pool, row.desired_release_id);
     if (!release?.artifact_sha256) return 60_000;
-    return release.kind === "static" ? serveStatic(platform, row, release, signal) : serveInstances(platform, row, release, signal);
+    return release.kind === "static"
+      ? serveStatic(platform, row, release, signal)
+      : serveInstances(platform, row, release, signal);
   };
 }
 
-const hostnameOf = async (platform: Platform, row: DeploymentRow) => deploymentHostname((await tenantById(platform.pool, row.tenant_id))!, row.slug);
+const hostnameOf = async (platform: Platform, row: DeploymentRow) =>
+  deploymentHostname((await tenantById(platform.pool, row.tenant_id))!, row.slug);
 
 /** Custom host names follow the deployment: the same target under each. */
 async function customHostnames(platform: Platform, row: DeploymentRow): Promise<string[]> {
-  const rows = await query<{ hostname: string }>(platform.pool, "select hostname from routes where deployment_id = $1 and kind = 'custom' and target is not null", [row.id]);
+  const rows = await query<{ hostname: string }>(
+    platform.pool,
+    "select hostname from routes where deployment_id = $1 and kind = 'custom' and target is not null",
+    [row.id],
+  );
   return rows.map((one) => one.hostname);
 }
 
 /** Moves every host name of the deployment at once. @returns the version to be acknowledged */
-async function pointAt(platform: Platform, row: DeploymentRow, target: RouteTarget, releaseId: string | null): Promise<number> {
+async function pointAt(
+  platform: Platform,
+  row: DeploymentRow,
+  target: RouteTarget,
+  releaseId: string | null,
+): Promise<number> {
   const hostname = await hostnameOf(platform, row);
   const custom = await customHostnames(platform, row);
   const version = await transaction(platform.pool, async (db) => {
     let newest = 0;
-    for (const [name, kind] of [[hostname, "deployment"] as const, ...custom.map((one) => [one, "custom"] as const)]) {
-      newest = Math.max(newest, await putRoute(db, { hostname: name, tenantId: row.tenant_id, kind, target, deploymentId: row.id, releaseId }));
+    for (const [name, kind] of [
+      [hostname, "deployment"] as const,
+      ...custom.map((one) => [one, "custom"] as const),
+    ]) {
+      newest = Math.max(
+        newest,
+        await putRoute(db, {
+          hostname: name,
+          tenantId: row.tenant_id,
+          kind,
+          target,
+          deploymentId: row.id,
+          releaseId,
+        }),
+      );
     }
     return newest;
   });
@@ -50,20 +75,40 @@ async function pointAt(platform: Platform, row: DeploymentRow, target: RouteTarg
   return version;
 }
 
-async function serveStatic(platform: Platform, row: DeploymentRow, release: ReleaseRow, signal: AbortSignal): Promise<number> {
+async function serveStatic(
+  platform: Platform,
+  row: DeploymentRow,
+  release: ReleaseRow,
+  signal: AbortSignal,
+): Promise<number> {
   const digest = `sha256:${release.artifact_sha256}`;
-  const version = await pointAt(platform, row, { type: "static", digest, spaFallback: release.metadata["spa_fallback"] === true }, release.id);
+  const version = await pointAt(
+    platform,
+    row,
+    { type: "static", digest, spaFallback: release.metadata["spa_fallback"] === true },
+    release.id,
+  );
   faultPoint("control-plane.deployment.after-route");
   if (isActive(row, release)) return steadyMs;
   const silent = await acknowledged(platform, version, ackTimeoutMs, signal);
   const seen = await answersThroughEdge(platform, await hostnameOf(platform, row), "/", signal);
-  if (!seen.ok) return failPromotion(platform, row, release, { code: "PROMOTE_FAILED", message: "The static release does not answer through its public name. Traffic stays where it was.", details: { http_status: seen.status } });
+  if (!seen.ok)
+    return failPromotion(platform, row, release, {
+      code: "PROMOTE_FAILED",
+      message: "The static release does not answer through its public name. Traffic stays where it was.",
+      details: { http_status: seen.status },
+    });
   await activate(platform, row, release, silent, false);
   await retireInstances(platform, row.id, null, null, signal);
   return steadyMs;
 }
 
-async function serveInstances(platform: Platform, row: DeploymentRow, release: ReleaseRow, signal: AbortSignal): Promise<number> {
+async function serveInstances(
+  platform: Platform,
+  row: DeploymentRow,
+  release: ReleaseRow,
+  signal: AbortSignal,
+): Promise<number> {
   const outcome: InstanceOutcome = await ensureInstance(platform, row, release, signal);
   if (outcome.type === "waiting") return outcome.againInMs;
   if (outcome.type === "failed") {
@@ -72,23 +117,43 @@ async function serveInstances(platform: Platform, row: DeploymentRow, release: R
   }
   const { instance } = outcome;
   faultPoint("control-plane.deployment.instance-healthy");
-  const target: RouteTarget = { type: "boxes", upstreams: [{ hostUrl: platform.host.address.url, boxKey: instance.box_key, port: instance.port! }], rewriteHost: null };
+  const target: RouteTarget = {
+    type: "boxes",
+    upstreams: [{ hostUrl: platform.host.address.url, boxKey: instance.box_key, port: instance.port! }],
+    rewriteHost: null,
+  };
   const version = await pointAt(platform, row, target, release.id);
   faultPoint("control-plane.deployment.after-route");
   const silent = await acknowledged(platform, version, ackTimeoutMs, signal);
   if (!isActive(row, release)) {
-    const seen = await answersThroughEdge(platform, await hostnameOf(platform, row), release.health_check_path ?? "/", signal);
-    if (!seen.ok) return failPromotion(platform, row, release, { code: "PROMOTE_FAILED", message: "The release answers inside but not through its public name. Traffic stays where it was.", details: { http_status: seen.status } });
+    const seen = await answersThroughEdge(
+      platform,
+      await hostnameOf(platform, row),
+      release.health_check_path ?? "/",
+      signal,
+    );
+    if (!seen.ok)
+      return failPromotion(platform, row, release, {
+        code: "PROMOTE_FAILED",
+        message: "The release answers inside but not through its public name. Traffic stays where it was.",
+        details: { http_status: seen.status },
+      });
     faultPoint("control-plane.deployment.before-active");
     await activate(platform, row, release, silent, outcome.wasWarm);
-  } else if (row.state !== "running") await setState(platform, row, { state: "running", error_message: null });
+  } else if (row.state !== "running")
+    await setState(platform, row, { state: "running", error_message: null });
   await retireInstances(platform, row.id, instance.id, row.active_release_id, signal);
   return steadyMs;
 }
 
-const isActive = (row: DeploymentRow, release: ReleaseRow) => row.active_release_id === release.id && row.state === "running" && row.promotion?.state !== "running";
+const isActive = (row: DeploymentRow, release: ReleaseRow) =>
+  row.active_release_id === release.id && row.state === "running" && row.promotion?.state !== "running";
 
-async function setState(platform: Platform, row: DeploymentRow, set: Record<string, unknown>): Promise<boolean> {
+async function setState(
+  platform: Platform,
+  row: DeploymentRow,
+  set: Record<string, unknown>,
+): Promise<boolean> {
   const names = Object.keys(set);
   const result = await platform.pool.query(
     `update deployments set updated_at = now()${names.map((name, index) => `, ${name} = $${index + 3}`).join("")} where id = $1 and generation = $2`,
@@ -98,7 +163,13 @@ async function setState(platform: Platform, row: DeploymentRow, set: Record<stri
   return result.rowCount === 1;
 }
 
-async function activate(platform: Platform, row: DeploymentRow, release: ReleaseRow, silentEdges: string[], warm: boolean): Promise<void> {
+async function activate(
+  platform: Platform,
+  row: DeploymentRow,
+  release: ReleaseRow,
+  silentEdges: string[],
+  warm: boolean,
+): Promise<void> {
   const startedAt = row.promotion?.started_at ?? new Date().toISOString();
   const promotion: Promotion = {
     release_id: release.id,
@@ -119,13 +190,33 @@ async function activate(platform: Platform, row: DeploymentRow, release: Release
     promoted_at: new Date(),
   });
   if (!stored) return;
-  await platform.pool.query("update versions set promoted_at = now() where id = $1", [release.deployment_version_id]);
-  await record(platform, event(row, "deployment.succeeded", { release_id: release.id, version_id: release.deployment_version_id, took_ms: promotion.took_ms }));
+  await platform.pool.query("update versions set promoted_at = now() where id = $1", [
+    release.deployment_version_id,
+  ]);
+  await record(
+    platform,
+    event(row, "deployment.succeeded", {
+      release_id: release.id,
+      version_id: release.deployment_version_id,
+      took_ms: promotion.took_ms,
+    }),
+  );
 }
 
 /** Traffic goes back to (or stays on) what served before. */
-async function failPromotion(platform: Platform, row: DeploymentRow, release: ReleaseRow, failure: NonNullable<Promotion["failure"]>): Promise<number> {
-  const promotion: Promotion = { release_id: release.id, state: "failed", started_at: row.promotion?.started_at ?? new Date().toISOString(), finished_at: new Date().toISOString(), failure };
+async function failPromotion(
+  platform: Platform,
+  row: DeploymentRow,
+  release: ReleaseRow,
+  failure: NonNullable<Promotion["failure"]>,
+): Promise<number> {
+  const promotion: Promotion = {
+    release_id: release.id,
+    state: "failed",
+    started_at: row.promotion?.started_at ?? new Date().toISOString(),
+    finished_at: new Date().toISOString(),
+    failure,
+  };
   const stored = await setState(platform, row, {
     state: row.active_release_id ? row.state : "failed",
     desired_release_id: row.active_release_id,
@@ -133,12 +224,24 @@ async function failPromotion(platform: Platform, row: DeploymentRow, release: Re
     last_failure: failure,
     promotion,
   });
-  if (stored) await record(platform, event(row, "deployment.failed", { release_id: release.id, code: failure.code, message: failure.message }));
+  if (stored)
+    await record(
+      platform,
+      event(row, "deployment.failed", {
+        release_id: release.id,
+        code: failure.code,
+        message: failure.message,
+      }),
+    );
   return 0;
 }
 
 /** The active release's instance broke and its replacement did not come up: keep trying, and say so. */
-async function replaceLater(platform: Platform, row: DeploymentRow, failure: NonNullable<Promotion["failure"]>): Promise<number> {
+async function replaceLater(
+  platform: Platform,
+  row: DeploymentRow,
+  failure: NonNullable<Promotion["failure"]>,
+): Promise<number> {
   await setState(platform, row, { error_message: failure.message, last_failure: failure });
   return steadyMs;
 }
@@ -148,7 +251,8 @@ async function stop(platform: Platform, row: DeploymentRow, signal: AbortSignal)
   if (row.state === "stopped") return 60_000;
   await acknowledged(platform, version, ackTimeoutMs, signal);
   await removeInstances(platform, row.id, signal);
-  if (await setState(platform, row, { state: "stopped", running_artifact_sha256: null })) await record(platform, event(row, "deployment.stopped"));
+  if (await setState(platform, row, { state: "stopped", running_artifact_sha256: null }))
+    await record(platform, event(row, "deployment.stopped"));
   return 60_000;
 }
 
@@ -157,9 +261,20 @@ async function remove(platform: Platform, row: DeploymentRow, signal: AbortSigna
   platform.signals.announce("routes");
   await removeInstances(platform, row.id, signal);
   faultPoint("control-plane.deployment.before-deleted");
-  await platform.pool.query("delete from database_links where resource_type = 'deployment' and resource_id = $1", [row.id]);
+  await platform.pool.query(
+    "delete from database_links where resource_type = 'deployment' and resource_id = $1",
+    [row.id],
+  );
   await platform.pool.query("delete from deployment_env where deployment_id = $1", [row.id]);
-  if (await setState(platform, row, { state: "deleted", active_release_id: null, active_version_id: null, running_artifact_sha256: null })) await record(platform, event(row, "deployment.deleted"));
+  if (
+    await setState(platform, row, {
+      state: "deleted",
+      active_release_id: null,
+      active_version_id: null,
+      running_artifact_sha256: null,
+    })
+  )
+    await record(platform, event(row, "deployment.deleted"));
   return 60_000;
 }
 

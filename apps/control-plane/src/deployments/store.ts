@@ -69,15 +69,29 @@ export interface InstanceRow {
   readonly created_at: Date;
 }
 
-export const loadDeployment = (db: Queryable, id: string) => queryOne<DeploymentRow>(db, "select * from deployments where id = $1", [id]);
-export const instancesOf = (db: Queryable, id: string) => query<InstanceRow>(db, "select * from instances where deployment_id = $1 and state <> 'destroyed' order by created_at", [id]);
+export const loadDeployment = (db: Queryable, id: string) =>
+  queryOne<DeploymentRow>(db, "select * from deployments where id = $1", [id]);
+export const instancesOf = (db: Queryable, id: string) =>
+  query<InstanceRow>(
+    db,
+    "select * from instances where deployment_id = $1 and state <> 'destroyed' order by created_at",
+    [id],
+  );
 
 /** @throws PlatformError INVALID_ID, NOT_FOUND */
 export async function ownDeployment(db: Queryable, caller: Caller, id: string): Promise<DeploymentRow> {
   const row = isUuid(id)
     ? await loadDeployment(db, id)
-    : await queryOne<DeploymentRow>(db, "select * from deployments where tenant_id = $1 and slug = $2 and state <> 'deleted'", [caller.tenantId, id]);
-  if (!row && !isUuid(id)) throw new PlatformError("INVALID_ID", `"${id.slice(0, 100)}" is neither a UUID nor the slug of a deployment. Use an id from GET /deployments.`);
+    : await queryOne<DeploymentRow>(
+        db,
+        "select * from deployments where tenant_id = $1 and slug = $2 and state <> 'deleted'",
+        [caller.tenantId, id],
+      );
+  if (!row && !isUuid(id))
+    throw new PlatformError(
+      "INVALID_ID",
+      `"${id.slice(0, 100)}" is neither a UUID nor the slug of a deployment. Use an id from GET /deployments.`,
+    );
   const visible =
     row &&
     row.tenant_id === caller.tenantId &&
@@ -90,7 +104,11 @@ export async function ownDeployment(db: Queryable, caller: Caller, id: string): 
 }
 
 /** Changes what is wanted; the reconciler does the rest. */
-export async function wantDeployment(platform: Platform, id: string, set: Record<string, unknown>): Promise<void> {
+export async function wantDeployment(
+  platform: Platform,
+  id: string,
+  set: Record<string, unknown>,
+): Promise<void> {
   const names = Object.keys(set);
   await platform.pool.query(
     `update deployments set generation = generation + 1, next_look_at = now(), updated_at = now()${names.map((name, index) => `, ${name} = $${index + 2}`).join("")} where id = $1`,
@@ -99,9 +117,16 @@ export async function wantDeployment(platform: Platform, id: string, set: Record
   platform.signals.announce("work:deployments");
 }
 
-export async function deploymentView(platform: Platform, row: DeploymentRow): Promise<Record<string, unknown>> {
+export async function deploymentView(
+  platform: Platform,
+  row: DeploymentRow,
+): Promise<Record<string, unknown>> {
   const tenant = (await tenantById(platform.pool, row.tenant_id))!;
-  const custom = await queryOne<{ hostname: string }>(platform.pool, "select hostname from routes where deployment_id = $1 and kind = 'custom' and target is not null limit 1", [row.id]);
+  const custom = await queryOne<{ hostname: string }>(
+    platform.pool,
+    "select hostname from routes where deployment_id = $1 and kind = 'custom' and target is not null limit 1",
+    [row.id],
+  );
   return {
     id: row.id,
     tenant_id: row.tenant_id,
@@ -119,7 +144,14 @@ export async function deploymentView(platform: Platform, row: DeploymentRow): Pr
     active_version_id: row.active_version_id,
     active_release_id: row.active_release_id,
     running_artifact_sha256: row.state === "running" ? row.running_artifact_sha256 : null,
-    current_build_id: (await queryOne<{ id: string }>(platform.pool, "select id from builds where deployment_id = $1 order by created_at desc limit 1", [row.id]))?.id ?? null,
+    current_build_id:
+      (
+        await queryOne<{ id: string }>(
+          platform.pool,
+          "select id from builds where deployment_id = $1 order by created_at desc limit 1",
+          [row.id],
+        )
+      )?.id ?? null,
     source_type: row.source_type,
     repo_url: row.repo_url,
     repo_provider: row.repo_provider,

@@ -9,7 +9,18 @@ function once(platform: Platform, hostname: string, path: string): Promise<numbe
   const port = platform.settings.publicPort;
   return new Promise((resolve) => {
     const sent = request(
-      { host: edge.hostname, port: Number(edge.port), path, agent: false, timeout: 2_000, headers: { host: port === null ? hostname : `${hostname}:${port}`, accept: "*/*", connection: "close" } },
+      {
+        host: edge.hostname,
+        port: Number(edge.port),
+        path,
+        agent: false,
+        timeout: 2_000,
+        headers: {
+          host: port === null ? hostname : `${hostname}:${port}`,
+          accept: "*/*",
+          connection: "close",
+        },
+      },
       (response) => {
         response.resume();
         resolve(response.statusCode ?? null);
@@ -22,7 +33,12 @@ function once(platform: Platform, hostname: string, path: string): Promise<numbe
 }
 
 /** Asks by the public host name, through the edge, until the app answers or patience is over. */
-export async function answersThroughEdge(platform: Platform, hostname: string, path: string, signal: AbortSignal): Promise<{ ok: boolean; status: number | null }> {
+export async function answersThroughEdge(
+  platform: Platform,
+  hostname: string,
+  path: string,
+  signal: AbortSignal,
+): Promise<{ ok: boolean; status: number | null }> {
   const endsAt = performance.now() + patienceMs;
   for (;;) {
     const status = await once(platform, hostname, path);

@@ -1,4 +1,14 @@
-export { apiHostname, brandOf, deploymentHostname, previewDomain, previewHostname, publicUrl, tenantByHostname, tenantById, type Tenant } from "./tenant.ts";
+export {
+  apiHostname,
+  brandOf,
+  deploymentHostname,
+  previewDomain,
+  previewHostname,
+  publicUrl,
+  tenantByHostname,
+  tenantById,
+  type Tenant,
+} from "./tenant.ts";
 export { isUuid, resolvePlacement, slugify } from "./placement.ts";
 export { Conditions, ownedBy, page } from "./listing.ts";
 export { ensureTenant } from "./bootstrap.ts";

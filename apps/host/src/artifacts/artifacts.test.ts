@@ -50,7 +50,9 @@ test("links out of the workspace are never followed", { skip }, async (t) => {
   const host = await startTestHost(t);
   await host.client.putBox("box-sly", spec());
   await guestOf(t, host, "box-sly").exec("ln -s /etc dist; mkdir real; ln -s /etc/passwd real/stolen");
-  await assert.rejects(host.client.freeze("box-sly", { path: "/workspace/dist" }), hasCode("INVALID"));
+  for (let times = 0; times < 10; times++) {
+    await assert.rejects(host.client.freeze("box-sly", { path: "/workspace/dist" }), hasCode("INVALID"));
+  }
   await assert.rejects(host.client.freeze("box-sly", { path: "/workspace/real" }), hasCode("INVALID"));
   await assert.rejects(host.client.freeze("box-sly", { path: "/workspace/../etc" }), hasCode("INVALID"));
   await assert.rejects(host.client.freeze("box-sly", { path: "/workspace/none" }), hasCode("INVALID"));
@@ -91,8 +93,8 @@ for (const point of ["host.freeze.after-copy", "host.bundle.before-answer"]) {
       };
       const call = async () =>
         point.includes("bundle")
-          ? await host.client.bundle("box-torn", { path: "/workspace", ...request })
-          : await host.client.freeze("box-torn", {});
+          ? host.client.bundle("box-torn", { path: "/workspace", ...request })
+          : host.client.freeze("box-torn", {});
       const before = await call();
       await host.armFault(point);
       await assert.rejects(call(), hasCode("UNREACHABLE"));

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { test } from "node:test";
+import { waitFor } from "@platform/daemon";
 import { HostClient, HostError } from "@platform/host-api";
 import { guestOf, service, spec, startTestHost, whyNoBoxes } from "../testing.ts";
 
@@ -18,10 +19,7 @@ test(
   async (t) => {
     const host = await startTestHost(t);
     await host.client.putBox("box-echo", spec({ services: [echo] }));
-    await guestOf(t, host, "box-echo")
-      .probe(7000, { timeoutMs: 10_000 })
-      .catch(() => undefined);
-    const socket = await host.client.dialPort("box-echo", 7000);
+    const socket = await waitFor("the echo server", () => host.client.dialPort("box-echo", 7000), 10_000);
     const sent = randomBytes(32 * 1024 * 1024);
     const hash = createHash("sha256");
     let size = 0;
@@ -29,6 +27,7 @@ test(
       hash.update(chunk);
       size += chunk.length;
     });
+    socket.resume();
     socket.end(sent);
     await once(socket, "end");
     assert.equal(size, sent.length);

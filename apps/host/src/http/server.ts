@@ -149,7 +149,7 @@ function sendError(log: Log, response: ServerResponse, error: unknown): void {
     return;
   }
   // An unread body would otherwise be taken for the next request.
-  response.setHeader("connection", "close");
+  if (!response.req.complete) response.setHeader("connection", "close");
   sendJson(response, known.status, render(known));
 }
 

@@ -1,4 +1,3 @@
-export { openAuthority } from "./authority.ts";
 import { PostgresEngine, type PostgresEngineOptions } from "./engine.ts";
 
 export type { PostgresEngine, PostgresEngineOptions };
