@@ -2,9 +2,9 @@ import { faultPoint } from "@platform/daemon";
 import { PlatformError, type ProbeRecord } from "@platform/contract";
 import type { ProbeResult } from "@platform/guest-protocol";
 import { queryOne, transaction } from "@platform/postgres";
-import { acknowledged, putRoute, removeRoutes } from "../edges/index.ts";
+import { acknowledged, pointPreviews, putRoute, removeRoutes } from "../edges/index.ts";
 import { record } from "../events/index.ts";
-import type { Call } from "../http/index.ts";
+import { derivedId, type Call } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { guestProblem, liveSandbox, type SandboxRow } from "../sandboxes/index.ts";
 import { previewHostname, publicUrl, tenantById } from "../tenants/index.ts";
@@ -155,7 +155,30 @@ export async function expose(
     await forgetUnproved(platform, preview);
     throw portNotReachable(port, still?.reason ?? "process_exited", { evidence: still?.evidence ?? {} });
   }
-  return { preview: await storeProof(platform, preview, inGuest, outside), row };
+  const proved = await storeProof(platform, preview, inGuest, outside);
+  if (!proved.is_primary) await alsoStable(platform, proved, row);
+  return { preview: proved, row };
+}
+
+/** The sandbox's own address leads to the first port that was proved, unless it leads somewhere already. */
+async function alsoStable(platform: Platform, proved: PreviewRow, row: SandboxRow): Promise<void> {
+  const tenant = (await tenantById(platform.pool, row.tenant_id))!;
+  const hostname = previewHostname(tenant, row.slug, null);
+  const inserted = await platform.pool.query(
+    `insert into previews (id, tenant_id, sandbox_id, port, is_primary, visibility, hostname, url, probe)
+     values ($1, $2, $3, $4, true, $5, $6, $7, $8) on conflict (hostname) do nothing`,
+    [
+      derivedId(row.id, "stable-preview"),
+      row.tenant_id,
+      row.id,
+      proved.port,
+      proved.visibility,
+      hostname,
+      publicUrl(platform.settings, hostname),
+      proved.probe,
+    ],
+  );
+  if (inserted.rowCount === 1) await pointPreviews(platform, row, "boxes");
 }
 
 async function routePreview(
@@ -193,10 +216,8 @@ async function routePreview(
         wanted.ttlSeconds ?? null,
       ],
     );
-    const routes = [
-      putRoute(db, { hostname, tenantId: row.tenant_id, kind: "preview", target, sandboxId: row.id }),
-    ];
-    return { preview: stored!, version: Math.max(...(await Promise.all(routes))) };
+    const version = await putRoute(db, { hostname, tenantId: row.tenant_id, kind: "preview", target, sandboxId: row.id });
+    return { preview: stored!, version };
   });
   platform.signals.announce("routes");
   await acknowledged(platform, version, edgeWaitMs, call.signal);
