@@ -100,7 +100,7 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
     port: server.port,
     close: async () => {
       await server.close();
-      await boxes.close();
+      await boxes.close({ mustStop: config.HOST_STOP_BOXES_ON_EXIT === "1" });
       await postgres.close();
     },
   };
