@@ -1,5 +1,17 @@
-export { apiHostname, brandOf, deploymentHostname, previewDomain, previewHostname, publicUrl, tenantByHostname, tenantById, type Tenant } from "./tenant.ts";
+export {
+  apiHostname,
+  brandOf,
+  deploymentHostname,
+  previewDomain,
+  previewHostname,
+  publicUrl,
+  tenantByHostname,
+  tenantById,
+  type Tenant,
+} from "./tenant.ts";
 export { isUuid, resolvePlacement, slugify } from "./placement.ts";
 export { Conditions, ownedBy, page } from "./listing.ts";
 export { ensureTenant } from "./bootstrap.ts";
 export { tenantHandlers } from "./routes.ts";
+export { assertWholeTenant, ownWorkspace, workspaceHandlers } from "./workspaces.ts";
+export { ownProject, projectHandlers } from "./projects.ts";
