@@ -156,7 +156,7 @@ function register(app: FastifyInstance, { route, handle }: Handler, options: Ser
         ran = true;
         return capture(call, route, handle, options, request);
       });
-      if (ran) options.audit({ caller, route, params: call.params, status: answer.status, ip: request.ip, resourceId: null });
+      if (ran) options.audit({ caller, route, params: call.params, status: answer.status, ip: request.ip, resourceId: idInBody(answer.body) });
       for (const [name, value] of Object.entries(answer.headers)) reply.header(name, value);
       return reply.status(answer.status).header("content-type", "application/json; charset=utf-8").send(answer.body);
     },
@@ -166,6 +166,11 @@ function register(app: FastifyInstance, { route, handle }: Handler, options: Ser
 function idOf(result: unknown): string | null {
   const id = (result as { id?: unknown } | null | undefined)?.id;
   return typeof id === "string" ? id : null;
+}
+
+function idInBody(body: string): string | null {
+  const answer = JSON.parse(body) as { data?: unknown } | null;
+  return idOf(answer) ?? idOf(answer?.data);
 }
 
 function wrap(route: RouteDefinition, result: unknown): unknown {
