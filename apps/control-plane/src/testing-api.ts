@@ -26,6 +26,7 @@ export interface TestApi {
   readonly app: FastifyInstance;
   readonly platform: Platform;
   readonly databaseUrl: string;
+  readonly sealKey: string;
   readonly tenantId: string;
   /** Unrestricted key of the first tenant. */
   readonly operator: string;
@@ -70,11 +71,12 @@ export async function startTestApi(t: TestContext, options: Options): Promise<Te
     await database.drop();
   });
   await migrate(pool, [...migrations.filter(({ name }) => name !== tenancyMigration.name), tenancyMigration]);
+  const sealKey = randomBytes(32).toString("hex");
   const platform: Platform = {
     log: createLog("test", "silent"),
     pool,
     host,
-    seal: createSeal(randomBytes(32).toString("hex")),
+    seal: createSeal(sealKey),
     signals: new Signals(pool),
     settings: {
       publicScheme: "https",
@@ -115,6 +117,7 @@ export async function startTestApi(t: TestContext, options: Options): Promise<Te
     app,
     platform,
     databaseUrl: database.url,
+    sealKey,
     tenantId,
     operator,
     call,
