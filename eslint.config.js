@@ -25,7 +25,7 @@ export default tseslint.config(
       "@typescript-eslint/only-throw-error": "error",
       "@typescript-eslint/return-await": ["error", "in-try-catch"],
       "no-empty": ["error", { allowEmptyCatch: false }],
-      eqeqeq: "error",
+      eqeqeq: ["error", "always", { null: "ignore" }],
       "prefer-const": "error",
     },
   },

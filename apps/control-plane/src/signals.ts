@@ -35,7 +35,9 @@ export class Signals {
   /** Resolves at the next announcement of the topic or after `timeoutMs` milliseconds. */
   async next(topic: string, timeoutMs: number, signal?: AbortSignal): Promise<void> {
     const timer = AbortSignal.timeout(timeoutMs);
-    await once(this.#emitter, topic, { signal: signal ? AbortSignal.any([signal, timer]) : timer }).catch(() => undefined); // Time is over: look again.
+    await once(this.#emitter, topic, { signal: signal ? AbortSignal.any([signal, timer]) : timer }).catch(
+      () => undefined,
+    ); // Time is over: look again.
   }
 
   /**
@@ -43,7 +45,12 @@ export class Signals {
    *
    * @param timeoutMs most time to wait, milliseconds
    */
-  async until<T>(topic: string, timeoutMs: number, look: () => Promise<T | undefined>, signal?: AbortSignal): Promise<T | undefined> {
+  async until<T>(
+    topic: string,
+    timeoutMs: number,
+    look: () => Promise<T | undefined>,
+    signal?: AbortSignal,
+  ): Promise<T | undefined> {
     const endsAt = performance.now() + timeoutMs;
     for (;;) {
       const ready = new AbortController();

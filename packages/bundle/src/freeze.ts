@@ -56,6 +56,8 @@ export async function freezeFolder(
 ): Promise<FrozenFolder> {
   const walk = walkSource(folder, options.exclude ?? [], options.subfolder);
   const archive = pack();
+  // The failure is thrown below; a folder refused before the store reads would else end the process.
+  archive.on("error", () => undefined);
   let files = 0;
   let hasIndexHtml = false;
   const produce = async () => {

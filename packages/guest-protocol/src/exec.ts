@@ -10,7 +10,7 @@ export interface ExecOptions {
   readonly timeoutMs?: number;
   /** Written to the command, which then sees its end. Without it the input is empty. */
   readonly stdin?: string | Uint8Array;
-  /** Kept of each of both outputs, in bytes; the rest is read and dropped. 10 MiB by default. */
+  /** Kept of each of both outputs, in bytes; only the listeners get the rest. 10 MiB by default. */
   readonly maxOutputBytes?: number;
   readonly onStdout?: (text: string) => void;
   readonly onStderr?: (text: string) => void;
@@ -37,7 +37,8 @@ const KILL_GRACE_MS = 10_000;
 
 /** Decodes one output as it arrives: a character may span two chunks, bad bytes become U+FFFD. */
 class Captured {
-  readonly #decoder = new StringDecoder("utf8");
+  readonly #kept = new StringDecoder("utf8");
+  readonly #heard = new StringDecoder("utf8");
   readonly #listener: ((text: string) => void) | undefined;
   #room: number;
   #parts: string[] = [];
@@ -49,21 +50,20 @@ class Captured {
   }
 
   add(bytes: Uint8Array): void {
+    if (this.#listener) this.#tell(this.#heard.write(Buffer.from(bytes)));
     const kept = bytes.subarray(0, this.#room);
     this.#room -= kept.length;
     this.truncated ||= kept.length < bytes.length;
-    if (kept.length > 0) this.#emit(this.#decoder.write(Buffer.from(kept)));
+    if (kept.length > 0) this.#parts.push(this.#kept.write(Buffer.from(kept)));
   }
 
   end(): string {
-    this.#emit(this.#decoder.end());
-    return this.#parts.join("");
+    this.#tell(this.#heard.end());
+    return this.#parts.join("") + this.#kept.end();
   }
 
-  #emit(text: string): void {
-    if (text === "") return;
-    this.#parts.push(text);
-    this.#listener?.(text);
+  #tell(text: string): void {
+    if (text !== "") this.#listener?.(text);
   }
 }
 

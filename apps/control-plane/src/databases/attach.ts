@@ -21,7 +21,13 @@ export function onAttach(type: Owner["type"], act: AfterAttach): void {
 }
 
 /** Links a database that is proved to log in; the resource gets it before this answers. */
-export async function attachDatabase(platform: Platform, caller: Caller, databaseId: string, envName: string, owner: Owner): Promise<Attached & Record<string, unknown>> {
+export async function attachDatabase(
+  platform: Platform,
+  caller: Caller,
+  databaseId: string,
+  envName: string,
+  owner: Owner,
+): Promise<Attached & Record<string, unknown>> {
   const database = await ownDatabase(platform.pool, caller, databaseId);
   if (database.state !== "running") throw notReady(database);
   const credentials = await platform.host.credentials(database.host_key);
@@ -31,7 +37,12 @@ export async function attachDatabase(platform: Platform, caller: Caller, databas
     [database.id, owner.type, owner.id, envName],
   );
   await after.get(owner.type)?.(platform, owner);
-  return { attached: true, [`${owner.type}_id`]: owner.id, database_id: database.id, env_vars: [{ name: envName, preview: maskedPreview(credentials.url) }] };
+  return {
+    attached: true,
+    [`${owner.type}_id`]: owner.id,
+    database_id: database.id,
+    env_vars: [{ name: envName, preview: maskedPreview(credentials.url) }],
+  };
 }
 
 /** The database whose URL is in DATABASE_URL of a resource, or the first linked one. */

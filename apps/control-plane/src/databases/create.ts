@@ -7,7 +7,15 @@ import type { Platform } from "../platform.ts";
 import { resolvePlacement } from "../tenants/index.ts";
 import { loadDatabase, ownDatabase, type DatabaseRow } from "./store.ts";
 
-const engines: Record<string, string> = { postgresql: "postgresql", postgres: "postgresql", pg: "postgresql", mysql: "mysql", mariadb: "mysql", redis: "redis", valkey: "redis" };
+const engines: Record<string, string> = {
+  postgresql: "postgresql",
+  postgres: "postgresql",
+  pg: "postgresql",
+  mysql: "mysql",
+  mariadb: "mysql",
+  redis: "redis",
+  valkey: "redis",
+};
 const standardVersion: Record<string, string> = { postgresql: "16", mysql: "10.11", redis: "7" };
 const offered: Record<string, readonly string[]> = { postgresql: ["16", "17", "18"] };
 
@@ -21,7 +29,12 @@ const namedSizes: Record<string, { memory_mb: number; storage_mb: number }> = {
 
 export function engineOf(name: string): string {
   const engine = engines[name.toLowerCase()];
-  if (!engine) throw new PlatformError("VALIDATION_FAILED", `engine "${name}" is not offered. Use postgresql, mysql or redis.`, { errors: { engine: ["is not offered"] } });
+  if (!engine)
+    throw new PlatformError(
+      "VALIDATION_FAILED",
+      `engine "${name}" is not offered. Use postgresql, mysql or redis.`,
+      { errors: { engine: ["is not offered"] } },
+    );
   return engine;
 }
 
@@ -32,7 +45,11 @@ function versionOf(engine: string, wanted: string | undefined): string {
   const list = offered[engine];
   if (!list || list.includes(major)) return list ? major : wanted;
   if (engine === "postgresql" && Number(major) < 16) return "16";
-  throw new PlatformError("ENGINE_VERSION_UNAVAILABLE", `${engine} ${wanted} is not offered. Use one of: ${list.join(", ")}.`, { errors: { engine_version: ["is not offered"] } });
+  throw new PlatformError(
+    "ENGINE_VERSION_UNAVAILABLE",
+    `${engine} ${wanted} is not offered. Use one of: ${list.join(", ")}.`,
+    { errors: { engine_version: ["is not offered"] } },
+  );
 }
 
 async function assertEngine(platform: Platform, engine: string): Promise<void> {
@@ -40,7 +57,11 @@ async function assertEngine(platform: Platform, engine: string): Promise<void> {
   const report = doctor?.engines.find((one) => one.engine === engine);
   // Without an answer the reconciler finds out; a machine that says no is believed at once.
   if (doctor && !report?.usable) {
-    throw new PlatformError("ENGINE_UNAVAILABLE", `The engine ${engine} is not available: ${report?.why ?? "it is not installed on this machine."}`, { details: { engine } });
+    throw new PlatformError(
+      "ENGINE_UNAVAILABLE",
+      `The engine ${engine} is not available: ${report?.why ?? "it is not installed on this machine."}`,
+      { details: { engine } },
+    );
   }
 }
 
@@ -49,26 +70,58 @@ interface Owner {
   readonly projectId: string | null;
 }
 
-async function insertDatabase(db: Queryable, caller: Caller, id: string, input: CreateInput, owner: Owner): Promise<void> {
+async function insertDatabase(
+  db: Queryable,
+  caller: Caller,
+  id: string,
+  input: CreateInput,
+  owner: Owner,
+): Promise<void> {
   const engine = engineOf(input.engine);
   const inserted = await db.query(
     `insert into databases (id, tenant_id, workspace_id, project_id, external_workspace_id, external_user_id, external_project_id, metadata, name, engine,
        engine_version, cpu_count, memory_mb, storage_mb, region, environment_id, host_key)
      values ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17) on conflict (id) do nothing`,
     [
-      id, caller.tenantId, owner.workspaceId, owner.projectId, input.external_workspace_id ?? null, input.external_user_id ?? caller.externalUserId,
-      input.external_project_id ?? null, input.metadata, input.name, engine, versionOf(engine, input.engine_version), input.cpu_count ?? 1,
-      input.memory_mb ?? 1024, input.storage_mb ?? 10_240, input.region ?? null, input.environment_id ?? null, `db-${id}`,
+      id,
+      caller.tenantId,
+      owner.workspaceId,
+      owner.projectId,
+      input.external_workspace_id ?? null,
+      input.external_user_id ?? caller.externalUserId,
+      input.external_project_id ?? null,
+      input.metadata,
+      input.name,
+      engine,
+      versionOf(engine, input.engine_version),
+      input.cpu_count ?? 1,
+      input.memory_mb ?? 1024,
+      input.storage_mb ?? 10_240,
+      input.region ?? null,
+      input.environment_id ?? null,
+      `db-${id}`,
     ],
   );
   if (inserted.rowCount === 1) {
-    await recordIn(db, { tenantId: caller.tenantId, workspaceId: owner.workspaceId, type: "database.created", resourceType: "database", resourceId: id, data: { id, name: input.name, engine } });
+    await recordIn(db, {
+      tenantId: caller.tenantId,
+      workspaceId: owner.workspaceId,
+      type: "database.created",
+      resourceType: "database",
+      resourceId: id,
+      data: { id, name: input.name, engine },
+    });
   }
 }
 
-type CreateInput = Pick<z.output<typeof CreateDatabase>, "name" | "engine" | "metadata"> & Partial<z.output<typeof CreateDatabase>>;
+type CreateInput = Pick<z.output<typeof CreateDatabase>, "name" | "engine" | "metadata"> &
+  Partial<z.output<typeof CreateDatabase>>;
 
-export async function createDatabase(platform: Platform, call: Call, input: z.output<typeof CreateDatabase>): Promise<DatabaseRow> {
+export async function createDatabase(
+  platform: Platform,
+  call: Call,
+  input: z.output<typeof CreateDatabase>,
+): Promise<DatabaseRow> {
   const id = call.idFor("database");
   const found = await loadDatabase(platform.pool, id);
   if (found) return found;
@@ -88,11 +141,17 @@ export interface LinkOwner extends Owner {
 }
 
 /** `database: true` or `{engine, …}` in another create call: the database and its link, in the caller's transaction. */
-export async function createLinkedDatabase(db: Queryable, call: Call, choice: z.output<typeof DatabaseChoice>, owner: LinkOwner): Promise<void> {
+export async function createLinkedDatabase(
+  db: Queryable,
+  call: Call,
+  choice: z.output<typeof DatabaseChoice>,
+  owner: LinkOwner,
+): Promise<void> {
   if (choice === false) return;
   const wanted = choice === true ? {} : choice;
   let databaseId: string;
-  if (wanted.existing_database_id) databaseId = (await ownDatabase(db, call.caller, wanted.existing_database_id)).id;
+  if (wanted.existing_database_id)
+    databaseId = (await ownDatabase(db, call.caller, wanted.existing_database_id)).id;
   else {
     databaseId = call.idFor("database");
     const size = namedSizes[wanted.size ?? "small"] ?? namedSizes["small"]!;
@@ -100,7 +159,14 @@ export async function createLinkedDatabase(db: Queryable, call: Call, choice: z.
       db,
       call.caller,
       databaseId,
-      { name: `${owner.name}-db`, engine: wanted.engine ?? "postgresql", metadata: {}, engine_version: wanted.engine_version, ...size, ...(wanted.storage_mb ? { storage_mb: wanted.storage_mb } : {}) },
+      {
+        name: `${owner.name}-db`,
+        engine: wanted.engine ?? "postgresql",
+        metadata: {},
+        engine_version: wanted.engine_version,
+        ...size,
+        ...(wanted.storage_mb ? { storage_mb: wanted.storage_mb } : {}),
+      },
       owner,
     );
   }

@@ -17,7 +17,12 @@ const event = (row: DatabaseRow, type: string, data: Record<string, unknown> = {
   data: { id: row.id, name: row.name, engine: row.engine, ...data },
 });
 
-async function store(platform: Platform, row: DatabaseRow, state: DatabaseState, set: Record<string, unknown> = {}): Promise<boolean> {
+async function store(
+  platform: Platform,
+  row: DatabaseRow,
+  state: DatabaseState,
+  set: Record<string, unknown> = {},
+): Promise<boolean> {
   const names = Object.keys(set);
   const result = await platform.pool.query(
     `update databases set state = $3, updated_at = now()${names.map((name, index) => `, ${name} = $${index + 4}`).join("")} where id = $1 and generation = $2`,
@@ -43,7 +48,8 @@ async function remove(platform: Platform, row: DatabaseRow, signal: AbortSignal)
   await platform.host.deleteDatabase(row.host_key, signal);
   faultPoint("control-plane.database.before-deleted");
   await platform.pool.query("delete from database_links where database_id = $1", [row.id]);
-  if (await store(platform, row, "deleted", { proof: null, host: null, port: null })) await record(platform, event(row, "database.deleted"));
+  if (await store(platform, row, "deleted", { proof: null, host: null, port: null }))
+    await record(platform, event(row, "database.deleted"));
   return canaryMs;
 }
 
@@ -80,7 +86,10 @@ async function run(platform: Platform, row: DatabaseRow, signal: AbortSignal): P
     if (!(error instanceof HostError) || error.code === "UNREACHABLE") throw error;
     // A kind of refusal that no repetition cures ends the creation; anything else is tried again.
     const final = error.code === "ENGINE_UNAVAILABLE" || error.code === "INVALID";
-    await store(platform, row, final ? "failed" : row.state === "creating" ? "creating" : "error", { last_error: error.message, reason: error.code.toLowerCase() });
+    await store(platform, row, final ? "failed" : row.state === "creating" ? "creating" : "error", {
+      last_error: error.message,
+      reason: error.code.toLowerCase(),
+    });
     if (!final) throw error;
     await record(platform, event(row, "database.failed", { reason: error.code }));
     return canaryMs;
@@ -88,10 +97,22 @@ async function run(platform: Platform, row: DatabaseRow, signal: AbortSignal): P
   faultPoint("control-plane.database.before-probe");
   // Asked for anew each time: the state is what this login says, not what the last one said.
   const proof: LoginProof = await platform.host.probe(row.host_key, signal);
-  const facts = { proof, host: hosted.hostname, port: hosted.port, exact_version: hosted.version, isolation: hosted.isolation, action: null };
+  const facts = {
+    proof,
+    host: hosted.hostname,
+    port: hosted.port,
+    exact_version: hosted.version,
+    isolation: hosted.isolation,
+    action: null,
+  };
   if (!proof.ok) {
-    const stored = await store(platform, row, row.state === "creating" ? "creating" : "error", { ...facts, reason: proof.reason, last_error: proof.detail ?? proof.reason });
-    if (stored && row.state === "running") await record(platform, event(row, "database.unavailable", { reason: proof.reason }));
+    const stored = await store(platform, row, row.state === "creating" ? "creating" : "error", {
+      ...facts,
+      reason: proof.reason,
+      last_error: proof.detail ?? proof.reason,
+    });
+    if (stored && row.state === "running")
+      await record(platform, event(row, "database.unavailable", { reason: proof.reason }));
     return unwellMs;
   }
   const stored = await store(platform, row, "running", { ...facts, reason: null, last_error: null });

@@ -9,7 +9,11 @@ import { credentialsView, databaseView, loadDatabase, ownDatabase, type Database
 
 const settleMs = 60_000;
 
-export async function wantDatabase(platform: Platform, id: string, set: Record<string, unknown>): Promise<void> {
+export async function wantDatabase(
+  platform: Platform,
+  id: string,
+  set: Record<string, unknown>,
+): Promise<void> {
   const names = Object.keys(set);
   await platform.pool.query(
     `update databases set generation = generation + 1, next_look_at = now(), updated_at = now()${names.map((name, index) => `, ${name} = $${index + 2}`).join("")} where id = $1`,
@@ -25,10 +29,14 @@ const settled = (platform: Platform, id: string, done: (row: DatabaseRow) => boo
   });
 
 const notReady = (row: DatabaseRow) =>
-  new PlatformError("DATABASE_NOT_READY", `The database is ${row.state}${row.last_error ? ` (${row.last_error})` : ""}. Retry until its state is running.`, {
-    details: { state: row.state, reason: row.reason },
-    retryAfterMs: 1000,
-  });
+  new PlatformError(
+    "DATABASE_NOT_READY",
+    `The database is ${row.state}${row.last_error ? ` (${row.last_error})` : ""}. Retry until its state is running.`,
+    {
+      details: { state: row.state, reason: row.reason },
+      retryAfterMs: 1000,
+    },
+  );
 
 /** @throws PlatformError DATABASE_NOT_READY unless a login just succeeded with what is handed out */
 async function provedCredentials(platform: Platform, row: DatabaseRow) {
@@ -36,7 +44,11 @@ async function provedCredentials(platform: Platform, row: DatabaseRow) {
   try {
     return await platform.host.credentials(row.host_key);
   } catch (error) {
-    if (error instanceof HostError) throw new PlatformError("DATABASE_NOT_READY", "The database's machine does not answer now. Retry.", { retryAfterMs: 2000, cause: error });
+    if (error instanceof HostError)
+      throw new PlatformError("DATABASE_NOT_READY", "The database's machine does not answer now. Retry.", {
+        retryAfterMs: 2000,
+        cause: error,
+      });
     throw error;
   }
 }
@@ -56,19 +68,38 @@ export function databaseHandlers(platform: Platform): Handler[] {
       const { rows, next_cursor } = await page<DatabaseRow>(pool, "databases", conditions, query);
       return { data: rows.map(databaseView), ...(next_cursor ? { next_cursor } : {}) };
     }),
-    handler(r.create, async (call) => databaseView(await createDatabase(platform, call as unknown as Call, call.body))),
+    handler(r.create, async (call) =>
+      databaseView(await createDatabase(platform, call as unknown as Call, call.body)),
+    ),
     handler(r.get, async (call) => databaseView(await own(call as Call))),
     handler(r.remove, async (call) => {
       const row = await own(call as Call);
       await wantDatabase(platform, row.id, { desired: "deleted" });
       const gone = await settled(platform, row.id, (now) => now.state === "deleted");
-      if (!gone) throw new PlatformError("HOST_UNAVAILABLE", "The database is still being removed. It will be; ask again to see.", { retryAfterMs: 5000 });
+      if (!gone)
+        throw new PlatformError(
+          "HOST_UNAVAILABLE",
+          "The database is still being removed. It will be; ask again to see.",
+          { retryAfterMs: 5000 },
+        );
       return { id: row.id, deleted: true };
     }),
-    handler(r.start, async (call) => act(call as Call, { desired: "running" }, (row) => row.state === "running")),
-    handler(r.stop, async (call) => act(call as Call, { desired: "stopped" }, (row) => row.state === "stopped")),
-    handler(r.restart, async (call) => act(call as Call, { desired: "running", action: "restart" }, (row) => row.action === null && row.state === "running")),
-    handler(r.credentials, async (call) => credentialsView(await provedCredentials(platform, await own(call as Call)))),
+    handler(r.start, async (call) =>
+      act(call as Call, { desired: "running" }, (row) => row.state === "running"),
+    ),
+    handler(r.stop, async (call) =>
+      act(call as Call, { desired: "stopped" }, (row) => row.state === "stopped"),
+    ),
+    handler(r.restart, async (call) =>
+      act(
+        call as Call,
+        { desired: "running", action: "restart" },
+        (row) => row.action === null && row.state === "running",
+      ),
+    ),
+    handler(r.credentials, async (call) =>
+      credentialsView(await provedCredentials(platform, await own(call as Call))),
+    ),
     handler(r.rotate, async (call) => {
       const row = await own(call as Call);
       if (row.state !== "running") throw notReady(row);
@@ -88,15 +119,24 @@ export function databaseHandlers(platform: Platform): Handler[] {
       let last: string[] = [];
       while (!stream.signal.aborted) {
         const lines = await platform.host.databaseLogs(row.host_key, 500).catch(() => last);
-        const from = last.length === 0 ? Math.max(0, lines.length - 100) : lines.lastIndexOf(last.at(-1)!) + 1;
-        for (const line of lines.slice(from)) stream.send("log_line", { line, message: line, stream: "stderr", level: "info", t: lineTime(line) });
+        const from =
+          last.length === 0 ? Math.max(0, lines.length - 100) : lines.lastIndexOf(last.at(-1)!) + 1;
+        for (const line of lines.slice(from))
+          stream.send("log_line", {
+            line,
+            message: line,
+            stream: "stderr",
+            level: "info",
+            t: lineTime(line),
+          });
         last = lines;
         await delay(1000, undefined, { signal: stream.signal }).catch(() => undefined); // The client went away.
       }
     }),
     handler(r.metrics, async (call) => {
       const row = await own(call as Call);
-      const now = row.state === "running" ? await platform.host.databaseStats(row.host_key).catch(() => null) : null;
+      const now =
+        row.state === "running" ? await platform.host.databaseStats(row.host_key).catch(() => null) : null;
       return {
         resource_type: "database",
         database_id: row.id,
@@ -126,6 +166,7 @@ export function databaseHandlers(platform: Platform): Handler[] {
   ];
 }
 
-const lineTime = (line: string) => /^\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[.\d]*/.exec(line)?.[0].replace(" ", "T") ?? null;
+const lineTime = (line: string) =>
+  /^\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[.\d]*/.exec(line)?.[0].replace(" ", "T") ?? null;
 
 export { notReady };

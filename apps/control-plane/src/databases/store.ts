@@ -40,11 +40,16 @@ export interface DatabaseRow {
   readonly action: "restart" | null;
 }
 
-export const loadDatabase = (db: Queryable, id: string) => queryOne<DatabaseRow>(db, "select * from databases where id = $1", [id]);
+export const loadDatabase = (db: Queryable, id: string) =>
+  queryOne<DatabaseRow>(db, "select * from databases where id = $1", [id]);
 
 /** @throws PlatformError INVALID_ID, NOT_FOUND */
 export async function ownDatabase(db: Queryable, caller: Caller, id: string): Promise<DatabaseRow> {
-  if (!isUuid(id)) throw new PlatformError("INVALID_ID", `"${id.slice(0, 100)}" is not a UUID. Use an id from GET /databases.`);
+  if (!isUuid(id))
+    throw new PlatformError(
+      "INVALID_ID",
+      `"${id.slice(0, 100)}" is not a UUID. Use an id from GET /databases.`,
+    );
   const row = await loadDatabase(db, id);
   const visible =
     row &&

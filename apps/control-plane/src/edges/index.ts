@@ -1,2 +1,2 @@
-export { acknowledged, putRoute, removeRoutes, type NewRoute } from "./routes-table.ts";
+export { acknowledged, pointPreviews, putRoute, removeRoutes, type NewRoute } from "./routes-table.ts";
 export { registerEdgeRoutes, trimRequestLogs } from "./internal-routes.ts";

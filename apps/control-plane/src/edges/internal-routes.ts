@@ -22,7 +22,8 @@ const digest = (text: string) => createHash("sha256").update(text).digest();
 
 function assertEdge(request: FastifyRequest, token: string): void {
   const given = request.headers.authorization?.replace(/^Bearer /, "") ?? "";
-  if (!timingSafeEqual(digest(given), digest(token))) throw new PlatformError("UNAUTHENTICATED", "This address is for the platform's own programs.");
+  if (!timingSafeEqual(digest(given), digest(token)))
+    throw new PlatformError("UNAUTHENTICATED", "This address is for the platform's own programs.");
 }
 
 const toRoute = (row: RouteRow): Route => ({
@@ -36,11 +37,17 @@ const toRoute = (row: RouteRow): Route => ({
 });
 
 async function updateAfter(platform: Platform, applied: number): Promise<RouteUpdate | null> {
-  const newest = Number((await queryOne<{ v: string }>(platform.pool, "select coalesce(max(version), 0) as v from routes"))!.v);
+  const newest = Number(
+    (await queryOne<{ v: string }>(platform.pool, "select coalesce(max(version), 0) as v from routes"))!.v,
+  );
   // An edge from another life of this database knows more than there is: start it afresh.
   const full = applied <= 0 || applied > newest;
   if (!full && newest === applied) return null;
-  const rows = await query<RouteRow>(platform.pool, "select * from routes where version > $1 order by version", [full ? 0 : applied]);
+  const rows = await query<RouteRow>(
+    platform.pool,
+    "select * from routes where version > $1 order by version",
+    [full ? 0 : applied],
+  );
   const tenants = await query<Tenant>(platform.pool, "select * from tenants");
   return {
     version: newest,
@@ -51,10 +58,19 @@ async function updateAfter(platform: Platform, applied: number): Promise<RouteUp
   };
 }
 
-const Poll = z.object({ edge: z.string().min(1).max(100), applied: z.coerce.number().int().default(0), wait_ms: z.coerce.number().int().min(0).max(30_000).default(0) });
+const Poll = z.object({
+  edge: z.string().min(1).max(100),
+  applied: z.coerce.number().int().default(0),
+  wait_ms: z.coerce.number().int().min(0).max(30_000).default(0),
+});
 
 /** What edges ask; on the control plane's own address only. */
-export function registerEdgeRoutes(app: FastifyInstance, platform: Platform, token: string, wake: (hostname: string) => Promise<void>): void {
+export function registerEdgeRoutes(
+  app: FastifyInstance,
+  platform: Platform,
+  token: string,
+  wake: (hostname: string) => Promise<void>,
+): void {
   app.get("/internal/edge/routes", async (request, reply) => {
     assertEdge(request, token);
     const poll = Poll.parse(request.query);
@@ -70,8 +86,13 @@ export function registerEdgeRoutes(app: FastifyInstance, platform: Platform, tok
     const gone = new AbortController();
     reply.raw.on("close", () => gone.abort());
     try {
-      const update = await platform.signals.until("routes", poll.wait_ms, async () => (await updateAfter(platform, poll.applied)) ?? undefined, gone.signal);
-      return update ? reply.send(update) : reply.status(204).send();
+      const update = await platform.signals.until(
+        "routes",
+        poll.wait_ms,
+        async () => (await updateAfter(platform, poll.applied)) ?? undefined,
+        gone.signal,
+      );
+      return update ? await reply.send(update) : await reply.status(204).send();
     } finally {
       clearInterval(alive);
     }
@@ -91,17 +112,28 @@ export function registerEdgeRoutes(app: FastifyInstance, platform: Platform, tok
       `insert into request_logs (at, request_id, deployment_id, release_id, sandbox_id, hostname, method, path, status, duration_ms)
        select * from unnest($1::timestamptz[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::int[], $10::float8[])`,
       [
-        column((e) => e.at), column((e) => e.requestId), column((e) => e.deploymentId), column((e) => e.releaseId), column((e) => e.sandboxId),
-        column((e) => e.hostname), column((e) => e.method), column((e) => e.path), column((e) => e.status), column((e) => e.durationMs),
+        column((e) => e.at),
+        column((e) => e.requestId),
+        column((e) => e.deploymentId),
+        column((e) => e.releaseId),
+        column((e) => e.sandboxId),
+        column((e) => e.hostname),
+        column((e) => e.method),
+        column((e) => e.path),
+        column((e) => e.status),
+        column((e) => e.durationMs),
       ],
     );
     const used = [...new Set(column((e) => e.sandboxId).filter((id) => id !== null))];
-    if (used.length > 0) await platform.pool.query("update sandboxes set last_used_at = now() where id = any($1)", [used]);
+    if (used.length > 0)
+      await platform.pool.query("update sandboxes set last_used_at = now() where id = any($1)", [used]);
     return {};
   });
 }
 
 /** Keeps the log of requests bounded: a week, and the newest million rows. */
 export async function trimRequestLogs(platform: Platform): Promise<void> {
-  await platform.pool.query("delete from request_logs where at < now() - interval '7 days' or seq < (select max(seq) - 1000000 from request_logs)");
+  await platform.pool.query(
+    "delete from request_logs where at < now() - interval '7 days' or seq < (select max(seq) - 1000000 from request_logs)",
+  );
 }

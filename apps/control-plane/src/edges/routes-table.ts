@@ -1,5 +1,5 @@
 import type { Route, RouteTarget } from "@platform/edge-api";
-import { query, type Queryable } from "@platform/postgres";
+import { query, transaction, type Queryable } from "@platform/postgres";
 import type { Platform } from "../platform.ts";
 
 export interface NewRoute {
@@ -31,15 +31,72 @@ export async function putRoute(db: Queryable, route: NewRoute): Promise<number> 
        tenant_id = excluded.tenant_id, kind = excluded.kind, target = excluded.target, deployment_id = excluded.deployment_id,
        release_id = excluded.release_id, sandbox_id = excluded.sandbox_id
      returning version`,
-    [route.hostname, route.tenantId, route.kind, route.target, route.deploymentId ?? null, route.releaseId ?? null, route.sandboxId ?? null],
+    [
+      route.hostname,
+      route.tenantId,
+      route.kind,
+      route.target,
+      route.deploymentId ?? null,
+      route.releaseId ?? null,
+      route.sandboxId ?? null,
+    ],
   );
   return Number(rows[0]!.version);
 }
 
-/** Removes routes; the row stays as a tombstone so that every edge learns of it. */
-export async function removeRoutes(db: Queryable, where: string, params: readonly unknown[]): Promise<void> {
+/**
+ * Removes routes; the row stays as a tombstone so that every edge learns of it.
+ *
+ * @returns the version to be acknowledged; 0 when there was nothing to remove
+ */
+export async function removeRoutes(
+  db: Queryable,
+  where: string,
+  params: readonly unknown[],
+): Promise<number> {
   await db.query("select pg_advisory_xact_lock(724002)");
-  await db.query(`update routes set target = null, version = nextval('route_versions') where ${where} and target is not null`, [...params]);
+  const { rows } = await db.query<{ version: string }>(
+    `update routes set target = null, version = nextval('route_versions') where (${where}) and target is not null returning version`,
+    [...params],
+  );
+  return Math.max(0, ...rows.map((row) => Number(row.version)));
+}
+
+/**
+ * Points the previews of a sandbox at its box, or, while it is paused, at nothing that runs: the edge
+ * then holds the visitor and asks for a wake-up. The URLs stay the same.
+ */
+export async function pointPreviews(
+  platform: Platform,
+  sandbox: { id: string; tenant_id: string; box_key: string },
+  to: "boxes" | "wake",
+): Promise<void> {
+  const previews = await query<{ hostname: string; port: number }>(
+    platform.pool,
+    "select p.hostname, p.port from previews p where p.sandbox_id = $1",
+    [sandbox.id],
+  );
+  if (previews.length === 0) return;
+  await transaction(platform.pool, async (db) => {
+    for (const { hostname, port } of previews) {
+      const target: NewRoute["target"] =
+        to === "wake"
+          ? { type: "wake" }
+          : {
+              type: "boxes",
+              upstreams: [{ hostUrl: platform.host.address.url, boxKey: sandbox.box_key, port }],
+              rewriteHost: null,
+            };
+      await putRoute(db, {
+        hostname,
+        tenantId: sandbox.tenant_id,
+        kind: "preview",
+        target,
+        sandboxId: sandbox.id,
+      });
+    }
+  });
+  platform.signals.announce("routes");
 }
 
 interface EdgeRow {
@@ -55,9 +112,23 @@ const silentMs = 6_000;
  *
  * @returns ids of edges that did not acknowledge in time; empty when all did
  */
-export async function acknowledged(platform: Platform, version: number, timeoutMs: number, signal?: AbortSignal): Promise<string[]> {
+export async function acknowledged(
+  platform: Platform,
+  version: number,
+  timeoutMs: number,
+  signal?: AbortSignal,
+): Promise<string[]> {
   const behind = () =>
-    query<EdgeRow>(platform.pool, `select id, applied from edges where applied < $1 and last_seen_at > now() - interval '${silentMs} milliseconds'`, [version]);
-  await platform.signals.until("edge-applied", timeoutMs, async () => ((await behind()).length === 0 ? true : undefined), signal);
+    query<EdgeRow>(
+      platform.pool,
+      `select id, applied from edges where applied < $1 and last_seen_at > now() - interval '${silentMs} milliseconds'`,
+      [version],
+    );
+  await platform.signals.until(
+    "edge-applied",
+    timeoutMs,
+    async () => ((await behind()).length === 0 ? true : undefined),
+    signal,
+  );
   return (await behind()).map((edge) => edge.id);
 }

@@ -15,15 +15,18 @@ export interface NewEvent {
 
 /** Stores the event with the change it tells of; call inside the same transaction. */
 export async function recordIn(db: Queryable, event: NewEvent): Promise<void> {
-  await db.query(`insert into events (id, tenant_id, type, resource_type, resource_id, workspace_id, data) values ($1, $2, $3, $4, $5, $6, $7)`, [
-    newId(),
-    event.tenantId,
-    event.type,
-    event.resourceType,
-    event.resourceId,
-    event.workspaceId ?? null,
-    event.data,
-  ]);
+  await db.query(
+    `insert into events (id, tenant_id, type, resource_type, resource_id, workspace_id, data) values ($1, $2, $3, $4, $5, $6, $7)`,
+    [
+      newId(),
+      event.tenantId,
+      event.type,
+      event.resourceType,
+      event.resourceId,
+      event.workspaceId ?? null,
+      event.data,
+    ],
+  );
 }
 
 export async function record(platform: Platform, event: NewEvent): Promise<void> {

@@ -25,11 +25,23 @@ interface Filter {
 }
 
 const matches = (types: readonly string[] | undefined, type: string) =>
-  !types || types.length === 0 || types.some((pattern) => pattern === "*" || pattern === type || (pattern.endsWith(".*") && type.startsWith(pattern.slice(0, -1))));
+  !types ||
+  types.length === 0 ||
+  types.some(
+    (pattern) =>
+      pattern === "*" ||
+      pattern === type ||
+      (pattern.endsWith(".*") && type.startsWith(pattern.slice(0, -1))),
+  );
 
 /** Sends stored events as they come, until the client goes away. */
 export async function streamEvents(platform: Platform, reply: FastifyReply, filter: Filter): Promise<void> {
-  let after = filter.afterSeq ?? Number((await query<{ seq: string }>(platform.pool, "select coalesce(max(seq), 0) as seq from events"))[0]!.seq);
+  let after =
+    filter.afterSeq ??
+    Number(
+      (await query<{ seq: string }>(platform.pool, "select coalesce(max(seq), 0) as seq from events"))[0]!
+        .seq,
+    );
   const stream = openEventStream(reply);
   const topic = filter.resourceId ? `events:${filter.resourceId}` : "events";
   while (!stream.signal.aborted) {
@@ -43,7 +55,19 @@ export async function streamEvents(platform: Platform, reply: FastifyReply, filt
       after = Number(row.seq);
       if (!matches(filter.types, row.type)) continue;
       const { type: _, ...data } = row.data;
-      stream.send(row.type, { id: row.id, seq: after, resource_type: row.resource_type, resource_id: row.resource_id, occurred_at: row.at.toISOString(), ...data, data: row.data }, row.seq);
+      stream.send(
+        row.type,
+        {
+          id: row.id,
+          seq: after,
+          resource_type: row.resource_type,
+          resource_id: row.resource_id,
+          occurred_at: row.at.toISOString(),
+          ...data,
+          data: row.data,
+        },
+        row.seq,
+      );
     }
     if (rows.length === 0) await heard;
   }
@@ -56,7 +80,11 @@ export function eventHandlers(platform: Platform): Handler[] {
       await streamEvents(platform, reply, {
         tenantId: caller.tenantId,
         workspaceId: caller.workspaceId,
-        types: types?.split(",").map((type) => type.trim()).filter(Boolean) ?? [],
+        types:
+          types
+            ?.split(",")
+            .map((type) => type.trim())
+            .filter(Boolean) ?? [],
         afterSeq: Number.isInteger(last) && last > 0 ? last : null,
       });
     }),

@@ -41,6 +41,9 @@ export interface Handler {
 }
 
 /** Joins a route of the contract to the function that serves it. */
-export function handler<T extends RouteDefinition>(route: T, handle: (call: Call<T>) => Promise<unknown>): Handler {
+export function handler<T extends RouteDefinition>(
+  route: T,
+  handle: (call: Call<T>) => Promise<unknown>,
+): Handler {
   return { route, handle: handle as (call: Call) => Promise<unknown> };
 }

@@ -11,7 +11,10 @@ export interface StoredAnswer {
 
 const lockSeconds = 20;
 
-export const hashBody = (body: unknown): string => createHash("sha256").update(JSON.stringify(body ?? null)).digest("hex");
+export const hashBody = (body: unknown): string =>
+  createHash("sha256")
+    .update(JSON.stringify(body ?? null))
+    .digest("hex");
 
 /** A UUID that depends on its parts only (version 8: custom). */
 export function derivedId(...parts: readonly string[]): string {
@@ -39,7 +42,11 @@ interface Slot {
  *
  * @throws PlatformError IDEMPOTENCY_PAYLOAD_MISMATCH
  */
-export async function runOnce(pool: Pool, slot: Slot, work: () => Promise<StoredAnswer & { readonly keep: boolean }>): Promise<StoredAnswer> {
+export async function runOnce(
+  pool: Pool,
+  slot: Slot,
+  work: () => Promise<StoredAnswer & { readonly keep: boolean }>,
+): Promise<StoredAnswer> {
   const where = [slot.tenantId, slot.key, slot.method, slot.path];
   for (;;) {
     const claimed = await pool.query(
@@ -51,38 +58,50 @@ export async function runOnce(pool: Pool, slot: Slot, work: () => Promise<Stored
       [...where, slot.bodyHash],
     );
     if (claimed.rowCount === 1) break;
-    const { rows } = await pool.query<{ body_hash: string; status: number | null; body: string; headers: Record<string, string> }>(
+    const { rows } = await pool.query<{
+      body_hash: string;
+      status: number | null;
+      body: string;
+      headers: Record<string, string>;
+    }>(
       `select body_hash, status, body, headers from idempotency where tenant_id = $1 and key = $2 and method = $3 and path = $4`,
       where,
     );
     const row = rows[0];
     if (!row) continue;
     if (row.body_hash !== slot.bodyHash) {
-      throw new PlatformError("IDEMPOTENCY_PAYLOAD_MISMATCH", "This Idempotency-Key was used with another body. Use a new key for a new request.");
+      throw new PlatformError(
+        "IDEMPOTENCY_PAYLOAD_MISMATCH",
+        "This Idempotency-Key was used with another body. Use a new key for a new request.",
+      );
     }
     if (row.status !== null) return { status: row.status, body: row.body, headers: row.headers };
     await delay(100);
   }
-  const renewal = setInterval(() => {
-    void pool
-      .query(
-        `update idempotency set locked_until = now() + interval '${lockSeconds} seconds'
+  const renewal = setInterval(
+    () => {
+      void pool
+        .query(
+          `update idempotency set locked_until = now() + interval '${lockSeconds} seconds'
          where tenant_id = $1 and key = $2 and method = $3 and path = $4 and status is null`,
-        where,
-      )
-      .catch(() => undefined); // The lock then ends by itself, and a repeat continues the work.
-  }, (lockSeconds * 1000) / 4);
+          where,
+        )
+        .catch(() => undefined); // The lock then ends by itself, and a repeat continues the work.
+    },
+    (lockSeconds * 1000) / 4,
+  );
   try {
     const answer = await work();
     if (answer.keep) {
-      await pool.query(`update idempotency set status = $5, body = $6, headers = $7 where tenant_id = $1 and key = $2 and method = $3 and path = $4`, [
-        ...where,
-        answer.status,
-        answer.body,
-        answer.headers,
-      ]);
+      await pool.query(
+        `update idempotency set status = $5, body = $6, headers = $7 where tenant_id = $1 and key = $2 and method = $3 and path = $4`,
+        [...where, answer.status, answer.body, answer.headers],
+      );
     } else {
-      await pool.query(`delete from idempotency where tenant_id = $1 and key = $2 and method = $3 and path = $4 and status is null`, where);
+      await pool.query(
+        `delete from idempotency where tenant_id = $1 and key = $2 and method = $3 and path = $4 and status is null`,
+        where,
+      );
     }
     return answer;
   } finally {

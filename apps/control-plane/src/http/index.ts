@@ -1,3 +1,4 @@
+export { registerPublicPages } from "./public-pages.ts";
 export { createServer, type AuditEntry, type ServerOptions } from "./server.ts";
 export { handler, type Call, type Caller, type Handler } from "./context.ts";
 export { openEventStream, type EventStream } from "./sse.ts";

@@ -65,7 +65,10 @@ export function createServer(options: ServerOptions): FastifyInstance {
     try {
       done(null, JSON.parse(text as string));
     } catch {
-      done(new PlatformError("INVALID_JSON", "The body is not valid JSON. Send a JSON object, or no body."), undefined);
+      done(
+        new PlatformError("INVALID_JSON", "The body is not valid JSON. Send a JSON object, or no body."),
+        undefined,
+      );
     }
   });
   app.addContentTypeParser("*", (_request, payload, done) => done(null, payload));
@@ -74,14 +77,25 @@ export function createServer(options: ServerOptions): FastifyInstance {
     done(null, payload);
   });
   app.setNotFoundHandler((request) => {
-    throw new PlatformError("NOT_FOUND", `${request.method} ${request.url.split("?")[0]} is not part of this API. See /docs.`);
+    throw new PlatformError(
+      "NOT_FOUND",
+      `${request.method} ${request.url.split("?")[0]} is not part of this API. See /docs.`,
+    );
   });
   app.setErrorHandler((error, request, reply) => {
     const problem = toPlatformError(error);
-    if (problem.code === "INTERNAL") options.log.error({ err: error, requestId: request.id, path: request.url.split("?")[0] }, "unexpected failure");
+    if (problem.code === "INTERNAL")
+      options.log.error(
+        { err: error, requestId: request.id, path: request.url.split("?")[0] },
+        "unexpected failure",
+      );
     const body = toProblemBody(problem, options.problemsUrl(request), request.id);
-    if (problem.retryAfterMs !== undefined) reply.header("retry-after", Math.ceil(problem.retryAfterMs / 1000));
-    return reply.status(problem.status).header("content-type", "application/json; charset=utf-8").send(JSON.stringify(body));
+    if (problem.retryAfterMs !== undefined)
+      reply.header("retry-after", Math.ceil(problem.retryAfterMs / 1000));
+    return reply
+      .status(problem.status)
+      .header("content-type", "application/json; charset=utf-8")
+      .send(JSON.stringify(body));
   });
   for (const one of options.handlers) register(app, one, options);
   return app;
@@ -91,13 +105,25 @@ function toPlatformError(error: unknown): PlatformError {
   if (error instanceof PlatformError) return error;
   const known = error as { code?: string; statusCode?: number };
   if (known.code === "FST_ERR_CTP_BODY_TOO_LARGE") {
-    return new PlatformError("PAYLOAD_TOO_LARGE", `The body is over ${bodyLimitBytes / 1024 / 1024} MiB. Send it in parts.`);
+    return new PlatformError(
+      "PAYLOAD_TOO_LARGE",
+      `The body is over ${bodyLimitBytes / 1024 / 1024} MiB. Send it in parts.`,
+    );
   }
-  if (known.code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") return new PlatformError("VALIDATION_FAILED", "Send the body as application/json.");
+  if (known.code === "FST_ERR_CTP_INVALID_MEDIA_TYPE")
+    return new PlatformError("VALIDATION_FAILED", "Send the body as application/json.");
   if (known.statusCode && known.statusCode >= 400 && known.statusCode < 500) {
-    return new PlatformError("VALIDATION_FAILED", "The request could not be read. Check method, path and body.", { cause: error });
+    return new PlatformError(
+      "VALIDATION_FAILED",
+      "The request could not be read. Check method, path and body.",
+      { cause: error },
+    );
   }
-  return new PlatformError("INTERNAL", "Something went wrong on our side. Retry; if it stays, send us the request id.", { cause: error });
+  return new PlatformError(
+    "INTERNAL",
+    "Something went wrong on our side. Retry; if it stays, send us the request id.",
+    { cause: error },
+  );
 }
 
 /** Absent and null mean the same to the published clients. */
@@ -111,9 +137,14 @@ function parse<T>(schema: z.ZodType | undefined, value: unknown): T {
   const result = schema.safeParse(value);
   if (result.success) return result.data as T;
   const errors: Record<string, string[]> = {};
-  for (const issue of result.error.issues) (errors[issue.path.join(".") || "body"] ??= []).push(issue.message);
+  for (const issue of result.error.issues)
+    (errors[issue.path.join(".") || "body"] ??= []).push(issue.message);
   const first = Object.entries(errors)[0]!;
-  throw new PlatformError("VALIDATION_FAILED", `${first[0]}: ${first[1][0]}. Correct the fields named in errors.`, { errors });
+  throw new PlatformError(
+    "VALIDATION_FAILED",
+    `${first[0]}: ${first[1][0]}. Correct the fields named in errors.`,
+    { errors },
+  );
 }
 
 function register(app: FastifyInstance, { route, handle }: Handler, options: ServerOptions): void {
@@ -124,13 +155,18 @@ function register(app: FastifyInstance, { route, handle }: Handler, options: Ser
     handler: async (request, reply) => {
       const caller = await options.authenticate(request, route);
       if (route.scope && !allows(caller.scopes, route.scope)) {
-        throw new PlatformError("FORBIDDEN", `This key lacks the scope ${route.scope}. Use a key that has it.`, { details: { required_scope: route.scope } });
+        throw new PlatformError(
+          "FORBIDDEN",
+          `This key lacks the scope ${route.scope}. Use a key that has it.`,
+          { details: { required_scope: route.scope } },
+        );
       }
       const body = withoutNulls(request.body);
       const key = request.headers["idempotency-key"];
       const hasKey = typeof key === "string" && key !== "" && request.method !== "GET";
       const path = request.url.split("?")[0]!;
-      const idFor = (what: string) => (hasKey ? derivedId(caller.tenantId, key, request.method, path, what) : unguessableId());
+      const idFor = (what: string) =>
+        hasKey ? derivedId(caller.tenantId, key, request.method, path, what) : unguessableId();
       const gone = new AbortController();
       reply.raw.on("close", () => gone.abort());
       const call: Call = {
@@ -147,18 +183,43 @@ function register(app: FastifyInstance, { route, handle }: Handler, options: Ser
       const isChange = request.method !== "GET";
       if (!hasKey || route.envelope === "raw") {
         const result = await handle(call);
-        if (isChange) options.audit({ caller, route, params: call.params, status: reply.statusCode, ip: request.ip, resourceId: idOf(result) });
+        if (isChange)
+          options.audit({
+            caller,
+            route,
+            params: call.params,
+            status: reply.statusCode,
+            ip: request.ip,
+            resourceId: idOf(result),
+          });
         return send(reply, route, result);
       }
-      const slot = { tenantId: caller.tenantId, key: key.slice(0, 512), method: request.method, path, bodyHash: hashBody(body) };
+      const slot = {
+        tenantId: caller.tenantId,
+        key: key.slice(0, 512),
+        method: request.method,
+        path,
+        bodyHash: hashBody(body),
+      };
       let ran = false;
       const answer = await runOnce(options.pool, slot, async () => {
         ran = true;
         return capture(call, route, handle, options, request);
       });
-      if (ran) options.audit({ caller, route, params: call.params, status: answer.status, ip: request.ip, resourceId: idInBody(answer.body) });
+      if (ran)
+        options.audit({
+          caller,
+          route,
+          params: call.params,
+          status: answer.status,
+          ip: request.ip,
+          resourceId: idInBody(answer.body),
+        });
       for (const [name, value] of Object.entries(answer.headers)) reply.header(name, value);
-      return reply.status(answer.status).header("content-type", "application/json; charset=utf-8").send(answer.body);
+      return reply
+        .status(answer.status)
+        .header("content-type", "application/json; charset=utf-8")
+        .send(answer.body);
     },
   });
 }
@@ -180,30 +241,57 @@ function wrap(route: RouteDefinition, result: unknown): unknown {
 function send(reply: FastifyReply, route: RouteDefinition, result: unknown): FastifyReply | undefined {
   if (reply.sent || route.envelope === "raw") return reply;
   if (route.status && reply.statusCode === 200) reply.status(route.status);
-  return reply.header("content-type", "application/json; charset=utf-8").send(JSON.stringify(wrap(route, result)));
+  return reply
+    .header("content-type", "application/json; charset=utf-8")
+    .send(JSON.stringify(wrap(route, result)));
 }
 
 /** The answer as it will be stored and replayed; refusals are answers too. */
-async function capture(call: Call, route: RouteDefinition, handle: Handler["handle"], options: ServerOptions, request: FastifyRequest): Promise<StoredAnswer & { keep: boolean }> {
+async function capture(
+  call: Call,
+  route: RouteDefinition,
+  handle: Handler["handle"],
+  options: ServerOptions,
+  request: FastifyRequest,
+): Promise<StoredAnswer & { keep: boolean }> {
   try {
     const result = await handle(call);
     const status = call.reply.statusCode === 200 ? (route.status ?? 200) : call.reply.statusCode;
     const wait = call.reply.getHeader("x-miosa-wait");
-    return { status, body: JSON.stringify(wrap(route, result)), headers: wait ? { "x-miosa-wait": String(wait) } : {}, keep: true };
+    return {
+      status,
+      body: JSON.stringify(wrap(route, result)),
+      headers: wait ? { "x-miosa-wait": String(wait) } : {},
+      keep: true,
+    };
   } catch (error) {
-    if (!(error instanceof PlatformError) || error.status >= 500 || error.isRetryable) throw await released(error, options, call, request);
-    return { status: error.status, body: JSON.stringify(toProblemBody(error, options.problemsUrl(request), call.requestId)), headers: {}, keep: true };
+    if (!(error instanceof PlatformError) || error.status >= 500 || error.isRetryable)
+      throw await released(error, options, call, request);
+    return {
+      status: error.status,
+      body: JSON.stringify(toProblemBody(error, options.problemsUrl(request), call.requestId)),
+      headers: {},
+      keep: true,
+    };
   }
 }
 
 /** Frees the key so that a retry runs, then lets the error through. */
-async function released(error: unknown, options: ServerOptions, call: Call, request: FastifyRequest): Promise<unknown> {
-  await options.pool.query(`delete from idempotency where tenant_id = $1 and key = $2 and method = $3 and path = $4 and status is null`, [
-    call.caller.tenantId,
-    String(request.headers["idempotency-key"]).slice(0, 512),
-    request.method,
-    request.url.split("?")[0],
-  ]);
+async function released(
+  error: unknown,
+  options: ServerOptions,
+  call: Call,
+  request: FastifyRequest,
+): Promise<unknown> {
+  await options.pool.query(
+    `delete from idempotency where tenant_id = $1 and key = $2 and method = $3 and path = $4 and status is null`,
+    [
+      call.caller.tenantId,
+      String(request.headers["idempotency-key"]).slice(0, 512),
+      request.method,
+      request.url.split("?")[0],
+    ],
+  );
   return error;
 }
 

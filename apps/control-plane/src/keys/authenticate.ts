@@ -75,7 +75,11 @@ export function createAuthenticator(platform: Platform) {
       return row;
     }
     if (route.stream && typeof ticket === "string") {
-      const row = await queryOne<KeyRow>(pool, `${selectKey} join stream_tickets s on s.key_id = k.id where s.hash = $1 and s.expires_at > now()`, [hashSecret(ticket)]);
+      const row = await queryOne<KeyRow>(
+        pool,
+        `${selectKey} join stream_tickets s on s.key_id = k.id where s.hash = $1 and s.expires_at > now()`,
+        [hashSecret(ticket)],
+      );
       if (!row) throw refused("The ticket is not known or is over. Ask for a new one at POST /sse/ticket.");
       return row;
     }
@@ -84,17 +88,32 @@ export function createAuthenticator(platform: Platform) {
 
   function check(row: KeyRow, request: FastifyRequest): void {
     if (row.revoked_at) throw refused("The key was revoked. Use another one.");
-    if (row.expires_at && row.expires_at.getTime() <= Date.now()) throw refused("The key has expired. Create a new one.");
-    if (row.allowed_ips?.length && !isAllowedAddress(row.allowed_ips, request.ip)) throw new PlatformError("FORBIDDEN", "The key may not be used from this address.");
+    if (row.expires_at && row.expires_at.getTime() <= Date.now())
+      throw refused("The key has expired. Create a new one.");
+    if (row.allowed_ips?.length && !isAllowedAddress(row.allowed_ips, request.ip))
+      throw new PlatformError("FORBIDDEN", "The key may not be used from this address.");
     if (row.rate_limit_rpm && counter.next(row.id) > row.rate_limit_rpm) {
-      throw new PlatformError("RATE_LIMITED", `The key allows ${row.rate_limit_rpm} requests a minute. Slow down.`, { retryAfterMs: 60_000 - (Date.now() % 60_000) });
+      throw new PlatformError(
+        "RATE_LIMITED",
+        `The key allows ${row.rate_limit_rpm} requests a minute. Slow down.`,
+        { retryAfterMs: 60_000 - (Date.now() % 60_000) },
+      );
     }
     const wanted = request.headers["x-miosa-tenant"];
-    if (typeof wanted === "string" && wanted !== "" && wanted !== row.tenant_id && wanted !== row.tenant_slug) {
-      throw new PlatformError("INVALID_TENANT_CONTEXT", "The key belongs to another tenant than the header X-MIOSA-Tenant names. Leave the header out.");
+    if (
+      typeof wanted === "string" &&
+      wanted !== "" &&
+      wanted !== row.tenant_id &&
+      wanted !== row.tenant_slug
+    ) {
+      throw new PlatformError(
+        "INVALID_TENANT_CONTEXT",
+        "The key belongs to another tenant than the header X-MIOSA-Tenant names. Leave the header out.",
+      );
     }
     const host = request.hostname.toLowerCase();
-    if (host.startsWith("api.") && host !== `api.${row.tenant_domain}`) throw refused("The key is not known here. Use the host it was created for.");
+    if (host.startsWith("api.") && host !== `api.${row.tenant_domain}`)
+      throw refused("The key is not known here. Use the host it was created for.");
   }
 
   return async (request: FastifyRequest, route: RouteDefinition): Promise<Caller> => {

@@ -2,9 +2,9 @@ import { faultPoint } from "@platform/daemon";
 import { PlatformError, type ProbeRecord } from "@platform/contract";
 import type { ProbeResult } from "@platform/guest-protocol";
 import { queryOne, transaction } from "@platform/postgres";
-import { acknowledged, putRoute, removeRoutes } from "../edges/index.ts";
+import { acknowledged, pointPreviews, putRoute, removeRoutes } from "../edges/index.ts";
 import { record } from "../events/index.ts";
-import type { Call } from "../http/index.ts";
+import { derivedId, type Call } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { guestProblem, liveSandbox, type SandboxRow } from "../sandboxes/index.ts";
 import { previewHostname, publicUrl, tenantById } from "../tenants/index.ts";
@@ -29,19 +29,34 @@ const standardWaitMs = 20_000;
 const edgeWaitMs = 10_000;
 
 const explanations: Record<string, (port: number) => string> = {
-  not_listening: (port) => `Nothing listens on port ${port} in the sandbox. Start the server, then expose again.`,
-  bound_to_loopback: (port) => `The server on port ${port} is bound to 127.0.0.1 and cannot be reached from outside the sandbox. Bind it to 0.0.0.0 (for many dev servers: --host 0.0.0.0).`,
-  no_http_answer: (port) => `Something listens on port ${port} but does not answer an HTTP request. Check that it is an HTTP server and not stuck at start.`,
-  process_exited: (port) => `The process that should listen on port ${port} exited. Its last lines are in details.evidence.`,
-  http_error: (port) => `The server on port ${port} answers with an error. Its status is in details.evidence.`,
-  edge_not_reached: (port) => `The server on port ${port} answers inside the sandbox, but not through its public address. Retry; if it stays, the server may close connections early.`,
-  upgrade_not_passed: (port) => `The server on port ${port} answers, but a WebSocket upgrade to it gets no answer. Live reload would not work: let it answer or refuse upgrades.`,
+  not_listening: (port) =>
+    `Nothing listens on port ${port} in the sandbox. Start the server, then expose again.`,
+  bound_to_loopback: (port) =>
+    `The server on port ${port} is bound to 127.0.0.1 and cannot be reached from outside the sandbox. Bind it to 0.0.0.0 (for many dev servers: --host 0.0.0.0).`,
+  no_http_answer: (port) =>
+    `Something listens on port ${port} but does not answer an HTTP request. Check that it is an HTTP server and not stuck at start.`,
+  process_exited: (port) =>
+    `The process that should listen on port ${port} exited. Its last lines are in details.evidence.`,
+  http_error: (port) =>
+    `The server on port ${port} answers with an error. Its status is in details.evidence.`,
+  edge_not_reached: (port) =>
+    `The server on port ${port} answers inside the sandbox, but not through its public address. Retry; if it stays, the server may close connections early.`,
+  upgrade_not_passed: (port) =>
+    `The server on port ${port} answers, but a WebSocket upgrade to it gets no answer. Live reload would not work: let it answer or refuse upgrades.`,
 };
 
-export function portNotReachable(port: number, reason: string, details: Record<string, unknown>): PlatformError {
-  const retryable = reason === "not_listening" || reason === "no_http_answer" || reason === "edge_not_reached";
+export function portNotReachable(
+  port: number,
+  reason: string,
+  details: Record<string, unknown>,
+): PlatformError {
+  const retryable =
+    reason === "not_listening" || reason === "no_http_answer" || reason === "edge_not_reached";
   const text = (explanations[reason] ?? explanations["not_listening"]!)(port);
-  return new PlatformError("PORT_NOT_REACHABLE", text, { details: { reason, port, ...details }, ...(retryable ? { retryAfterMs: 1000 } : {}) });
+  return new PlatformError("PORT_NOT_REACHABLE", text, {
+    details: { reason, port, ...details },
+    ...(retryable ? { retryAfterMs: 1000 } : {}),
+  });
 }
 
 interface Wanted {
@@ -54,7 +69,12 @@ interface Wanted {
 }
 
 /** Without a port: the one named at creation, else the only port that listens. */
-async function portOf(call: Call, row: SandboxRow, wanted: Wanted, ports: () => Promise<{ port: number; loopbackOnly: boolean }[]>): Promise<number> {
+async function portOf(
+  call: Call,
+  row: SandboxRow,
+  wanted: Wanted,
+  ports: () => Promise<{ port: number; loopbackOnly: boolean }[]>,
+): Promise<number> {
   if (wanted.port !== undefined) return wanted.port;
   if (row.readiness_probe) return row.readiness_probe.port;
   const named = row.services.find((service) => service.port !== undefined)?.port;
@@ -63,8 +83,17 @@ async function portOf(call: Call, row: SandboxRow, wanted: Wanted, ports: () => 
   if (listening.length === 1) return listening[0]!;
   throw new PlatformError(
     "PORT_NOT_REACHABLE",
-    listening.length === 0 ? "Nothing listens in the sandbox. Start the server, then expose again, best with its port." : `Several ports listen (${listening.join(", ")}). Say which one with port.`,
-    { details: { reason: listening.length === 0 ? "not_listening" : "ambiguous", ports: listening, sandbox_id: call.params["id"] }, ...(listening.length === 0 ? { retryAfterMs: 1000 } : {}) },
+    listening.length === 0
+      ? "Nothing listens in the sandbox. Start the server, then expose again, best with its port."
+      : `Several ports listen (${listening.join(", ")}). Say which one with port.`,
+    {
+      details: {
+        reason: listening.length === 0 ? "not_listening" : "ambiguous",
+        ports: listening,
+        sandbox_id: call.params["id"],
+      },
+      ...(listening.length === 0 ? { retryAfterMs: 1000 } : {}),
+    },
   );
 }
 
@@ -74,40 +103,99 @@ async function portOf(call: Call, row: SandboxRow, wanted: Wanted, ports: () => 
  *
  * @throws PlatformError PORT_NOT_REACHABLE with `details.reason`
  */
-export async function expose(platform: Platform, call: Call, wanted: Wanted): Promise<{ preview: PreviewRow; row: SandboxRow }> {
+export async function expose(
+  platform: Platform,
+  call: Call,
+  wanted: Wanted,
+): Promise<{ preview: PreviewRow; row: SandboxRow }> {
   const { row, guest } = await liveSandbox(platform, call.caller, call.params["id"]!);
   const port = await portOf(call, row, wanted, () => guest.ports());
   const timeoutMs = wanted.waitMs ?? standardWaitMs;
   const services = await guest.services.list().catch(() => []);
-  const service = services.filter((one) => one.status !== "stopped").length === 1 ? services[0]!.name : undefined;
-  const inGuest = await guest.probe(port, { path: wanted.path ?? "/", timeoutMs, ...(service ? { service } : {}) }, call.signal).catch((error: unknown) => {
-    throw guestProblem(error, `Port ${port}`);
-  });
-  if (!inGuest.ok) throw portNotReachable(port, inGuest.reason ?? "not_listening", { evidence: inGuest.evidence, http_status: inGuest.httpStatus, waited_ms: Math.round(inGuest.waitedMs) });
+  const service =
+    services.filter((one) => one.status !== "stopped").length === 1 ? services[0]!.name : undefined;
+  const inGuest = await guest
+    .probe(port, { path: wanted.path ?? "/", timeoutMs, ...(service ? { service } : {}) }, call.signal)
+    .catch((error: unknown) => {
+      throw guestProblem(error, `Port ${port}`);
+    });
+  if (!inGuest.ok)
+    throw portNotReachable(port, inGuest.reason ?? "not_listening", {
+      evidence: inGuest.evidence,
+      http_status: inGuest.httpStatus,
+      waited_ms: Math.round(inGuest.waitedMs),
+    });
   faultPoint("control-plane.preview.after-guest-probe");
   const preview = await routePreview(platform, call, row, port, wanted);
-  const outside = await probeThroughEdge({ url: platform.settings.edgeUrl, publicPort: platform.settings.publicPort }, preview.hostname, wanted.path ?? "/", edgeWaitMs);
+  const outside = await probeThroughEdge(
+    { url: platform.settings.edgeUrl, publicPort: platform.settings.publicPort },
+    preview.hostname,
+    wanted.path ?? "/",
+    edgeWaitMs,
+  );
   if (!outside.edge.ok || !outside.websocket.ok) {
     // The server may have died between the two looks: its own state is the better explanation.
-    const again = await guest.probe(port, { path: wanted.path ?? "/", timeoutMs: 500, ...(service ? { service } : {}) }).catch(() => null);
+    const again = await guest
+      .probe(port, { path: wanted.path ?? "/", timeoutMs: 500, ...(service ? { service } : {}) })
+      .catch(() => null);
     await forgetUnproved(platform, preview);
-    const reason = again && !again.ok ? again.reason! : outside.edge.ok ? "upgrade_not_passed" : "edge_not_reached";
-    throw portNotReachable(port, reason, { edge: outside.edge, websocket: outside.websocket, ...(again && !again.ok ? { evidence: again.evidence } : {}) });
+    const reason =
+      again && !again.ok ? again.reason! : outside.edge.ok ? "upgrade_not_passed" : "edge_not_reached";
+    throw portNotReachable(port, reason, {
+      edge: outside.edge,
+      websocket: outside.websocket,
+      ...(again && !again.ok ? { evidence: again.evidence } : {}),
+    });
   }
   // Once more inside: a server that answered and then died must not leave with a URL.
-  const still = await guest.probe(port, { path: wanted.path ?? "/", timeoutMs: 300, ...(service ? { service } : {}) }).catch(() => null);
+  const still = await guest
+    .probe(port, { path: wanted.path ?? "/", timeoutMs: 300, ...(service ? { service } : {}) })
+    .catch(() => null);
   if (!still?.ok) {
     await forgetUnproved(platform, preview);
     throw portNotReachable(port, still?.reason ?? "process_exited", { evidence: still?.evidence ?? {} });
   }
-  return { preview: await storeProof(platform, preview, inGuest, outside), row };
+  const proved = await storeProof(platform, preview, inGuest, outside);
+  if (!proved.is_primary) await alsoStable(platform, proved, row);
+  return { preview: proved, row };
 }
 
-async function routePreview(platform: Platform, call: Call, row: SandboxRow, port: number, wanted: Wanted): Promise<PreviewRow> {
+/** The sandbox's own address leads to the first port that was proved, unless it leads somewhere already. */
+async function alsoStable(platform: Platform, proved: PreviewRow, row: SandboxRow): Promise<void> {
+  const tenant = (await tenantById(platform.pool, row.tenant_id))!;
+  const hostname = previewHostname(tenant, row.slug, null);
+  const inserted = await platform.pool.query(
+    `insert into previews (id, tenant_id, sandbox_id, port, is_primary, visibility, hostname, url, probe)
+     values ($1, $2, $3, $4, true, $5, $6, $7, $8) on conflict (hostname) do nothing`,
+    [
+      derivedId(row.id, "stable-preview"),
+      row.tenant_id,
+      row.id,
+      proved.port,
+      proved.visibility,
+      hostname,
+      publicUrl(platform.settings, hostname),
+      proved.probe,
+    ],
+  );
+  if (inserted.rowCount === 1) await pointPreviews(platform, row, "boxes");
+}
+
+async function routePreview(
+  platform: Platform,
+  call: Call,
+  row: SandboxRow,
+  port: number,
+  wanted: Wanted,
+): Promise<PreviewRow> {
   const tenant = (await tenantById(platform.pool, row.tenant_id))!;
   const isPrimary = wanted.port === undefined;
   const hostname = previewHostname(tenant, row.slug, isPrimary ? null : port);
-  const target = { type: "boxes" as const, upstreams: [{ hostUrl: platform.host.address.url, boxKey: row.box_key, port }], rewriteHost: null };
+  const target = {
+    type: "boxes" as const,
+    upstreams: [{ hostUrl: platform.host.address.url, boxKey: row.box_key, port }],
+    rewriteHost: null,
+  };
   const { preview, version } = await transaction(platform.pool, async (db) => {
     const stored = await queryOne<PreviewRow>(
       db,
@@ -115,10 +203,27 @@ async function routePreview(platform: Platform, call: Call, row: SandboxRow, por
        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, now() + interval '1 second' * $10::integer)
        on conflict (hostname) do update set port = excluded.port, name = coalesce(excluded.name, previews.name), expires_at = excluded.expires_at
        returning *`,
-      [call.idFor("preview"), row.tenant_id, row.id, port, isPrimary, wanted.title ?? null, wanted.visibility ?? "public", hostname, publicUrl(platform.settings, hostname), wanted.ttlSeconds ?? null],
+      [
+        call.idFor("preview"),
+        row.tenant_id,
+        row.id,
+        port,
+        isPrimary,
+        wanted.title ?? null,
+        wanted.visibility ?? "public",
+        hostname,
+        publicUrl(platform.settings, hostname),
+        wanted.ttlSeconds ?? null,
+      ],
     );
-    const routes = [putRoute(db, { hostname, tenantId: row.tenant_id, kind: "preview", target, sandboxId: row.id })];
-    return { preview: stored!, version: Math.max(...(await Promise.all(routes))) };
+    const version = await putRoute(db, {
+      hostname,
+      tenantId: row.tenant_id,
+      kind: "preview",
+      target,
+      sandboxId: row.id,
+    });
+    return { preview: stored!, version };
   });
   platform.signals.announce("routes");
   await acknowledged(platform, version, edgeWaitMs, call.signal);
@@ -135,9 +240,22 @@ async function forgetUnproved(platform: Platform, preview: PreviewRow): Promise<
   platform.signals.announce("routes");
 }
 
-async function storeProof(platform: Platform, preview: PreviewRow, guest: ProbeResult, outside: Pick<ProbeRecord, "edge" | "websocket">): Promise<PreviewRow> {
-  const probe: ProbeRecord = { at: new Date().toISOString(), guest: { ok: true, http_status: guest.httpStatus, latency_ms: guest.latencyMs }, ...outside };
-  const stored = await queryOne<PreviewRow>(platform.pool, "update previews set probe = $2 where id = $1 returning *", [preview.id, probe]);
+async function storeProof(
+  platform: Platform,
+  preview: PreviewRow,
+  guest: ProbeResult,
+  outside: Pick<ProbeRecord, "edge" | "websocket">,
+): Promise<PreviewRow> {
+  const probe: ProbeRecord = {
+    at: new Date().toISOString(),
+    guest: { ok: true, http_status: guest.httpStatus, latency_ms: guest.latencyMs },
+    ...outside,
+  };
+  const stored = await queryOne<PreviewRow>(
+    platform.pool,
+    "update previews set probe = $2 where id = $1 returning *",
+    [preview.id, probe],
+  );
   await record(platform, {
     tenantId: preview.tenant_id,
     type: "preview.ready",

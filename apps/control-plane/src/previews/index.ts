@@ -44,23 +44,41 @@ export function previewHandlers(platform: Platform): Handler[] {
   const { pool } = platform;
   const own = async (call: Call) => {
     const sandbox = await ownSandbox(pool, call.caller, call.params["id"]!);
-    const row = await queryOne<PreviewRow>(pool, "select * from previews where sandbox_id = $1 and id::text = $2", [sandbox.id, call.params["pid"]]);
+    const row = await queryOne<PreviewRow>(
+      pool,
+      "select * from previews where sandbox_id = $1 and id::text = $2",
+      [sandbox.id, call.params["pid"]],
+    );
     if (!row) throw notFound(`Preview ${call.params["pid"]}`);
     return { sandbox, row };
   };
   return [
     handler(r.expose, async (call) => {
       const body = call.body ?? {};
-      const { preview, row } = await expose(platform, call as unknown as Call, { port: body.port, title: body.title, waitMs: body.wait_ms, path: body.path });
+      const { preview, row } = await expose(platform, call as unknown as Call, {
+        port: body.port,
+        title: body.title,
+        waitMs: body.wait_ms,
+        path: body.path,
+      });
       return exposeView(preview, row);
     }),
     handler(r.list, async (call) => {
       const sandbox = await ownSandbox(pool, call.caller, call.params["id"]!);
-      return (await query<PreviewRow>(pool, "select * from previews where sandbox_id = $1 order by created_at", [sandbox.id])).map(view);
+      return (
+        await query<PreviewRow>(pool, "select * from previews where sandbox_id = $1 order by created_at", [
+          sandbox.id,
+        ])
+      ).map(view);
     }),
     handler(r.create, async (call) => {
       const { port, name, visibility, ttl_seconds } = call.body;
-      const { preview } = await expose(platform, call as unknown as Call, { port, title: name, visibility, ttlSeconds: ttl_seconds });
+      const { preview } = await expose(platform, call as unknown as Call, {
+        port,
+        title: name,
+        visibility,
+        ttlSeconds: ttl_seconds,
+      });
       return view(preview);
     }),
     handler(r.get, async (call) => view((await own(call as Call)).row)),
@@ -75,9 +93,18 @@ export function previewHandlers(platform: Platform): Handler[] {
     }),
     handler(r.status, async (call) => {
       const { row, sandbox } = await own(call as Call);
-      const now = await probeThroughEdge({ url: platform.settings.edgeUrl, publicPort: platform.settings.publicPort }, row.hostname, "/", 2_000);
+      const now = await probeThroughEdge(
+        { url: platform.settings.edgeUrl, publicPort: platform.settings.publicPort },
+        row.hostname,
+        "/",
+        2_000,
+      );
       return {
-        process: { status: now.edge.ok ? "up" : "down", http_status: now.edge.http_status, latency_ms: now.edge.latency_ms },
+        process: {
+          status: now.edge.ok ? "up" : "down",
+          http_status: now.edge.http_status,
+          latency_ms: now.edge.latency_ms,
+        },
         tls: { status: platform.settings.publicScheme === "https" ? "active" : "not_used" },
         sandbox: { state: sandbox.state },
       };

@@ -12,7 +12,14 @@ export interface EdgeAnswer {
 }
 
 /** A request by the public host name, through the edge, as a visitor's browser sends it. */
-function ask(edgeUrl: string, hostname: string, port: number | null, path: string, upgrade: boolean, timeoutMs: number): Promise<EdgeAnswer> {
+function ask(
+  edgeUrl: string,
+  hostname: string,
+  port: number | null,
+  path: string,
+  upgrade: boolean,
+  timeoutMs: number,
+): Promise<EdgeAnswer> {
   const { hostname: address, port: edgePort } = new URL(edgeUrl);
   const startedAt = performance.now();
   return new Promise((resolve) => {
@@ -26,7 +33,14 @@ function ask(edgeUrl: string, hostname: string, port: number | null, path: strin
       headers: {
         host: port === null ? hostname : `${hostname}:${port}`,
         accept: "*/*",
-        ...(upgrade ? { connection: "Upgrade", upgrade: "websocket", "sec-websocket-version": "13", "sec-websocket-key": randomBytes(16).toString("base64") } : { connection: "close" }),
+        ...(upgrade
+          ? {
+              connection: "Upgrade",
+              upgrade: "websocket",
+              "sec-websocket-version": "13",
+              "sec-websocket-key": randomBytes(16).toString("base64"),
+            }
+          : { connection: "close" }),
       },
     });
     const answer = (kind: EdgeAnswer["kind"], status: number | null) => {
@@ -49,7 +63,8 @@ function ask(edgeUrl: string, hostname: string, port: number | null, path: strin
 }
 
 /** 502 to 504 are the edge's own words for "the app did not answer". */
-const isFromApp = (status: number | null) => status !== null && status !== 502 && status !== 503 && status !== 504;
+const isFromApp = (status: number | null) =>
+  status !== null && status !== 502 && status !== 503 && status !== 504;
 
 /**
  * The second and third proof of a preview: a request and a WebSocket upgrade by public host name. An
@@ -76,7 +91,12 @@ export async function probeThroughEdge(
   }
   const round = (ms: number | null) => (ms === null ? null : Math.round(ms * 10) / 10);
   return {
-    edge: { ok: isFromApp(http.status), http_status: http.status, latency_ms: round(http.latencyMs), hostname },
+    edge: {
+      ok: isFromApp(http.status),
+      http_status: http.status,
+      latency_ms: round(http.latencyMs),
+      hostname,
+    },
     websocket: {
       ok: socket.kind === "switched" || (socket.kind === "answered" && isFromApp(socket.status)),
       answered: socket.kind === "switched" ? "switched" : String(socket.status ?? "no answer"),

@@ -89,13 +89,18 @@ export class Reconciler {
     const signal = AbortSignal.any([lost.signal, this.#stop.signal]);
     const renewal = setInterval(() => {
       void pool
-        .query(`update ${table} set lease_until = now() + interval '${leaseSeconds} seconds' where id = $1 and lease_holder = $2`, [id, this.#holder])
+        .query(
+          `update ${table} set lease_until = now() + interval '${leaseSeconds} seconds' where id = $1 and lease_holder = $2`,
+          [id, this.#holder],
+        )
         .then((result) => {
           if (result.rowCount === 0) lost.abort();
         })
         .catch((error: unknown) => log.warn({ err: error, table, id }, "cannot renew a lease"));
     }, renewMs);
-    const before = await pool.query<{ generation: string }>(`select generation from ${table} where id = $1`, [id]).catch(() => null);
+    const before = await pool
+      .query<{ generation: string }>(`select generation from ${table} where id = $1`, [id])
+      .catch(() => null);
     let delayMs: number | null = null;
     try {
       delayMs = await step(id, signal);

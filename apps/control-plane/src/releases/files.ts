@@ -4,7 +4,8 @@ import { PlatformError } from "@platform/contract";
 import { FileType, GuestError, type GuestClient } from "@platform/guest-protocol";
 import { manifestNames, type AppFiles, type Plan } from "./plan.ts";
 
-const isMissing = (error: unknown) => (error instanceof GuestError && error.status === 404) || (error as { code?: unknown }).code === 5;
+const isMissing = (error: unknown) =>
+  (error instanceof GuestError && error.status === 404) || (error as { code?: unknown }).code === 5;
 
 export async function readOptional(guest: GuestClient, path: string): Promise<string | undefined> {
   try {
@@ -18,15 +19,26 @@ export async function readOptional(guest: GuestClient, path: string): Promise<st
 /** @throws PlatformError SOURCE_EMPTY */
 export async function readAppFiles(guest: GuestClient, root: string): Promise<AppFiles> {
   const { entries } = await guest.filesystem.listDir({ path: root, depth: 1 }).catch((error: unknown) => {
-    if (isMissing(error)) throw new PlatformError("SOURCE_EMPTY", `The folder ${root} does not exist in the app. Publish the folder that holds it.`, { details: { step: "freeze", path: root } });
+    if (isMissing(error))
+      throw new PlatformError(
+        "SOURCE_EMPTY",
+        `The folder ${root} does not exist in the app. Publish the folder that holds it.`,
+        { details: { step: "freeze", path: root } },
+      );
     throw error;
   });
-  if (entries.length === 0) throw new PlatformError("SOURCE_EMPTY", "The workspace is empty. Write the app's files below /workspace first.", { details: { step: "freeze", path: root } });
+  if (entries.length === 0)
+    throw new PlatformError(
+      "SOURCE_EMPTY",
+      "The workspace is empty. Write the app's files below /workspace first.",
+      { details: { step: "freeze", path: root } },
+    );
   const names = new Set(entries.map((entry) => entry.name));
   const manifestName = manifestNames.find((name) => names.has(name));
   const manifestText = manifestName ? await readOptional(guest, `${root}/${manifestName}`) : undefined;
   return {
-    manifest: manifestName && manifestText !== undefined ? { name: manifestName, text: manifestText } : undefined,
+    manifest:
+      manifestName && manifestText !== undefined ? { name: manifestName, text: manifestText } : undefined,
     packageJson: names.has("package.json") ? await readOptional(guest, `${root}/package.json`) : undefined,
     names,
   };
@@ -46,7 +58,9 @@ export interface StaticOutput {
 export async function findStaticOutput(guest: GuestClient, plan: Plan): Promise<StaticOutput> {
   const lookedIn: string[] = [];
   for (const output of plan.outputs) {
-    const folder = posix.normalize(output.startsWith("/") ? output : `${plan.root}/${output}`).replace(/(.)\/$/, "$1");
+    const folder = posix
+      .normalize(output.startsWith("/") ? output : `${plan.root}/${output}`)
+      .replace(/(.)\/$/, "$1");
     if (!folder.startsWith("/workspace")) continue;
     lookedIn.push(output);
     const found = await guest.filesystem.stat({ path: `${folder}/index.html` }).catch((error: unknown) => {
@@ -54,12 +68,19 @@ export async function findStaticOutput(guest: GuestClient, plan: Plan): Promise<
       throw error;
     });
     if (!found?.entry || found.entry.type === FileType.DIRECTORY) continue;
-    const count = await guest.exec(`find . -name node_modules -prune -o -name '*.html' -print | head -3 | wc -l`, { cwd: folder, timeoutMs: 30_000 });
+    const count = await guest.exec(
+      `find . -name node_modules -prune -o -name '*.html' -print | head -3 | wc -l`,
+      { cwd: folder, timeoutMs: 30_000 },
+    );
     return { folder, spa: Number(count.stdout.trim()) === 1 };
   }
   const where = plan.outputNamed ? lookedIn[0] : lookedIn.join(", ");
-  throw new PlatformError("STATIC_OUTPUT_NOT_FOUND", `No index.html in ${where ?? plan.outputs.join(", ")}. Set output_path to the folder that the build writes, or publish as dynamic.`, {
-    details: { step: "collect", output_path: plan.outputs[0], looked_in: lookedIn },
-    errors: { output_path: ["has no index.html"] },
-  });
+  throw new PlatformError(
+    "STATIC_OUTPUT_NOT_FOUND",
+    `No index.html in ${where ?? plan.outputs.join(", ")}. Set output_path to the folder that the build writes, or publish as dynamic.`,
+    {
+      details: { step: "collect", output_path: plan.outputs[0], looked_in: lookedIn },
+      errors: { output_path: ["has no index.html"] },
+    },
+  );
 }

@@ -1,4 +1,14 @@
 export { createBuildStep } from "./build.ts";
 export { deploymentEnvironment } from "./environment.ts";
 export { appService, runSpec } from "./run-spec.ts";
-export { buildView, loadBuild, loadRelease, loadVersion, releaseView, versionView, type BuildRow, type ReleaseRow, type VersionRow } from "./store.ts";
+export {
+  buildView,
+  loadBuild,
+  loadRelease,
+  loadVersion,
+  releaseView,
+  versionView,
+  type BuildRow,
+  type ReleaseRow,
+  type VersionRow,
+} from "./store.ts";

@@ -12,14 +12,30 @@ interface Runnable {
 export const appService = "app";
 
 /** A box that runs a release: its bundle, its environment, and nothing of the sandbox it came from. */
-export function runSpec(platform: Platform, app: Runnable, env: Record<string, string>, linked: Linked): BoxSpec {
+export function runSpec(
+  platform: Platform,
+  app: Runnable,
+  env: Record<string, string>,
+  linked: Linked,
+): BoxSpec {
   return {
     purpose: "instance",
     minimumIsolation: "namespaces",
     content: { type: "bundle", digest: app.digest },
-    limits: { memoryBytes: platform.settings.instanceMemoryBytes, cpuMillis: 4000, maxProcesses: 4096, diskBytes: 10 * 1024 ** 3 },
+    limits: {
+      memoryBytes: platform.settings.instanceMemoryBytes,
+      cpuMillis: 4000,
+      maxProcesses: 4096,
+      diskBytes: 10 * 1024 ** 3,
+    },
     // HOST and FASTIFY_ADDRESS make the usual servers listen where they can be reached.
-    env: { NODE_ENV: "production", HOST: "0.0.0.0", FASTIFY_ADDRESS: "0.0.0.0", PORT: String(app.port), ...env },
+    env: {
+      NODE_ENV: "production",
+      HOST: "0.0.0.0",
+      FASTIFY_ADDRESS: "0.0.0.0",
+      PORT: String(app.port),
+      ...env,
+    },
     egress: { mode: "allow-all", allowedDomains: [], allowedCidrs: [], deniedCidrs: [] },
     links: linked.links,
     services: [{ name: appService, command: app.start, cwd: "/workspace", env: {}, restart: "always" }],

@@ -70,9 +70,12 @@ export interface VersionRow {
   readonly created_at: Date;
 }
 
-export const loadBuild = (db: Queryable, id: string) => queryOne<BuildRow>(db, "select * from builds where id = $1", [id]);
-export const loadRelease = (db: Queryable, id: string) => queryOne<ReleaseRow>(db, "select * from releases where id = $1", [id]);
-export const loadVersion = (db: Queryable, id: string) => queryOne<VersionRow>(db, "select * from versions where id = $1", [id]);
+export const loadBuild = (db: Queryable, id: string) =>
+  queryOne<BuildRow>(db, "select * from builds where id = $1", [id]);
+export const loadRelease = (db: Queryable, id: string) =>
+  queryOne<ReleaseRow>(db, "select * from releases where id = $1", [id]);
+export const loadVersion = (db: Queryable, id: string) =>
+  queryOne<VersionRow>(db, "select * from versions where id = $1", [id]);
 
 const iso = (date: Date | null) => date?.toISOString() ?? null;
 
@@ -176,17 +179,20 @@ export class BuildLog {
   async #write(): Promise<void> {
     const lines = this.#pending.splice(0);
     if (lines.length === 0) return;
-    await this.#platform.pool.query("insert into build_logs (build_id, stream, line) select $1, * from unnest($2::text[], $3::text[])", [
-      this.#buildId,
-      lines.map((line) => line.stream),
-      lines.map((line) => line.line),
-    ]);
+    await this.#platform.pool.query(
+      "insert into build_logs (build_id, stream, line) select $1, * from unnest($2::text[], $3::text[])",
+      [this.#buildId, lines.map((line) => line.stream), lines.map((line) => line.line)],
+    );
     this.#platform.signals.announce(`build-log:${this.#buildId}`);
   }
 
   async tail(count: number): Promise<string[]> {
     await this.flush();
-    const rows = await query<{ line: string }>(this.#platform.pool, "select line from (select line, seq from build_logs where build_id = $1 order by seq desc limit $2) t order by seq", [this.#buildId, count]);
+    const rows = await query<{ line: string }>(
+      this.#platform.pool,
+      "select line from (select line, seq from build_logs where build_id = $1 order by seq desc limit $2) t order by seq",
+      [this.#buildId, count],
+    );
     return rows.map((row) => row.line);
   }
 }

@@ -21,16 +21,25 @@ export function egressOf(metadata: Record<string, unknown>): EgressPolicy {
   return { mode, allowedDomains: allowed_domains, allowedCidrs: allowed_cidrs, deniedCidrs: denied_cidrs };
 }
 
-export const ownEnvironment = (platform: Platform, row: SandboxRow): Record<string, string> => JSON.parse(platform.seal.open(row.env_sealed)) as Record<string, string>;
+export const ownEnvironment = (platform: Platform, row: SandboxRow): Record<string, string> =>
+  JSON.parse(platform.seal.open(row.env_sealed)) as Record<string, string>;
 
 /** Everything that a process in the sandbox sees: scope-wide values, then its own, then its databases. */
-export async function environmentOf(platform: Platform, row: SandboxRow): Promise<{ env: Record<string, string>; linked: Linked }> {
+export async function environmentOf(
+  platform: Platform,
+  row: SandboxRow,
+): Promise<{ env: Record<string, string>; linked: Linked }> {
   const linked = await linkedDatabases(platform, "sandbox", row.id);
   const shared = await runtimeEnvironment(platform, "sandbox", row);
   return { env: { ...shared, ...ownEnvironment(platform, row), ...linked.env }, linked };
 }
 
-export function boxSpecOf(row: SandboxRow, tenant: Tenant, env: Record<string, string>, linked: Linked): BoxSpec {
+export function boxSpecOf(
+  row: SandboxRow,
+  tenant: Tenant,
+  env: Record<string, string>,
+  linked: Linked,
+): BoxSpec {
   const { temporary: _, ...content } = row.content;
   const policy = tenant.policy["minimum_isolation"];
   return {
@@ -47,7 +56,13 @@ export function boxSpecOf(row: SandboxRow, tenant: Tenant, env: Record<string, s
     env,
     egress: egressOf(row.metadata),
     links: linked.links,
-    services: row.services.map(({ name, command, cwd, env: own }) => ({ name, command, cwd, env: own ?? {}, restart: "always" as const })),
+    services: row.services.map(({ name, command, cwd, env: own }) => ({
+      name,
+      command,
+      cwd,
+      env: own ?? {},
+      restart: "always" as const,
+    })),
     hostname: row.slug,
   };
 }

@@ -1,5 +1,11 @@
 import { randomBytes } from "node:crypto";
-import { PlatformError, notFound, sandboxSizes, type CreateSandbox, type SandboxSize } from "@platform/contract";
+import {
+  PlatformError,
+  notFound,
+  sandboxSizes,
+  type CreateSandbox,
+  type SandboxSize,
+} from "@platform/contract";
 import { queryOne, transaction } from "@platform/postgres";
 import { createLinkedDatabase } from "../databases/index.ts";
 import { recordIn } from "../events/index.ts";
@@ -21,17 +27,34 @@ interface Shape {
 /** A named size, or a triple that equals one, or one's cpu and memory with a larger disk, or any other triple (size "custom"). */
 export function shapeOf(input: CreateSandbox): Shape {
   const disk = input.disk_size_mb ?? input.disk_mb;
-  const named = input.size ?? order.find((size) => sandboxSizes[size].vcpus === input.cpu_count && sandboxSizes[size].memory_mb === input.memory_mb);
+  const named =
+    input.size ??
+    order.find(
+      (size) =>
+        sandboxSizes[size].vcpus === input.cpu_count && sandboxSizes[size].memory_mb === input.memory_mb,
+    );
   if (named || (input.cpu_count === undefined && input.memory_mb === undefined)) {
     const size = named ?? "small";
     const base = sandboxSizes[size];
-    return { size, cpu_count: input.cpu_count ?? base.vcpus, memory_mb: input.memory_mb ?? base.memory_mb, disk_size_mb: disk ?? base.disk_size_mb };
+    return {
+      size,
+      cpu_count: input.cpu_count ?? base.vcpus,
+      memory_mb: input.memory_mb ?? base.memory_mb,
+      disk_size_mb: disk ?? base.disk_size_mb,
+    };
   }
-  return { size: "custom", cpu_count: input.cpu_count ?? 2, memory_mb: input.memory_mb ?? 4096, disk_size_mb: disk ?? 10_240 };
+  return {
+    size: "custom",
+    cpu_count: input.cpu_count ?? 2,
+    memory_mb: input.memory_mb ?? 4096,
+    disk_size_mb: disk ?? 10_240,
+  };
 }
 
 async function contentOf(platform: Platform, call: Call, input: CreateSandbox): Promise<SandboxContent> {
-  const id = input.snapshot_id ?? (input.source?.startsWith("snapshot:") ? input.source.slice("snapshot:".length) : undefined);
+  const id =
+    input.snapshot_id ??
+    (input.source?.startsWith("snapshot:") ? input.source.slice("snapshot:".length) : undefined);
   if (!id) return { type: "empty" };
   return snapshotContent(platform, call, id);
 }
@@ -43,30 +66,63 @@ export async function snapshotContent(platform: Platform, call: Call, id: string
     [call.caller.tenantId, id],
   );
   if (!row) throw notFound(`Snapshot ${id}`);
-  if (row.status !== "ready") throw new PlatformError("SNAPSHOT_NOT_READY", `Snapshot ${id} is ${row.status}. Wait until it is ready.`, { retryAfterMs: 1000 });
+  if (row.status !== "ready")
+    throw new PlatformError(
+      "SNAPSHOT_NOT_READY",
+      `Snapshot ${id} is ${row.status}. Wait until it is ready.`,
+      { retryAfterMs: 1000 },
+    );
   return { type: "snapshot", snapshotKey: row.snapshot_key };
 }
 
 function setupOf(input: CreateSandbox): SandboxRow["setup"] {
-  const git = input.github_repo_url ?? (input.source?.startsWith("git:") ? input.source.slice("git:".length) : undefined);
+  const git =
+    input.github_repo_url ??
+    (input.source?.startsWith("git:") ? input.source.slice("git:".length) : undefined);
   if (input.source && !/^(git|snapshot|tarball):/.test(input.source)) {
-    throw new PlatformError("VALIDATION_FAILED", "source starts with git:, tarball: or snapshot:.", { errors: { source: ["starts with git:, tarball: or snapshot:"] } });
+    throw new PlatformError("VALIDATION_FAILED", "source starts with git:, tarball: or snapshot:.", {
+      errors: { source: ["starts with git:, tarball: or snapshot:"] },
+    });
   }
   const tarball = input.source?.startsWith("tarball:") ? input.source.slice("tarball:".length) : undefined;
-  const script = [tarball ? `curl -fsSL -- '${tarball.replaceAll("'", "")}' | tar -xz -C /workspace` : null, input.setup_file ?? null].filter((part) => part !== null).join("\n");
+  const script = [
+    tarball ? `curl -fsSL -- '${tarball.replaceAll("'", "")}' | tar -xz -C /workspace` : null,
+    input.setup_file ?? null,
+  ]
+    .filter((part) => part !== null)
+    .join("\n");
   if (!git && !script) return null;
   return {
     status: "pending",
     error: null,
     ...(script ? { script } : {}),
-    ...(git ? { clone: { url: git, ...(input.github_branch ?? input.revision ? { branch: input.github_branch ?? input.revision } : {}), ...(input.github_clone_path ? { path: input.github_clone_path } : {}) } } : {}),
+    ...(git
+      ? {
+          clone: {
+            url: git,
+            ...((input.github_branch ?? input.revision)
+              ? { branch: input.github_branch ?? input.revision }
+              : {}),
+            ...(input.github_clone_path ? { path: input.github_clone_path } : {}),
+          },
+        }
+      : {}),
   };
 }
 
 /** Stores the sandbox as wanted; the reconciler makes it. The same Idempotency-Key finds the same row. */
-export async function createSandbox(platform: Platform, call: Call, input: CreateSandbox, over: { content?: SandboxContent; env?: Record<string, string> } = {}): Promise<SandboxRow> {
+export async function createSandbox(
+  platform: Platform,
+  call: Call,
+  input: CreateSandbox,
+  over: { content?: SandboxContent; env?: Record<string, string> } = {},
+): Promise<SandboxRow> {
   const template = findTemplate(input.template_id);
-  if (!template) throw new PlatformError("TEMPLATE_NOT_FOUND", `There is no template "${input.template_id}". List them with GET /sandbox-templates.`);
+  if (!template)
+    throw new PlatformError(
+      "TEMPLATE_NOT_FOUND",
+      `There is no template "${input.template_id}". List them with GET /sandbox-templates.`,
+    );
   const id = call.idFor("sandbox");
   const found = await loadSandbox(platform.pool, id);
   if (found) return found;
@@ -84,18 +140,53 @@ export async function createSandbox(platform: Platform, call: Call, input: Creat
            readiness_probe, box_key, content, setup)
          values ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,now() + interval '1 second' * $19::integer,$21,$22,$23,$24,$25,$26)`,
         [
-          id, call.caller.tenantId, workspaceId, projectId, input.external_workspace_id ?? null,
-          input.external_user_id ?? call.caller.externalUserId, input.external_project_id ?? null, input.metadata, input.name ?? null, slug,
-          JSON.stringify(input.tags ?? {}), input.template_id, shape.size, shape.cpu_count, shape.memory_mb, shape.disk_size_mb, input.persistent, input.always_on,
-          input.timeout_sec, input.idle_timeout_sec, platform.seal.close(JSON.stringify(env)), JSON.stringify(input.services),
-          input.readiness_probe ? JSON.stringify(input.readiness_probe) : null, `sb-${id}`, JSON.stringify(content), setup ? JSON.stringify(setup) : null,
+          id,
+          call.caller.tenantId,
+          workspaceId,
+          projectId,
+          input.external_workspace_id ?? null,
+          input.external_user_id ?? call.caller.externalUserId,
+          input.external_project_id ?? null,
+          input.metadata,
+          input.name ?? null,
+          slug,
+          JSON.stringify(input.tags ?? {}),
+          input.template_id,
+          shape.size,
+          shape.cpu_count,
+          shape.memory_mb,
+          shape.disk_size_mb,
+          input.persistent,
+          input.always_on,
+          input.timeout_sec,
+          input.idle_timeout_sec,
+          platform.seal.close(JSON.stringify(env)),
+          JSON.stringify(input.services),
+          input.readiness_probe ? JSON.stringify(input.readiness_probe) : null,
+          `sb-${id}`,
+          JSON.stringify(content),
+          setup ? JSON.stringify(setup) : null,
         ],
       );
     } catch (error) {
       throw nameProblem(error, input.name, slug);
     }
-    if (input.database) await createLinkedDatabase(db, call, input.database, { type: "sandbox", id, name: input.name ?? slug, workspaceId, projectId });
-    await recordIn(db, { tenantId: call.caller.tenantId, workspaceId, type: "sandbox.created", resourceType: "sandbox", resourceId: id, data: { id, name: input.name ?? null } });
+    if (input.database)
+      await createLinkedDatabase(db, call, input.database, {
+        type: "sandbox",
+        id,
+        name: input.name ?? slug,
+        workspaceId,
+        projectId,
+      });
+    await recordIn(db, {
+      tenantId: call.caller.tenantId,
+      workspaceId,
+      type: "sandbox.created",
+      resourceType: "sandbox",
+      resourceId: id,
+      data: { id, name: input.name ?? null },
+    });
   });
   platform.signals.announce("work:sandboxes", "work:databases", "events", `events:${id}`);
   return (await loadSandbox(platform.pool, id))!;
@@ -105,9 +196,12 @@ export function nameProblem(error: unknown, name: string | undefined, slug: stri
   const { code, constraint } = error as { code?: string; constraint?: string };
   if (code !== "23505") return error;
   const field = constraint?.endsWith("_name") ? "name" : "slug";
-  return new PlatformError("NAME_TAKEN", `The ${field} "${field === "name" ? name : slug}" is in use. Choose another one.`, { errors: { [field]: ["is in use"] } });
+  return new PlatformError(
+    "NAME_TAKEN",
+    `The ${field} "${field === "name" ? name : slug}" is in use. Choose another one.`,
+    { errors: { [field]: ["is in use"] } },
+  );
 }
-
 
 /** Eight characters that make a public slug unguessable enough to be no collision. */
 export const randomSuffix = (length: number): string =>

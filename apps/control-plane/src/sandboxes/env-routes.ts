@@ -8,7 +8,8 @@ import { loadSandbox, ownSandbox, type SandboxRow } from "./store.ts";
 /** Brings the environment as it should be now to the running box: processes started later see it. */
 export async function syncEnvironment(platform: Platform, row: SandboxRow): Promise<string[]> {
   const { env, linked } = await environmentOf(platform, row);
-  if (row.state === "running" || row.state === "paused") await platform.host.patchBox(row.box_key, { env, links: linked.links });
+  if (row.state === "running" || row.state === "paused")
+    await platform.host.patchBox(row.box_key, { env, links: linked.links });
   return Object.keys(env).sort();
 }
 
@@ -25,10 +26,15 @@ export function sandboxEnvHandlers(platform: Platform): Handler[] {
     const client = await pool.connect();
     try {
       await client.query("begin");
-      const locked = (await client.query<SandboxRow>("select * from sandboxes where id = $1 for update", [row.id])).rows[0]!;
+      const locked = (
+        await client.query<SandboxRow>("select * from sandboxes where id = $1 for update", [row.id])
+      ).rows[0]!;
       const env = ownEnvironment(platform, locked);
       edit(env);
-      await client.query("update sandboxes set env_sealed = $2, updated_at = now() where id = $1", [row.id, platform.seal.close(JSON.stringify(env))]);
+      await client.query("update sandboxes set env_sealed = $2, updated_at = now() where id = $1", [
+        row.id,
+        platform.seal.close(JSON.stringify(env)),
+      ]);
       await client.query("commit");
     } catch (error) {
       await client.query("rollback");
@@ -54,6 +60,9 @@ export function sandboxEnvHandlers(platform: Platform): Handler[] {
       });
       return { key: params["key"], deleted: true };
     }),
-    handler(r.syncEnv, async ({ caller, params }) => ({ status: "synced", env_keys: await syncEnvironment(platform, await ownSandbox(pool, caller, params["id"]!)) })),
+    handler(r.syncEnv, async ({ caller, params }) => ({
+      status: "synced",
+      env_keys: await syncEnvironment(platform, await ownSandbox(pool, caller, params["id"]!)),
+    })),
   ];
 }

@@ -21,7 +21,11 @@ export interface Linked {
 }
 
 /** The credentials are fetched now, not stored, so that what a box gets is what logs in today. */
-export async function linkedDatabases(platform: Platform, type: "sandbox" | "deployment", id: string): Promise<Linked> {
+export async function linkedDatabases(
+  platform: Platform,
+  type: "sandbox" | "deployment",
+  id: string,
+): Promise<Linked> {
   const rows = await query<LinkRow>(
     platform.pool,
     `select l.database_id, l.env_name, d.host_key, d.state, d.last_error from database_links l join databases d on d.id = l.database_id

@@ -10,18 +10,27 @@ const standardTimeoutSec = 30;
 const mostTimeoutSec = 86_400;
 const outputBytes = 4 * 1024 * 1024;
 
-export function timeoutMsOf(input: { timeout?: number | undefined }, standardSec = standardTimeoutSec): number {
+export function timeoutMsOf(
+  input: { timeout?: number | undefined },
+  standardSec = standardTimeoutSec,
+): number {
   const seconds = input.timeout ?? standardSec;
   if (seconds > mostTimeoutSec) {
-    throw new PlatformError("TIMEOUT_TOO_LONG", `timeout is ${seconds} s; the most is ${mostTimeoutSec}. For longer work start a service.`, { errors: { timeout: [`at most ${mostTimeoutSec}`] } });
+    throw new PlatformError(
+      "TIMEOUT_TOO_LONG",
+      `timeout is ${seconds} s; the most is ${mostTimeoutSec}. For longer work start a service.`,
+      { errors: { timeout: [`at most ${mostTimeoutSec}`] } },
+    );
   }
   return seconds * 1000;
 }
 
 /** Relative folders are below /workspace. */
-export const absolute = (path: string | undefined): string => (!path ? "/workspace" : path.startsWith("/") ? path : `/workspace/${path}`);
+export const absolute = (path: string | undefined): string =>
+  !path ? "/workspace" : path.startsWith("/") ? path : `/workspace/${path}`;
 
-const missingFolder = (error: unknown) => (error as { code?: unknown }).code === 3 || (error as { code?: unknown }).code === 5;
+const missingFolder = (error: unknown) =>
+  (error as { code?: unknown }).code === 3 || (error as { code?: unknown }).code === 5;
 
 /** Splits text into lines over chunk borders. */
 function lineSplitter(send: (line: string) => void): { push(text: string): void; end(): void } {
@@ -39,7 +48,12 @@ function lineSplitter(send: (line: string) => void): { push(text: string): void;
 }
 
 export function execHandlers(platform: Platform): Handler[] {
-  const options = (input: Input) => ({ cwd: absolute(input.cwd ?? input.dir), env: input.env ?? {}, timeoutMs: timeoutMsOf(input), maxOutputBytes: outputBytes });
+  const options = (input: Input) => ({
+    cwd: absolute(input.cwd ?? input.dir),
+    env: input.env ?? {},
+    timeoutMs: timeoutMsOf(input),
+    maxOutputBytes: outputBytes,
+  });
   return [
     handler(r.exec, async ({ caller, params, body, signal }) => {
       const wanted = options(body);
@@ -74,7 +88,11 @@ export function execHandlers(platform: Platform): Handler[] {
         });
         out.end();
         err.end();
-        stream.send("exit", { exit_code: result.timedOut ? -1 : result.exitCode, timed_out: result.timedOut, duration_ms: Math.round(result.durationMs) });
+        stream.send("exit", {
+          exit_code: result.timedOut ? -1 : result.exitCode,
+          timed_out: result.timedOut,
+          duration_ms: Math.round(result.durationMs),
+        });
       } catch (error) {
         if (missingFolder(error)) {
           stream.send("stderr", { line: notStarted(wanted.cwd).stderr });
@@ -84,7 +102,12 @@ export function execHandlers(platform: Platform): Handler[] {
           stream.send("exit", {
             exit_code: -2,
             timed_out: false,
-            error: { code: "SANDBOX_AGENT_UNAVAILABLE", message: "The sandbox stopped answering while the command ran.", retryable: true, request_id: requestId },
+            error: {
+              code: "SANDBOX_AGENT_UNAVAILABLE",
+              message: "The sandbox stopped answering while the command ran.",
+              retryable: true,
+              request_id: requestId,
+            },
           });
         }
       }

@@ -11,19 +11,37 @@ const textLimitBytes = 32 * 1024 * 1024;
 
 /** Absolute path in the sandbox; relative ones are below /workspace. The sandbox itself is the border. */
 export function sandboxPath(path: string): string {
-  if (path.includes("\0")) throw new PlatformError("INVALID_PATH", "The path holds a null character. Remove it.", { errors: { path: ["holds a null character"] } });
+  if (path.includes("\0"))
+    throw new PlatformError("INVALID_PATH", "The path holds a null character. Remove it.", {
+      errors: { path: ["holds a null character"] },
+    });
   return posix.normalize(path.startsWith("/") ? path : `/workspace/${path}`);
 }
 
 function decodeBase64(content: string, path: string): Buffer {
   const clean = content.replace(/\s/g, "");
-  if (!/^[A-Za-z0-9+/_-]*={0,2}$/.test(clean)) throw new PlatformError("VALIDATION_FAILED", `The content of ${path} is not base64.`, { errors: { content: ["is not base64"] } });
+  if (!/^[A-Za-z0-9+/_-]*={0,2}$/.test(clean))
+    throw new PlatformError("VALIDATION_FAILED", `The content of ${path} is not base64.`, {
+      errors: { content: ["is not base64"] },
+    });
   return Buffer.from(clean, "base64");
 }
 
 const isDir = (entry: Entry) => entry.type === FileType.DIRECTORY;
-const modifiedAt = (entry: Entry) => (entry.modifiedTime ? new Date(Number(entry.modifiedTime.seconds) * 1000 + entry.modifiedTime.nanos / 1e6).toISOString() : null);
-const entryView = (entry: Entry) => ({ name: entry.name, path: entry.path, size: Number(entry.size), size_bytes: Number(entry.size), is_dir: isDir(entry), type: isDir(entry) ? "dir" : "file", mode: entry.mode, modified_at: modifiedAt(entry) });
+const modifiedAt = (entry: Entry) =>
+  entry.modifiedTime
+    ? new Date(Number(entry.modifiedTime.seconds) * 1000 + entry.modifiedTime.nanos / 1e6).toISOString()
+    : null;
+const entryView = (entry: Entry) => ({
+  name: entry.name,
+  path: entry.path,
+  size: Number(entry.size),
+  size_bytes: Number(entry.size),
+  is_dir: isDir(entry),
+  type: isDir(entry) ? "dir" : "file",
+  mode: entry.mode,
+  modified_at: modifiedAt(entry),
+});
 
 interface Node {
   path: string;
@@ -35,7 +53,14 @@ interface Node {
 }
 
 function toTree(root: Entry, entries: readonly Entry[]): Node {
-  const node = (entry: Entry): Node => ({ path: entry.path, name: entry.name, type: isDir(entry) ? "dir" : "file", size: Number(entry.size), modified_at: modifiedAt(entry), ...(isDir(entry) ? { children: [] } : {}) });
+  const node = (entry: Entry): Node => ({
+    path: entry.path,
+    name: entry.name,
+    type: isDir(entry) ? "dir" : "file",
+    size: Number(entry.size),
+    modified_at: modifiedAt(entry),
+    ...(isDir(entry) ? { children: [] } : {}),
+  });
   const top = node(root);
   const known = new Map([[top.path, top]]);
   for (const entry of [...entries].sort((a, b) => a.path.localeCompare(b.path))) {
@@ -48,7 +73,11 @@ function toTree(root: Entry, entries: readonly Entry[]): Node {
 
 export function fileHandlers(platform: Platform): Handler[] {
   /** Runs `work` against the sandbox's guest, with refusals that name the path. */
-  const at = async <T>(call: Call, path: string, work: (guest: GuestClient, path: string) => Promise<T>): Promise<T> => {
+  const at = async <T>(
+    call: Call,
+    path: string,
+    work: (guest: GuestClient, path: string) => Promise<T>,
+  ): Promise<T> => {
     const absolute = sandboxPath(path);
     const { guest } = await liveSandbox(platform, call.caller, call.params["id"]!);
     return work(guest, absolute).catch((error: unknown) => {
@@ -63,7 +92,8 @@ export function fileHandlers(platform: Platform): Handler[] {
     const stream = await guest.readFile(path);
     return text(limited(stream, path));
   };
-  const list = async (guest: GuestClient, path: string, depth: number) => (await guest.filesystem.listDir({ path, depth })).entries;
+  const list = async (guest: GuestClient, path: string, depth: number) =>
+    (await guest.filesystem.listDir({ path, depth })).entries;
   const writeMany = async (call: Call, files: { path: string; content: string }[]) => {
     const { guest } = await liveSandbox(platform, call.caller, call.params["id"]!);
     const written: { path: string; size_bytes: number }[] = [];
@@ -74,7 +104,10 @@ export function fileHandlers(platform: Platform): Handler[] {
         written.push(await write(guest, path, decodeBase64(file.content, path)));
       } catch (error) {
         const problem = guestProblem(error, file.path);
-        failed.push({ path: file.path, error: problem instanceof PlatformError ? problem.message : "could not be written" });
+        failed.push({
+          path: file.path,
+          error: problem instanceof PlatformError ? problem.message : "could not be written",
+        });
       }
     }
     return { written, failed };
@@ -84,17 +117,40 @@ export function fileHandlers(platform: Platform): Handler[] {
     return `/${raw.replace(/^\/+/, "")}`;
   };
   return [
-    handler(r.write, async (call) => at(call as Call, call.body.path, (guest, path) => write(guest, path, decodeBase64(call.body.content, path)))),
-    handler(r.list, async (call) => at(call as Call, call.query.path, async (guest, path) => ({ path, entries: (await list(guest, path, call.query.depth)).map(entryView) }))),
-    handler(r.read, async (call) => at(call as Call, call.query.path, async (guest, path) => ({ path, content: await readText(guest, path) }))),
-    handler(r.stat, async (call) => at(call as Call, call.body.path, async (guest, path) => entryView((await guest.filesystem.stat({ path })).entry!))),
+    handler(r.write, async (call) =>
+      at(call as Call, call.body.path, (guest, path) =>
+        write(guest, path, decodeBase64(call.body.content, path)),
+      ),
+    ),
+    handler(r.list, async (call) =>
+      at(call as Call, call.query.path, async (guest, path) => ({
+        path,
+        entries: (await list(guest, path, call.query.depth)).map(entryView),
+      })),
+    ),
+    handler(r.read, async (call) =>
+      at(call as Call, call.query.path, async (guest, path) => ({
+        path,
+        content: await readText(guest, path),
+      })),
+    ),
+    handler(r.stat, async (call) =>
+      at(call as Call, call.body.path, async (guest, path) =>
+        entryView((await guest.filesystem.stat({ path })).entry!),
+      ),
+    ),
     handler(r.tree, async (call) =>
       at(call as Call, call.query.path, async (guest, path) => {
         const { entry } = await guest.filesystem.stat({ path });
         return toTree(entry!, isDir(entry!) ? await list(guest, path, call.query.depth) : []);
       }),
     ),
-    handler(r.writeMany, async (call) => writeMany(call as Call, call.body.files.map((file) => ({ path: file.path, content: file.content_base64 })))),
+    handler(r.writeMany, async (call) =>
+      writeMany(
+        call as Call,
+        call.body.files.map((file) => ({ path: file.path, content: file.content_base64 })),
+      ),
+    ),
     handler(r.batch, async (call) => writeMany(call as Call, call.body.files)),
     handler(r.watch, async (call) => watch(platform, call as Call, sandboxPath(call.query.path))),
     handler(r.download, async (call) => {
@@ -105,29 +161,50 @@ export function fileHandlers(platform: Platform): Handler[] {
         return call.reply.header("content-type", "application/octet-stream").send(stream);
       });
     }),
-    handler(r.remove, async (call) => at(call as Call, tail(call as Call), async (guest, path) => {
-      await guest.filesystem.remove({ path });
-      return { path, deleted: true };
-    })),
-    handler(r.fsRead, async (call) => at(call as Call, call.query.path, async (guest, path) => ({ path, content: await readText(guest, path) }))),
-    handler(r.fsWrite, async (call) => at(call as Call, call.body.path, async (guest, path) => {
-      await write(guest, path, Buffer.from(call.body.content, "utf8"));
-      return { success: true, path };
-    })),
-    handler(r.fsMkdir, async (call) => at(call as Call, call.body.path, async (guest, path) => {
-      await guest.filesystem.makeDir({ path }).catch((error: unknown) => {
-        // The folder is there already: what was asked for holds.
-        if ((error as { code?: unknown }).code !== 6) throw error;
-      });
-      return { success: true, path };
-    })),
-    handler(r.fsList, async (call) => at(call as Call, call.query.path, async (guest, path) => ({
-      path,
-      files: (await list(guest, path, 1)).map((entry) => ({ name: entry.name, type: isDir(entry) ? "directory" : "file", size_bytes: Number(entry.size), modified_at: modifiedAt(entry) })),
-    }))),
+    handler(r.remove, async (call) =>
+      at(call as Call, tail(call as Call), async (guest, path) => {
+        await guest.filesystem.remove({ path });
+        return { path, deleted: true };
+      }),
+    ),
+    handler(r.fsRead, async (call) =>
+      at(call as Call, call.query.path, async (guest, path) => ({
+        path,
+        content: await readText(guest, path),
+      })),
+    ),
+    handler(r.fsWrite, async (call) =>
+      at(call as Call, call.body.path, async (guest, path) => {
+        await write(guest, path, Buffer.from(call.body.content, "utf8"));
+        return { success: true, path };
+      }),
+    ),
+    handler(r.fsMkdir, async (call) =>
+      at(call as Call, call.body.path, async (guest, path) => {
+        await guest.filesystem.makeDir({ path }).catch((error: unknown) => {
+          // The folder is there already: what was asked for holds.
+          if ((error as { code?: unknown }).code !== 6) throw error;
+        });
+        return { success: true, path };
+      }),
+    ),
+    handler(r.fsList, async (call) =>
+      at(call as Call, call.query.path, async (guest, path) => ({
+        path,
+        files: (await list(guest, path, 1)).map((entry) => ({
+          name: entry.name,
+          type: isDir(entry) ? "directory" : "file",
+          size_bytes: Number(entry.size),
+          modified_at: modifiedAt(entry),
+        })),
+      })),
+    ),
     handler(r.fsRemove, async (call) => {
       const path = call.query.path ?? call.body?.path;
-      if (!path) throw new PlatformError("VALIDATION_FAILED", "path is missing. Send it as ?path=.", { errors: { path: ["is missing"] } });
+      if (!path)
+        throw new PlatformError("VALIDATION_FAILED", "path is missing. Send it as ?path=.", {
+          errors: { path: ["is missing"] },
+        });
       return at(call as Call, path, async (guest, absolute) => {
         await guest.filesystem.remove({ path: absolute });
         return { success: true, path: absolute };
@@ -140,7 +217,11 @@ async function* limited(stream: Readable, path: string): AsyncGenerator<Buffer> 
   let size = 0;
   for await (const chunk of stream) {
     size += (chunk as Buffer).length;
-    if (size > textLimitBytes) throw new PlatformError("PAYLOAD_TOO_LARGE", `${path} is over 32 MiB. Download it with GET /files/<path>.`);
+    if (size > textLimitBytes)
+      throw new PlatformError(
+        "PAYLOAD_TOO_LARGE",
+        `${path} is over 32 MiB. Download it with GET /files/<path>.`,
+      );
     yield chunk as Buffer;
   }
 }
@@ -160,15 +241,26 @@ async function watch(platform: Platform, call: Call, path: string): Promise<void
   });
   const stream = openEventStream(call.reply);
   try {
-    for await (const { event } of guest.filesystem.watchDir({ path, recursive: true, includeEntry: true }, { signal: stream.signal })) {
+    for await (const { event } of guest.filesystem.watchDir(
+      { path, recursive: true, includeEntry: true },
+      { signal: stream.signal },
+    )) {
       if (event.case !== "filesystem") continue;
       const name = eventNames[event.value.type];
       if (!name) continue;
       const { entry } = event.value;
-      stream.send(name, { event: name, path: posix.join(path, event.value.name), is_dir: entry ? isDir(entry) : false, ...(entry ? { size_bytes: Number(entry.size) } : {}) });
+      stream.send(name, {
+        event: name,
+        path: posix.join(path, event.value.name),
+        is_dir: entry ? isDir(entry) : false,
+        ...(entry ? { size_bytes: Number(entry.size) } : {}),
+      });
     }
   } catch (error) {
-    if (!stream.signal.aborted) stream.send("error", { error: { code: "SANDBOX_AGENT_UNAVAILABLE", message: "Watching ended. Connect again." } });
+    if (!stream.signal.aborted)
+      stream.send("error", {
+        error: { code: "SANDBOX_AGENT_UNAVAILABLE", message: "Watching ended. Connect again." },
+      });
     platform.log.debug({ err: error }, "a watch ended");
   }
   stream.close();

@@ -7,7 +7,10 @@ import { createSandbox, snapshotContent } from "./create.ts";
 import { loadSandbox, ownSandbox, type SandboxContent, type SandboxRow } from "./store.ts";
 
 /** A copy of the files as they are now, or as they were in a snapshot. The original keeps running. */
-export async function forkSandbox(platform: Platform, call: Call<typeof sandboxRoutes.fork>): Promise<SandboxRow> {
+export async function forkSandbox(
+  platform: Platform,
+  call: Call<typeof sandboxRoutes.fork>,
+): Promise<SandboxRow> {
   const id = call.idFor("sandbox");
   const found = await loadSandbox(platform.pool, id);
   if (found) return found;
@@ -40,5 +43,8 @@ export async function forkSandbox(platform: Platform, call: Call<typeof sandboxR
     workspace_id: source.workspace_id ?? undefined,
     project_id: source.project_id ?? undefined,
   });
-  return createSandbox(platform, call as unknown as Call, input, { content, env: ownEnvironment(platform, source) });
+  return createSandbox(platform, call as unknown as Call, input, {
+    content,
+    env: ownEnvironment(platform, source),
+  });
 }

@@ -5,12 +5,16 @@ import type { Platform } from "../platform.ts";
 import { liveSandbox } from "./access.ts";
 import { ownSandbox, type SandboxRow } from "./store.ts";
 
-const runSeconds = (row: SandboxRow) => row.run_seconds + (row.running_since ? (Date.now() - row.running_since.getTime()) / 1000 : 0);
+const runSeconds = (row: SandboxRow) =>
+  row.run_seconds + (row.running_since ? (Date.now() - row.running_since.getTime()) / 1000 : 0);
 
 /** Usage, metrics and logs of one sandbox: the kernel's own figures; what is not measured is null. */
 export function sandboxObserveHandlers(platform: Platform): Handler[] {
   const { pool } = platform;
-  const stats = async (row: SandboxRow) => (row.state === "running" || row.state === "paused" ? platform.host.stats(row.box_key).catch(() => null) : null);
+  const stats = async (row: SandboxRow) =>
+    row.state === "running" || row.state === "paused"
+      ? platform.host.stats(row.box_key).catch(() => null)
+      : null;
   return [
     handler(r.usage, async ({ caller, params }) => {
       const row = await ownSandbox(pool, caller, params["id"]!);
@@ -26,7 +30,11 @@ export function sandboxObserveHandlers(platform: Platform): Handler[] {
         active_cpu_ms: now?.cpuMicros == null ? null : Math.round(now.cpuMicros / 1000),
         network_ingress_bytes: null,
         network_egress_bytes: null,
-        measurement_status: { active_cpu: now?.cpuMicros == null ? "not_measured" : "measured", network: "not_measured", provisioned_resources: "measured" },
+        measurement_status: {
+          active_cpu: now?.cpuMicros == null ? "not_measured" : "measured",
+          network: "not_measured",
+          provisioned_resources: "measured",
+        },
         estimated_cost_cents: 0,
         billing_rate_cents_per_hour: 0,
         paused_rate_cents_per_hour: 0,
@@ -60,7 +68,8 @@ export function sandboxObserveHandlers(platform: Platform): Handler[] {
     handler(r.logs, async ({ caller, params, query }) => {
       const { guest } = await liveSandbox(platform, caller, params["id"]!);
       const all: LogLine[] = [];
-      for (const service of await guest.services.list()) all.push(...(await guest.services.logs(service.name, query.lines).catch(() => [])));
+      for (const service of await guest.services.list())
+        all.push(...(await guest.services.logs(service.name, query.lines).catch(() => [])));
       const sorted = all.filter((line) => line.stream !== "agent").sort((a, b) => a.t.localeCompare(b.t));
       return { logs: sorted.slice(-query.lines).map(({ t, stream, line }) => ({ t, stream, line })) };
     }),
@@ -70,7 +79,8 @@ export function sandboxObserveHandlers(platform: Platform): Handler[] {
       const stream = openEventStream(reply);
       const follow = async (name: string) => {
         for await (const event of guest.services.follow(name, 50, stream.signal)) {
-          if (!("exit" in event) && event.stream !== "agent") stream.send("log_line", { line: event.line, stream: event.stream, ts: event.t, service: name });
+          if (!("exit" in event) && event.stream !== "agent")
+            stream.send("log_line", { line: event.line, stream: event.stream, ts: event.t, service: name });
         }
       };
       await Promise.allSettled(services.map((service) => follow(service.name)));

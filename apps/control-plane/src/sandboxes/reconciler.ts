@@ -1,5 +1,7 @@
 import { faultPoint } from "@platform/daemon";
 import { HostError, type Box } from "@platform/host-api";
+import { transaction } from "@platform/postgres";
+import { acknowledged, pointPreviews, removeRoutes } from "../edges/index.ts";
 import { record } from "../events/index.ts";
 import { guestOf } from "../guests.ts";
 import type { Platform } from "../platform.ts";
@@ -11,6 +13,7 @@ import { loadSandbox, moveTo, want, type SandboxRow } from "./store.ts";
 
 const soonMs = 200;
 const steadyMs = 15_000;
+const ackTimeoutMs = 5_000;
 
 type Desired = "running" | "paused" | "destroyed";
 
@@ -25,7 +28,10 @@ function afterTimeout(row: SandboxRow, now: number): Desired | null {
 
 /** Milliseconds until time alone changes what is wanted. */
 function untilTimeout(row: SandboxRow): number {
-  const ends = [row.expires_at?.getTime() ?? Infinity, row.idle_timeout_sec > 0 ? row.last_used_at.getTime() + row.idle_timeout_sec * 1000 : Infinity];
+  const ends = [
+    row.expires_at?.getTime() ?? Infinity,
+    row.idle_timeout_sec > 0 ? row.last_used_at.getTime() + row.idle_timeout_sec * 1000 : Infinity,
+  ];
   return Math.max(soonMs, Math.min(steadyMs, Math.min(...ends) - Date.now() + 50));
 }
 
@@ -44,15 +50,25 @@ export function createSandboxStep(platform: Platform) {
     const box = await platform.host.box(row.box_key, signal);
     if (row.state === "provisioning") return provision(platform, row, box, signal);
     if (!box || box.state === "failed") return lost(platform, row, box);
-    if (row.desired === "paused") return row.state === "paused" && box.state === "paused" ? steadyMs : pause(platform, row, signal);
+    if (row.desired === "paused")
+      return row.state === "paused" && box.state === "paused" ? steadyMs : pause(platform, row, signal);
     if (box.state === "paused") return resume(platform, row, signal);
     if (row.state === "paused") await moveTo(platform, row, "running");
     return untilTimeout(row);
   };
 }
 
-async function fail(platform: Platform, row: SandboxRow, reason: string, message: string, evidence?: unknown): Promise<number> {
-  const stored = await moveTo(platform, row, "error", { last_error: JSON.stringify({ reason, message, evidence }), ready: false });
+async function fail(
+  platform: Platform,
+  row: SandboxRow,
+  reason: string,
+  message: string,
+  evidence?: unknown,
+): Promise<number> {
+  const stored = await moveTo(platform, row, "error", {
+    last_error: JSON.stringify({ reason, message, evidence }),
+    ready: false,
+  });
   if (stored) {
     await record(platform, event(row, "sandbox.error", { reason, message }));
   }
@@ -68,16 +84,31 @@ const event = (row: SandboxRow, type: string, data: Record<string, unknown> = {}
   data: { id: row.id, name: row.name, ...data },
 });
 
-async function provision(platform: Platform, row: SandboxRow, existing: Box | null, signal: AbortSignal): Promise<number> {
+async function provision(
+  platform: Platform,
+  row: SandboxRow,
+  existing: Box | null,
+  signal: AbortSignal,
+): Promise<number> {
   const tenant = (await tenantById(platform.pool, row.tenant_id))!;
   const { env, linked } = await environmentOf(platform, row);
-  if (linked.failed[0]) return fail(platform, row, "database_failed", `The database ${linked.failed[0].id} failed: ${linked.failed[0].reason}. Delete the sandbox and create the database again.`);
+  if (linked.failed[0])
+    return fail(
+      platform,
+      row,
+      "database_failed",
+      `The database ${linked.failed[0].id} failed: ${linked.failed[0].reason}. Delete the sandbox and create the database again.`,
+    );
   if (linked.waitingFor.length > 0) return soonMs;
   let box: Box;
   try {
-    box = existing?.state === "running" ? existing : await platform.host.putBox(row.box_key, boxSpecOf(row, tenant, env, linked), signal);
+    box =
+      existing?.state === "running"
+        ? existing
+        : await platform.host.putBox(row.box_key, boxSpecOf(row, tenant, env, linked), signal);
   } catch (error) {
-    if (!(error instanceof HostError) || error.code === "UNREACHABLE" || error.code === "INTERNAL") throw error;
+    if (!(error instanceof HostError) || error.code === "UNREACHABLE" || error.code === "INTERNAL")
+      throw error;
     return fail(platform, row, error.code.toLowerCase(), error.message, error.details);
   }
   faultPoint("control-plane.sandbox.box-started");
@@ -86,7 +117,9 @@ async function provision(platform: Platform, row: SandboxRow, existing: Box | nu
   if (!isReady(components)) {
     await platform.pool.query("update sandboxes set readiness = $2 where id = $1", [row.id, components]);
     const bad = Object.entries(components).filter(([, component]) => component.status !== "ready");
-    throw new Error(`not ready: ${bad.map(([name, component]) => `${name}: ${component.detail}`).join("; ")}`);
+    throw new Error(
+      `not ready: ${bad.map(([name, component]) => `${name}: ${component.detail}`).join("; ")}`,
+    );
   }
   if (row.setup && row.setup.status !== "done") await runSetup(platform, row, guest, signal);
   faultPoint("control-plane.sandbox.before-running");
@@ -101,18 +134,27 @@ async function provision(platform: Platform, row: SandboxRow, existing: Box | nu
     last_error: null,
   });
   if (!stored) return 0;
-  await record(platform, event(row, "sandbox.ready", { boot_ms: box.bootMs, isolation: box.isolation?.level }));
-  if (row.content.type === "snapshot" && row.content.temporary) await platform.host.deleteSnapshot(row.content.snapshotKey, signal);
+  await record(
+    platform,
+    event(row, "sandbox.ready", { boot_ms: box.bootMs, isolation: box.isolation?.level }),
+  );
+  if (row.content.type === "snapshot" && row.content.temporary)
+    await platform.host.deleteSnapshot(row.content.snapshotKey, signal);
   return untilTimeout(row);
 }
 
 /** The box of a sandbox that was up is gone or broken: said as it is, with the kernel's evidence. */
 async function lost(platform: Platform, row: SandboxRow, box: Box | null): Promise<number> {
-  const failure = box?.failure ?? { reason: "guest_lost", detail: "The machine no longer has this sandbox.", evidence: {} };
+  const failure = box?.failure ?? {
+    reason: "guest_lost",
+    detail: "The machine no longer has this sandbox.",
+    evidence: {},
+  };
   return fail(platform, row, failure.reason, failure.detail, failure.evidence);
 }
 
 async function pause(platform: Platform, row: SandboxRow, signal: AbortSignal): Promise<number> {
+  await pointPreviews(platform, row, "wake");
   await platform.host.pause(row.box_key, signal);
   if (await moveTo(platform, row, "paused")) await record(platform, event(row, "sandbox.paused"));
   return steadyMs;
@@ -121,20 +163,31 @@ async function pause(platform: Platform, row: SandboxRow, signal: AbortSignal): 
 async function resume(platform: Platform, row: SandboxRow, signal: AbortSignal): Promise<number> {
   await platform.host.resume(row.box_key, signal);
   await guestOf(platform.host, row.box_key).ready(signal);
+  await pointPreviews(platform, row, "boxes");
   const expires = new Date(Date.now() + row.timeout_sec * 1000);
-  if (await moveTo(platform, row, "running", { expires_at: expires, last_used_at: new Date() })) await record(platform, event(row, "sandbox.resumed"));
+  if (await moveTo(platform, row, "running", { expires_at: expires, last_used_at: new Date() }))
+    await record(platform, event(row, "sandbox.resumed"));
   return untilTimeout({ ...row, expires_at: expires });
 }
 
+/** Routes go first, so that visitors see "not found" and never a dead box. */
 async function destroy(platform: Platform, row: SandboxRow, signal: AbortSignal): Promise<number> {
   faultPoint("control-plane.sandbox.before-delete");
-  await platform.host.deleteBox(row.box_key, signal);
-  if (row.content.type === "snapshot" && row.content.temporary) await platform.host.deleteSnapshot(row.content.snapshotKey, signal);
-  await platform.pool.query("update routes set target = null, version = nextval('route_versions') where sandbox_id = $1 and kind = 'preview' and target is not null", [row.id]);
-  await platform.pool.query("delete from previews where sandbox_id = $1", [row.id]);
-  await platform.pool.query("delete from database_links where resource_type = 'sandbox' and resource_id = $1", [row.id]);
+  const version = await transaction(platform.pool, (db) =>
+    removeRoutes(db, "sandbox_id = $1 and kind = 'preview'", [row.id]),
+  );
   platform.signals.announce("routes");
+  await acknowledged(platform, version, ackTimeoutMs, signal);
+  await platform.host.deleteBox(row.box_key, signal);
+  if (row.content.type === "snapshot" && row.content.temporary)
+    await platform.host.deleteSnapshot(row.content.snapshotKey, signal);
+  await platform.pool.query("delete from previews where sandbox_id = $1", [row.id]);
+  await platform.pool.query(
+    "delete from database_links where resource_type = 'sandbox' and resource_id = $1",
+    [row.id],
+  );
   faultPoint("control-plane.sandbox.before-destroyed");
-  if (await moveTo(platform, row, "destroyed", { destroyed_at: new Date(), ready: false })) await record(platform, event(row, "sandbox.destroyed"));
+  if (await moveTo(platform, row, "destroyed", { destroyed_at: new Date(), ready: false }))
+    await record(platform, event(row, "sandbox.destroyed"));
   return steadyMs;
 }

@@ -16,7 +16,8 @@ const settleMs = 60_000;
 
 export function sandboxHandlers(platform: Platform): Handler[] {
   const { pool } = platform;
-  const view = async (row: SandboxRow) => sandboxView(platform, (await tenantById(pool, row.tenant_id))!, row);
+  const view = async (row: SandboxRow) =>
+    sandboxView(platform, (await tenantById(pool, row.tenant_id))!, row);
   const viewById = async (id: string) => view((await loadSandbox(pool, id))!);
 
   return [
@@ -50,7 +51,9 @@ export function sandboxHandlers(platform: Platform): Handler[] {
       await destroySandbox(platform, row.id);
       return { id: row.id, state: "destroyed", deleted: true };
     }),
-    handler(r.pause, async ({ caller, params }) => pauseOne(platform, await ownSandbox(pool, caller, params["id"]!))),
+    handler(r.pause, async ({ caller, params }) =>
+      pauseOne(platform, await ownSandbox(pool, caller, params["id"]!)),
+    ),
     handler(r.resume, async ({ caller, params }) => {
       const { row } = await liveSandbox(platform, caller, params["id"]!);
       return viewById(row.id);
@@ -64,32 +67,53 @@ export function sandboxHandlers(platform: Platform): Handler[] {
     handler(r.extend, async ({ caller, params, body }) => {
       const row = await ownSandbox(pool, caller, params["id"]!);
       const seconds = body?.timeout_sec ?? row.timeout_sec;
-      await want(platform, row.id, { timeout_sec: seconds, expires_at: new Date(Date.now() + seconds * 1000) });
+      await want(platform, row.id, {
+        timeout_sec: seconds,
+        expires_at: new Date(Date.now() + seconds * 1000),
+      });
       return viewById(row.id);
     }),
     handler(r.fork, async (call) => view(await forkSandbox(platform, call))),
-    handler(r.readiness, async ({ caller, params }) => readinessView(await ownSandbox(pool, caller, params["id"]!))),
+    handler(r.readiness, async ({ caller, params }) =>
+      readinessView(await ownSandbox(pool, caller, params["id"]!)),
+    ),
     handler(r.readinessStream, async ({ caller, params, reply }) => {
       const row = await ownSandbox(pool, caller, params["id"]!);
       const stream = openEventStream(reply);
       try {
-        const ready = await settledSandbox(platform, row.id, 120_000, (now) => now.ready && now.state !== "provisioning", stream.signal);
+        const ready = await settledSandbox(
+          platform,
+          row.id,
+          120_000,
+          (now) => now.ready && now.state !== "provisioning",
+          stream.signal,
+        );
         if (ready) stream.send("ready", { ...readinessView(ready) });
         else stream.send("timeout", { ready: false, state: row.state });
       } catch (error) {
-        const problem = error instanceof PlatformError ? error : new PlatformError("INTERNAL", "Readiness could not be read. Retry.");
+        const problem =
+          error instanceof PlatformError
+            ? error
+            : new PlatformError("INTERNAL", "Readiness could not be read. Retry.");
         stream.send("timeout", { ready: false, error: { code: problem.code, message: problem.message } });
       }
       stream.close();
     }),
     handler(r.attachDatabase, async (call) => {
       const row = await ownSandbox(pool, call.caller, call.params["id"]!);
-      return attachDatabase(platform, call.caller, call.body.database_id, call.body.env, { type: "sandbox", id: row.id });
+      return attachDatabase(platform, call.caller, call.body.database_id, call.body.env, {
+        type: "sandbox",
+        id: row.id,
+      });
     }),
     handler(r.events, async ({ caller, params, reply, request }) => {
       const row = await ownSandbox(pool, caller, params["id"]!);
       const last = Number(request.headers["last-event-id"]);
-      await streamEvents(platform, reply, { tenantId: caller.tenantId, resourceId: row.id, afterSeq: Number.isInteger(last) && last > 0 ? last : null });
+      await streamEvents(platform, reply, {
+        tenantId: caller.tenantId,
+        resourceId: row.id,
+        afterSeq: Number.isInteger(last) && last > 0 ? last : null,
+      });
     }),
     handler(r.ports, async ({ caller, params }) => {
       const { row, guest } = await liveSandbox(platform, caller, params["id"]!);
@@ -114,18 +138,30 @@ export function sandboxHandlers(platform: Platform): Handler[] {
 
 function readinessView(row: SandboxRow) {
   const ready = row.ready && row.state === "running";
-  const components = Object.fromEntries(readinessComponents.map((name) => [name, row.readiness?.[name] ?? { status: "pending" }]));
-  const status = row.state === "error" ? "failed" : ready ? "ready" : row.state === "paused" ? "paused" : "pending";
+  const components = Object.fromEntries(
+    readinessComponents.map((name) => [name, row.readiness?.[name] ?? { status: "pending" }]),
+  );
+  const status =
+    row.state === "error" ? "failed" : ready ? "ready" : row.state === "paused" ? "paused" : "pending";
   return { ready, state: row.state, status, readiness: { status, components } };
 }
 
 /** `wait=N` holds the answer up to N seconds, `wait=true` up to 30 and then refuses. */
-async function waitAsAsked(platform: Platform, call: Call<typeof r.create>, row: SandboxRow): Promise<SandboxRow> {
+async function waitAsAsked(
+  platform: Platform,
+  call: Call<typeof r.create>,
+  row: SandboxRow,
+): Promise<SandboxRow> {
   const asked = call.query?.wait ?? (call.body.wait === undefined ? undefined : String(call.body.wait));
   if (asked === undefined || asked === "false" || asked === "0") return row;
   const strict = asked === "true";
   const seconds = strict ? readyTimeoutMs / 1000 : Math.min(120, Math.max(2, Number(asked) || 30));
-  const ready = await settledSandbox(platform, row.id, seconds * 1000, (now) => now.ready && now.state === "running").catch(async (error: unknown) => {
+  const ready = await settledSandbox(
+    platform,
+    row.id,
+    seconds * 1000,
+    (now) => now.ready && now.state === "running",
+  ).catch(async (error: unknown) => {
     const now = await loadSandbox(platform.pool, row.id);
     if (now?.state === "error" && strict) throw sandboxFailed(now);
     if (now?.state === "error") return now;
@@ -133,17 +169,26 @@ async function waitAsAsked(platform: Platform, call: Call<typeof r.create>, row:
   });
   if (!strict) call.reply.header("x-miosa-wait", ready?.ready ? "ready" : "timeout");
   if (!ready && strict) {
-    throw new PlatformError("SANDBOX_READY_TIMEOUT", `The sandbox ${row.id} was not ready within 30 seconds. It goes on starting: poll GET /sandboxes/${row.id}.`, {
-      details: { sandbox_id: row.id },
-      retryAfterMs: 2000,
-    });
+    throw new PlatformError(
+      "SANDBOX_READY_TIMEOUT",
+      `The sandbox ${row.id} was not ready within 30 seconds. It goes on starting: poll GET /sandboxes/${row.id}.`,
+      {
+        details: { sandbox_id: row.id },
+        retryAfterMs: 2000,
+      },
+    );
   }
   return ready ?? (await loadSandbox(platform.pool, row.id))!;
 }
 
-async function updateSandbox(platform: Platform, row: SandboxRow, body: Record<string, unknown>): Promise<void> {
+async function updateSandbox(
+  platform: Platform,
+  row: SandboxRow,
+  body: Record<string, unknown>,
+): Promise<void> {
   const set: Record<string, unknown> = {};
-  for (const name of ["name", "slug", "always_on", "idle_timeout_sec"]) if (body[name] !== undefined) set[name] = body[name];
+  for (const name of ["name", "slug", "always_on", "idle_timeout_sec"])
+    if (body[name] !== undefined) set[name] = body[name];
   if (body["tags"] !== undefined) set["tags"] = JSON.stringify(body["tags"]);
   if (body["metadata"] !== undefined) set["metadata"] = { ...row.metadata, ...(body["metadata"] as object) };
   if (body["timeout_sec"] !== undefined) {
@@ -175,7 +220,12 @@ export async function destroySandbox(platform: Platform, id: string): Promise<vo
     const row = await loadSandbox(platform.pool, id);
     return !row || row.state === "destroyed" ? true : undefined;
   });
-  if (!gone) throw new PlatformError("HOST_UNAVAILABLE", "The sandbox is still being removed. It will be; ask again to see.", { retryAfterMs: 5000 });
+  if (!gone)
+    throw new PlatformError(
+      "HOST_UNAVAILABLE",
+      "The sandbox is still being removed. It will be; ask again to see.",
+      { retryAfterMs: 5000 },
+    );
 }
 
 type Filter = {
@@ -195,7 +245,11 @@ function filtered(caller: Call["caller"], filter: Filter): Conditions {
   else conditions.raw("state <> 'destroyed'");
   if (filter.state && filter.state !== "destroyed") conditions.add("state = $?", filter.state);
   if (filter.template_id) conditions.add("template_id = $?", filter.template_id);
-  if (filter.search) conditions.add("(name ilike '%' || $? || '%' or slug ilike '%' || $? || '%')", filter.search.replace(/[%_\\]/g, "\\$&"));
+  if (filter.search)
+    conditions.add(
+      "(name ilike '%' || $? || '%' or slug ilike '%' || $? || '%')",
+      filter.search.replace(/[%_\\]/g, "\\$&"),
+    );
   for (const tag of filter.tags?.split(",").filter(Boolean) ?? []) conditions.add("tags ? $?", tag);
   for (const [name, value] of Object.entries(filter)) {
     const tag = /^tags\[(.+)\]$/.exec(name)?.[1];
@@ -206,7 +260,12 @@ function filtered(caller: Call["caller"], filter: Filter): Conditions {
 
 async function listSandboxes(platform: Platform, caller: Call["caller"], filter: Filter) {
   const conditions = filtered(caller, filter);
-  const order = filter.sort === "name-asc" ? "name asc nulls last, id" : filter.sort === "created-asc" ? "created_at asc, id" : "created_at desc, id";
+  const order =
+    filter.sort === "name-asc"
+      ? "name asc nulls last, id"
+      : filter.sort === "created-asc"
+        ? "created_at asc, id"
+        : "created_at desc, id";
   const rows = await query<SandboxRow>(
     platform.pool,
     `select * from sandboxes where ${conditions.sql} order by ${order} limit ${filter.limit} offset ${(filter.page - 1) * filter.limit}`,
@@ -229,7 +288,9 @@ async function listSandboxes(platform: Platform, caller: Call["caller"], filter:
       total_pages: pages,
       has_next_page: filter.page < pages,
       state_counts: Object.fromEntries(counts.map((row) => [row.state, Number(row.count)])),
-      reserved_memory_mb: counts.filter((row) => row.state === "running").reduce((sum, row) => sum + Number(row.memory), 0),
+      reserved_memory_mb: counts
+        .filter((row) => row.state === "running")
+        .reduce((sum, row) => sum + Number(row.memory), 0),
     },
   };
 }

@@ -18,13 +18,17 @@ interface CommandRow {
   readonly created_at: Date;
 }
 
-const statusOf = (record: ServiceRecord | null) => (record === null ? "stopped" : record.status === "backoff" ? "restarting" : record.status);
+const statusOf = (record: ServiceRecord | null) =>
+  record === null ? "stopped" : record.status === "backoff" ? "restarting" : record.status;
 
 function view(row: CommandRow, record: ServiceRecord | null) {
   const exit = record === null ? null : (record.exitCode ?? (record.signal ? -1 : null));
   return {
     id: row.id,
-    name: row.kind === "service" ? row.service_name : row.service_name.replace(/^(command|process)-[0-9a-f-]+$/, row.id),
+    name:
+      row.kind === "service"
+        ? row.service_name
+        : row.service_name.replace(/^(command|process)-[0-9a-f-]+$/, row.id),
     kind: row.kind,
     status: statusOf(record),
     state: statusOf(record),
@@ -40,14 +44,21 @@ function view(row: CommandRow, record: ServiceRecord | null) {
   };
 }
 
-const linesOf = (log: readonly LogLine[]) => log.filter((entry) => entry.stream !== "agent").map((entry) => entry.line);
+const linesOf = (log: readonly LogLine[]) =>
+  log.filter((entry) => entry.stream !== "agent").map((entry) => entry.line);
 
 export function serviceHandlers(platform: Platform): Handler[] {
   const { pool } = platform;
   const live = async (call: Call) => liveSandbox(platform, call.caller, call.params["id"]!);
-  const records = async (guest: GuestClient) => new Map((await guest.services.list()).map((record) => [record.name, record]));
+  const records = async (guest: GuestClient) =>
+    new Map((await guest.services.list()).map((record) => [record.name, record]));
 
-  async function start(call: Call, kind: CommandRow["kind"], name: string | null, spec: Omit<GuestService, "name">): Promise<{ row: CommandRow; record: ServiceRecord }> {
+  async function start(
+    call: Call,
+    kind: CommandRow["kind"],
+    name: string | null,
+    spec: Omit<GuestService, "name">,
+  ): Promise<{ row: CommandRow; record: ServiceRecord }> {
     const { row: sandbox, guest } = await live(call);
     const id = call.idFor(kind);
     const serviceName = name ?? `${kind}-${id}`;
@@ -64,27 +75,57 @@ export function serviceHandlers(platform: Platform): Handler[] {
   }
 
   /** A service of a name keeps its id when it is started again. */
-  async function stableId(sandbox: SandboxRow, kind: string, name: string | null, id: string): Promise<string> {
+  async function stableId(
+    sandbox: SandboxRow,
+    kind: string,
+    name: string | null,
+    id: string,
+  ): Promise<string> {
     if (name === null) return id;
-    const row = await queryOne<{ id: string }>(pool, "select id from commands where sandbox_id = $1 and kind = $2 and service_name = $3", [sandbox.id, kind, name]);
+    const row = await queryOne<{ id: string }>(
+      pool,
+      "select id from commands where sandbox_id = $1 and kind = $2 and service_name = $3",
+      [sandbox.id, kind, name],
+    );
     return row?.id ?? id;
   }
 
-  async function find(call: Call, key: string): Promise<{ row: CommandRow; record: ServiceRecord | null; guest: GuestClient }> {
+  async function find(
+    call: Call,
+    key: string,
+  ): Promise<{ row: CommandRow; record: ServiceRecord | null; guest: GuestClient }> {
     const { row: sandbox, guest } = await live(call);
     const known = await records(guest);
     const rows = await query<CommandRow>(pool, "select * from commands where sandbox_id = $1", [sandbox.id]);
-    const row = rows.find((one) => one.id === key || one.service_name === key || String(known.get(one.service_name)?.pid ?? "") === key) ?? bootService(sandbox, known, key);
-    if (!row) throw new PlatformError("PROCESS_NOT_FOUND", `There is no process, command or service "${key.slice(0, 100)}" in this sandbox. List them with GET /sandboxes/${sandbox.id}/processes.`);
+    const row =
+      rows.find(
+        (one) =>
+          one.id === key ||
+          one.service_name === key ||
+          String(known.get(one.service_name)?.pid ?? "") === key,
+      ) ?? bootService(sandbox, known, key);
+    if (!row)
+      throw new PlatformError(
+        "PROCESS_NOT_FOUND",
+        `There is no process, command or service "${key.slice(0, 100)}" in this sandbox. List them with GET /sandboxes/${sandbox.id}/processes.`,
+      );
     return { row, record: known.get(row.service_name) ?? null, guest };
   }
 
   async function listAll(call: Call, kinds: readonly CommandRow["kind"][]) {
     const { row: sandbox, guest } = await live(call);
     const known = await records(guest);
-    const rows = await query<CommandRow>(pool, "select * from commands where sandbox_id = $1 and kind = any($2) order by created_at", [sandbox.id, kinds]);
-    const boot = kinds.includes("service") ? [...known.keys()].map((name) => bootService(sandbox, known, name)).filter((row) => row !== null) : [];
-    return [...boot.filter((one) => !rows.some((row) => row.service_name === one.service_name)), ...rows].map((row) => view(row, known.get(row.service_name) ?? null));
+    const rows = await query<CommandRow>(
+      pool,
+      "select * from commands where sandbox_id = $1 and kind = any($2) order by created_at",
+      [sandbox.id, kinds],
+    );
+    const boot = kinds.includes("service")
+      ? [...known.keys()].map((name) => bootService(sandbox, known, name)).filter((row) => row !== null)
+      : [];
+    return [...boot.filter((one) => !rows.some((row) => row.service_name === one.service_name)), ...rows].map(
+      (row) => view(row, known.get(row.service_name) ?? null),
+    );
   }
 
   const logs = async (call: Call, key: string, tail: number) => {
@@ -101,10 +142,16 @@ export function serviceHandlers(platform: Platform): Handler[] {
   return [
     handler(r.command, async (call) => {
       const { body } = call;
-      if (body.timeout_seconds !== undefined || body.stdin !== undefined) return runSynchronously(platform, call as Call, body);
+      if (body.timeout_seconds !== undefined || body.stdin !== undefined)
+        return runSynchronously(platform, call as Call, body);
       const limit = body.timeout === undefined ? "" : `timeout -k 5 ${timeoutMsOf(body) / 1000} `;
       const command = limit ? `${limit}sh -c ${quote(body.command)}` : body.command;
-      const { row, record } = await start(call as Call, "command", null, { command, cwd: absolute(body.cwd), env: body.env ?? {}, restart: "never" });
+      const { row, record } = await start(call as Call, "command", null, {
+        command,
+        cwd: absolute(body.cwd),
+        env: body.env ?? {},
+        restart: "never",
+      });
       return view({ ...row, command: body.command }, record);
     }),
     handler(r.commandList, async (call) => listAll(call as Call, ["command"])),
@@ -120,7 +167,12 @@ export function serviceHandlers(platform: Platform): Handler[] {
     }),
     handler(r.processCreate, async (call) => {
       const { body } = call;
-      const { row, record } = await start(call as Call, "process", null, { command: body.command, cwd: absolute(body.cwd), env: body.env ?? {}, restart: "never" });
+      const { row, record } = await start(call as Call, "process", null, {
+        command: body.command,
+        cwd: absolute(body.cwd),
+        env: body.env ?? {},
+        restart: "never",
+      });
       return { ...view(row, record), name: body.name ?? row.id };
     }),
     handler(r.processList, async (call) => listAll(call as Call, ["process", "service", "command"])),
@@ -158,13 +210,27 @@ export function serviceHandlers(platform: Platform): Handler[] {
       } catch (error) {
         platform.log.debug({ err: error }, "a process stream ended");
       }
-      if (!ended) stream.send("exit", { exit_code: -2, error: { code: "SANDBOX_AGENT_UNAVAILABLE", message: "The process's output can no longer be read.", retryable: true, request_id: call.requestId } });
+      if (!ended)
+        stream.send("exit", {
+          exit_code: -2,
+          error: {
+            code: "SANDBOX_AGENT_UNAVAILABLE",
+            message: "The process's output can no longer be read.",
+            retryable: true,
+            request_id: call.requestId,
+          },
+        });
       stream.close();
     }),
     handler(r.serviceList, async (call) => listAll(call as Call, ["service"])),
     handler(r.serviceCreate, async (call) => {
       const { name, command, cwd, env } = call.body;
-      const { row, record } = await start(call as Call, "service", name, { command, cwd, env, restart: "always" });
+      const { row, record } = await start(call as Call, "service", name, {
+        command,
+        cwd,
+        env,
+        restart: "always",
+      });
       return view(row, record);
     }),
     handler(r.serviceGet, async (call) => {
@@ -174,7 +240,16 @@ export function serviceHandlers(platform: Platform): Handler[] {
     handler(r.serviceRestart, async (call) => {
       const { row, record, guest } = await find(call as Call, call.params["name"]!);
       // A stopped service is not known to the guest any more: start it from what was stored.
-      const now = record === null ? await guest.services.put({ name: row.service_name, command: row.command, cwd: row.cwd ?? "/workspace", env: {}, restart: "always" }) : await guest.services.restart(row.service_name);
+      const now =
+        record === null
+          ? await guest.services.put({
+              name: row.service_name,
+              command: row.command,
+              cwd: row.cwd ?? "/workspace",
+              env: {},
+              restart: "always",
+            })
+          : await guest.services.restart(row.service_name);
       return view(row, now);
     }),
     handler(r.serviceLogs, async (call) => logs(call as Call, call.params["name"]!, call.query.tail)),
@@ -182,15 +257,37 @@ export function serviceHandlers(platform: Platform): Handler[] {
 }
 
 /** Services named in the create call have no row of their own. */
-function bootService(sandbox: SandboxRow, known: ReadonlyMap<string, ServiceRecord>, name: string): CommandRow | null {
+function bootService(
+  sandbox: SandboxRow,
+  known: ReadonlyMap<string, ServiceRecord>,
+  name: string,
+): CommandRow | null {
   const record = known.get(name);
   if (!record || /^(command|process)-/.test(name)) return null;
-  return { id: `${sandbox.id}:${name}`, sandbox_id: sandbox.id, service_name: name, kind: "service", command: record.command, cwd: record.cwd, created_at: sandbox.created_at };
+  return {
+    id: `${sandbox.id}:${name}`,
+    sandbox_id: sandbox.id,
+    service_name: name,
+    kind: "service",
+    command: record.command,
+    cwd: record.cwd,
+    created_at: sandbox.created_at,
+  };
 }
 
 const quote = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`;
 
-async function runSynchronously(platform: Platform, call: Call, body: { command: string; cwd?: string | undefined; env?: Record<string, string> | undefined; timeout_seconds?: number | undefined; stdin?: string | undefined }) {
+async function runSynchronously(
+  platform: Platform,
+  call: Call,
+  body: {
+    command: string;
+    cwd?: string | undefined;
+    env?: Record<string, string> | undefined;
+    timeout_seconds?: number | undefined;
+    stdin?: string | undefined;
+  },
+) {
   const { guest } = await liveSandbox(platform, call.caller, call.params["id"]!);
   const result = await guest
     .exec(body.command, {

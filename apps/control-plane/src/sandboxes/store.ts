@@ -38,7 +38,13 @@ export interface SandboxRow {
   readonly expires_at: Date | null;
   readonly last_used_at: Date;
   readonly env_sealed: Buffer;
-  readonly services: { name: string; command: string; cwd: string; env: Record<string, string>; port?: number }[];
+  readonly services: {
+    name: string;
+    command: string;
+    cwd: string;
+    env: Record<string, string>;
+    port?: number;
+  }[];
   readonly readiness_probe: { path: string; port: number } | null;
   readonly box_key: string;
   readonly content: SandboxContent;
@@ -53,7 +59,12 @@ export interface SandboxRow {
   readonly destroyed_at: Date | null;
   readonly run_seconds: number;
   readonly running_since: Date | null;
-  readonly setup: { status: string; error: string | null; script?: string; clone?: { url: string; branch?: string; path?: string } } | null;
+  readonly setup: {
+    status: string;
+    error: string | null;
+    script?: string;
+    clone?: { url: string; branch?: string; path?: string };
+  } | null;
 }
 
 export const readinessComponents = [
@@ -67,21 +78,32 @@ export const readinessComponents = [
   "internal_probe",
 ] as const;
 
-export const loadSandbox = (db: Queryable, id: string) => queryOne<SandboxRow>(db, "select * from sandboxes where id = $1", [id]);
+export const loadSandbox = (db: Queryable, id: string) =>
+  queryOne<SandboxRow>(db, "select * from sandboxes where id = $1", [id]);
 
 /** @throws PlatformError INVALID_ID, NOT_FOUND; another tenant's sandbox does not exist */
 export async function ownSandbox(db: Queryable, caller: Caller, id: string): Promise<SandboxRow> {
   if (!isUuid(id)) {
-    const named = await queryOne<SandboxRow>(db, "select * from sandboxes where tenant_id = $1 and state <> 'destroyed' and (name = $2 or slug = $2) limit 1", [caller.tenantId, id]);
+    const named = await queryOne<SandboxRow>(
+      db,
+      "select * from sandboxes where tenant_id = $1 and state <> 'destroyed' and (name = $2 or slug = $2) limit 1",
+      [caller.tenantId, id],
+    );
     if (named && mayUse(caller, named)) return named;
-    throw new PlatformError("INVALID_ID", `"${id.slice(0, 100)}" is neither a UUID nor the name of a sandbox. Use an id from GET /sandboxes.`);
+    throw new PlatformError(
+      "INVALID_ID",
+      `"${id.slice(0, 100)}" is neither a UUID nor the name of a sandbox. Use an id from GET /sandboxes.`,
+    );
   }
   const row = await loadSandbox(db, id);
   if (!row || !mayUse(caller, row) || row.state === "destroyed") throw notFound(`Sandbox ${id}`);
   return row;
 }
 
-export function mayUse(caller: Caller, row: { tenant_id: string; workspace_id: string | null; external_user_id: string | null }): boolean {
+export function mayUse(
+  caller: Caller,
+  row: { tenant_id: string; workspace_id: string | null; external_user_id: string | null },
+): boolean {
   return (
     row.tenant_id === caller.tenantId &&
     (caller.workspaceId === null || row.workspace_id === caller.workspaceId) &&
@@ -90,7 +112,12 @@ export function mayUse(caller: Caller, row: { tenant_id: string; workspace_id: s
 }
 
 /** Records an observed state. Returns false when the row was changed meanwhile: look again. */
-export async function moveTo(platform: Platform, row: SandboxRow, to: SandboxState, set: Record<string, unknown> = {}): Promise<boolean> {
+export async function moveTo(
+  platform: Platform,
+  row: SandboxRow,
+  to: SandboxState,
+  set: Record<string, unknown> = {},
+): Promise<boolean> {
   if (row.state !== to) assertMove(row.state, to);
   const running =
     to === "running" && row.state !== "running"
@@ -124,7 +151,8 @@ export const sizeOf = (size: string) => sandboxSizes[size as SandboxSize];
 export function sandboxView(platform: Platform, tenant: Tenant, row: SandboxRow): Record<string, unknown> {
   const remaining = row.expires_at ? Math.max(0, row.expires_at.getTime() - Date.now()) : null;
   const shown = row.state === "running" && row.ready;
-  const runSeconds = row.run_seconds + (row.running_since ? (Date.now() - row.running_since.getTime()) / 1000 : 0);
+  const runSeconds =
+    row.run_seconds + (row.running_since ? (Date.now() - row.running_since.getTime()) / 1000 : 0);
   return {
     id: row.id,
     slug: row.slug,
@@ -173,7 +201,10 @@ export function sandboxView(platform: Platform, tenant: Tenant, row: SandboxRow)
     preview_url: publicUrl(platform.settings, previewHostname(tenant, row.slug, null)),
     preview_domain: previewDomain(tenant),
     url_class: row.always_on ? "always_on_preview" : "temporary_preview",
-    url_info: { class: row.always_on ? "always_on_preview" : "temporary_preview", stable_for_embedding: row.always_on },
+    url_info: {
+      class: row.always_on ? "always_on_preview" : "temporary_preview",
+      stable_for_embedding: row.always_on,
+    },
     stable_for_embedding: row.always_on,
     recommended_next_action: "publish_when_ready",
     isolation: row.isolation,

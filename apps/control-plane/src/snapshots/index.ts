@@ -51,12 +51,26 @@ interface Wanted {
 
 function retentionOf(wanted: Wanted): number | null {
   if (wanted.keep) return null;
-  if (wanted.expiration) return Number(wanted.expiration.slice(0, -1)) * unitSeconds[wanted.expiration.slice(-1)]!;
-  return wanted.retention_seconds ?? wanted.expiration_seconds ?? (wanted.expiration_days ? wanted.expiration_days * 86_400 : null);
+  if (wanted.expiration)
+    return Number(wanted.expiration.slice(0, -1)) * unitSeconds[wanted.expiration.slice(-1)]!;
+  return (
+    wanted.retention_seconds ??
+    wanted.expiration_seconds ??
+    (wanted.expiration_days ? wanted.expiration_days * 86_400 : null)
+  );
 }
 
-async function ownSnapshot(platform: Platform, call: Call, id: string, sandboxId?: string): Promise<SnapshotRow> {
-  const row = await queryOne<SnapshotRow>(platform.pool, "select * from snapshots where tenant_id = $1 and id::text = $2", [call.caller.tenantId, id]);
+async function ownSnapshot(
+  platform: Platform,
+  call: Call,
+  id: string,
+  sandboxId?: string,
+): Promise<SnapshotRow> {
+  const row = await queryOne<SnapshotRow>(
+    platform.pool,
+    "select * from snapshots where tenant_id = $1 and id::text = $2",
+    [call.caller.tenantId, id],
+  );
   if (!row || (sandboxId && row.sandbox_id !== sandboxId)) throw notFound(`Snapshot ${id}`);
   if (call.caller.workspaceId || call.caller.externalUserId) {
     const sandbox = await loadSandbox(platform.pool, row.sandbox_id);
@@ -72,17 +86,43 @@ async function create(platform: Platform, call: Call, wanted: Wanted): Promise<S
   await platform.pool.query(
     `insert into snapshots (id, tenant_id, sandbox_id, snapshot_key, comment, keep, retention_seconds, expires_at, sandbox_settings)
      values ($1, $2, $3, $4, $5, $6, $7, now() + interval '1 second' * $7::integer, $8) on conflict (id) do nothing`,
-    [id, sandbox.tenant_id, sandbox.id, `sn-${id}`, wanted.comment ?? null, wanted.keep ?? false, Number.isFinite(retention) ? retention : null, JSON.stringify({ template_id: sandbox.template_id, size: sandbox.size })],
+    [
+      id,
+      sandbox.tenant_id,
+      sandbox.id,
+      `sn-${id}`,
+      wanted.comment ?? null,
+      wanted.keep ?? false,
+      Number.isFinite(retention) ? retention : null,
+      JSON.stringify({ template_id: sandbox.template_id, size: sandbox.size }),
+    ],
   );
   try {
     const made = await platform.host.putSnapshot(`sn-${id}`, sandbox.box_key, call.signal);
-    await platform.pool.query("update snapshots set status = 'ready', size_bytes = $2, updated_at = now() where id = $1", [id, made.sizeBytes]);
+    await platform.pool.query(
+      "update snapshots set status = 'ready', size_bytes = $2, updated_at = now() where id = $1",
+      [id, made.sizeBytes],
+    );
   } catch (error) {
     if (!(error instanceof HostError) || error.code === "UNREACHABLE") throw error;
-    await platform.pool.query("update snapshots set status = 'failed', error = $2, updated_at = now() where id = $1", [id, error.message]);
-    throw new PlatformError(error.code === "DISK_FULL" ? "DISK_FULL" : "CONFLICT", `The snapshot was not made: ${error.message}`, { cause: error });
+    await platform.pool.query(
+      "update snapshots set status = 'failed', error = $2, updated_at = now() where id = $1",
+      [id, error.message],
+    );
+    throw new PlatformError(
+      error.code === "DISK_FULL" ? "DISK_FULL" : "CONFLICT",
+      `The snapshot was not made: ${error.message}`,
+      { cause: error },
+    );
   }
-  await record(platform, { tenantId: sandbox.tenant_id, workspaceId: sandbox.workspace_id, type: "snapshot.created", resourceType: "snapshot", resourceId: id, data: { id, sandbox_id: sandbox.id } });
+  await record(platform, {
+    tenantId: sandbox.tenant_id,
+    workspaceId: sandbox.workspace_id,
+    type: "snapshot.created",
+    resourceType: "snapshot",
+    resourceId: id,
+    data: { id, sandbox_id: sandbox.id },
+  });
   return (await queryOne<SnapshotRow>(platform.pool, "select * from snapshots where id = $1", [id]))!;
 }
 
@@ -93,9 +133,15 @@ async function remove(platform: Platform, row: SnapshotRow): Promise<{ id: strin
     [row.tenant_id, row.snapshot_key, row.sandbox_id],
   );
   if (dependents.length > 0) {
-    throw new PlatformError("SNAPSHOT_IN_USE", `The snapshot is used by ${dependents.length} sandbox${dependents.length === 1 ? "" : "es"}. Delete the fork first.`, {
-      details: { dependents: dependents.map((one) => ({ type: "sandbox", id: one.id, label: one.name ?? one.slug })) },
-    });
+    throw new PlatformError(
+      "SNAPSHOT_IN_USE",
+      `The snapshot is used by ${dependents.length} sandbox${dependents.length === 1 ? "" : "es"}. Delete the fork first.`,
+      {
+        details: {
+          dependents: dependents.map((one) => ({ type: "sandbox", id: one.id, label: one.name ?? one.slug })),
+        },
+      },
+    );
   }
   await platform.host.deleteSnapshot(row.snapshot_key);
   await platform.pool.query("delete from snapshots where id = $1", [row.id]);
@@ -104,7 +150,10 @@ async function remove(platform: Platform, row: SnapshotRow): Promise<{ id: strin
 
 /** Removes snapshots whose time is over and that nothing uses. */
 export async function expireSnapshots(platform: Platform): Promise<void> {
-  for (const row of await query<SnapshotRow>(platform.pool, "select * from snapshots where not keep and expires_at < now() limit 50")) {
+  for (const row of await query<SnapshotRow>(
+    platform.pool,
+    "select * from snapshots where not keep and expires_at < now() limit 50",
+  )) {
     await remove(platform, row).catch((error: unknown) => {
       if (!(error instanceof PlatformError)) throw error;
     });
@@ -113,7 +162,13 @@ export async function expireSnapshots(platform: Platform): Promise<void> {
 
 export function snapshotHandlers(platform: Platform): Handler[] {
   const { pool } = platform;
-  const inSandbox = async (call: Call) => ownSnapshot(platform, call, call.params["sid"]!, (await ownSandbox(pool, call.caller, call.params["id"]!)).id);
+  const inSandbox = async (call: Call) =>
+    ownSnapshot(
+      platform,
+      call,
+      call.params["sid"]!,
+      (await ownSandbox(pool, call.caller, call.params["id"]!)).id,
+    );
   return [
     handler(r.create, async (call) => view(await create(platform, call as unknown as Call, call.body ?? {}))),
     handler(r.createOld, async (call) => {
@@ -122,17 +177,30 @@ export function snapshotHandlers(platform: Platform): Handler[] {
     }),
     handler(r.list, async (call) => {
       const sandbox = await ownSandbox(pool, call.caller, call.params["id"]!);
-      return (await query<SnapshotRow>(pool, "select * from snapshots where sandbox_id = $1 order by created_at desc", [sandbox.id])).map(view);
+      return (
+        await query<SnapshotRow>(
+          pool,
+          "select * from snapshots where sandbox_id = $1 order by created_at desc",
+          [sandbox.id],
+        )
+      ).map(view);
     }),
     handler(r.get, async (call) => view(await inSandbox(call as Call))),
     handler(r.remove, async (call) => remove(platform, await inSandbox(call as Call))),
     handler(r.restore, async (call) => {
       const sandbox = await ownSandbox(pool, call.caller, call.params["id"]!);
       const snapshot = await inSandbox(call as unknown as Call);
-      if (snapshot.status !== "ready") throw new PlatformError("SNAPSHOT_NOT_READY", "The snapshot is not ready. Choose another one.");
+      if (snapshot.status !== "ready")
+        throw new PlatformError("SNAPSHOT_NOT_READY", "The snapshot is not ready. Choose another one.");
       // A new box under the same sandbox id; the old one is removed once nothing names it.
       const boxKey = `sb-${sandbox.id.slice(0, 23)}-${Date.now().toString(36)}`;
-      await wantSandbox(platform, sandbox.id, { desired: "running", state: "provisioning", ready: false, box_key: boxKey, content: JSON.stringify({ type: "snapshot", snapshotKey: snapshot.snapshot_key }) });
+      await wantSandbox(platform, sandbox.id, {
+        desired: "running",
+        state: "provisioning",
+        ready: false,
+        box_key: boxKey,
+        content: JSON.stringify({ type: "snapshot", snapshotKey: snapshot.snapshot_key }),
+      });
       await platform.host.deleteBox(sandbox.box_key);
       const { row } = await liveSandbox(platform, call.caller, sandbox.id);
       return { id: row.id, slug: row.slug, state: row.state, ready: row.ready, restored_from: snapshot.id };
@@ -147,6 +215,8 @@ export function snapshotHandlers(platform: Platform): Handler[] {
       return { data: rows.map(view) };
     }),
     handler(r.getAny, async (call) => view(await ownSnapshot(platform, call as Call, call.params["sid"]!))),
-    handler(r.removeAny, async (call) => remove(platform, await ownSnapshot(platform, call as Call, call.params["sid"]!))),
+    handler(r.removeAny, async (call) =>
+      remove(platform, await ownSnapshot(platform, call as Call, call.params["sid"]!)),
+    ),
   ];
 }

@@ -15,21 +15,76 @@ const node = { install: "npm install", start: "npm run dev" };
 
 /** All run on the machine's own system, read-only, with Node and Python: the list names presets, not images. */
 const templates: readonly Template[] = [
-  { id: "miosa-sandbox", name: "Standard", description: "Node, Python, git and build tools", port: 3000, install: null, start: null, aliases: ["default", "base"] },
-  { id: "blank", name: "Blank", description: "An empty workspace", port: null, install: null, start: null, aliases: [] },
+  {
+    id: "miosa-sandbox",
+    name: "Standard",
+    description: "Node, Python, git and build tools",
+    port: 3000,
+    install: null,
+    start: null,
+    aliases: ["default", "base"],
+  },
+  {
+    id: "blank",
+    name: "Blank",
+    description: "An empty workspace",
+    port: null,
+    install: null,
+    start: null,
+    aliases: [],
+  },
   { id: "node", name: "Node.js", description: "A Node.js app", port: 3000, ...node, aliases: [] },
   { id: "nextjs", name: "Next.js", description: "A Next.js app", port: 3000, ...node, aliases: ["next"] },
-  { id: "vite-react", name: "Vite and React", description: "A Vite app", port: 5173, ...node, aliases: ["vite", "react"] },
-  { id: "express-api", name: "Express API", description: "An Express server", port: 3000, ...node, aliases: ["express"] },
-  { id: "python", name: "Python", description: "A Python app", port: 8000, install: null, start: "python3 -m http.server 8000 --bind 0.0.0.0", aliases: [] },
-  { id: "static", name: "Static files", description: "A folder of files", port: 8080, install: null, start: null, aliases: [] },
+  {
+    id: "vite-react",
+    name: "Vite and React",
+    description: "A Vite app",
+    port: 5173,
+    ...node,
+    aliases: ["vite", "react"],
+  },
+  {
+    id: "express-api",
+    name: "Express API",
+    description: "An Express server",
+    port: 3000,
+    ...node,
+    aliases: ["express"],
+  },
+  {
+    id: "python",
+    name: "Python",
+    description: "A Python app",
+    port: 8000,
+    install: null,
+    start: "python3 -m http.server 8000 --bind 0.0.0.0",
+    aliases: [],
+  },
+  {
+    id: "static",
+    name: "Static files",
+    description: "A folder of files",
+    port: 8080,
+    install: null,
+    start: null,
+    aliases: [],
+  },
 ];
 
-export const findTemplate = (id: string): Template | undefined => templates.find((template) => template.id === id || template.aliases.includes(id));
+export const findTemplate = (id: string): Template | undefined =>
+  templates.find((template) => template.id === id || template.aliases.includes(id));
 
 const contract = (size: keyof typeof sandboxSizes) => {
   const { vcpus, memory_mb, disk_size_mb } = sandboxSizes[size];
-  return { id: `sandbox/${size}@v1`, product: "sandbox", size, version: "v1", vcpus, memory_mb, disk_size_mb };
+  return {
+    id: `sandbox/${size}@v1`,
+    product: "sandbox",
+    size,
+    version: "v1",
+    vcpus,
+    memory_mb,
+    disk_size_mb,
+  };
 };
 const sizes = Object.keys(sandboxSizes) as (keyof typeof sandboxSizes)[];
 

@@ -38,7 +38,8 @@ export function ownedBy(caller: Caller, filter: Partial<ListQuery> = {}): Condit
   const conditions = new Conditions().add("tenant_id = $?", caller.tenantId);
   if (caller.workspaceId) conditions.add("workspace_id = $?", caller.workspaceId);
   if (caller.externalUserId) conditions.add("external_user_id = $?", caller.externalUserId);
-  for (const name of ["workspace_id", "project_id"] as const) if (filter[name]) conditions.add(`${name}::text = $?`, filter[name]);
+  for (const name of ["workspace_id", "project_id"] as const)
+    if (filter[name]) conditions.add(`${name}::text = $?`, filter[name]);
   for (const name of ["external_workspace_id", "external_user_id", "external_project_id"] as const) {
     if (filter[name]) conditions.add(`${name} = $?`, filter[name]);
   }
@@ -50,7 +51,8 @@ interface Position {
   readonly id: string;
 }
 
-const encode = (row: Position) => Buffer.from(JSON.stringify([row.created_at.toISOString(), row.id])).toString("base64url");
+const encode = (row: Position) =>
+  Buffer.from(JSON.stringify([row.created_at.toISOString(), row.id])).toString("base64url");
 
 function decode(cursor: string): [string, string] {
   try {
@@ -72,7 +74,11 @@ export async function page<T extends QueryResultRow & Position>(
   if (options.cursor) {
     // JavaScript dates hold milliseconds, the column microseconds: compare on the coarser grain.
     const [at, id] = decode(options.cursor);
-    conditions.addPair("(date_trunc('milliseconds', created_at), id) < ($1?::timestamptz, $2?::uuid)", at, id);
+    conditions.addPair(
+      "(date_trunc('milliseconds', created_at), id) < ($1?::timestamptz, $2?::uuid)",
+      at,
+      id,
+    );
   }
   const rows = await query<T>(
     db,

@@ -32,12 +32,20 @@ async function findOrCreateWorkspace(db: Queryable, caller: Caller, wanted: Want
   const name = wanted.workspace_slug ?? wanted.workspace_name;
   if (caller.workspaceId) return caller.workspaceId;
   if (wanted.workspace_id) {
-    const row = await queryOne<Row>(db, "select id from workspaces where tenant_id = $1 and (id::text = $2 or slug = $2)", [caller.tenantId, wanted.workspace_id]);
+    const row = await queryOne<Row>(
+      db,
+      "select id from workspaces where tenant_id = $1 and (id::text = $2 or slug = $2)",
+      [caller.tenantId, wanted.workspace_id],
+    );
     if (!row) throw notFound(`Workspace ${wanted.workspace_id}`);
     return row.id;
   }
   if (!name) {
-    const row = await queryOne<Row>(db, "select id from workspaces where tenant_id = $1 and is_default limit 1", [caller.tenantId]);
+    const row = await queryOne<Row>(
+      db,
+      "select id from workspaces where tenant_id = $1 and is_default limit 1",
+      [caller.tenantId],
+    );
     return row?.id ?? null;
   }
   const row = await queryOne<Row>(
@@ -49,11 +57,19 @@ async function findOrCreateWorkspace(db: Queryable, caller: Caller, wanted: Want
 }
 
 /** Resolves or creates the workspace and project that a create call names. */
-export async function resolvePlacement(db: Queryable, caller: Caller, wanted: Wanted): Promise<{ workspaceId: string | null; projectId: string | null }> {
+export async function resolvePlacement(
+  db: Queryable,
+  caller: Caller,
+  wanted: Wanted,
+): Promise<{ workspaceId: string | null; projectId: string | null }> {
   const workspaceId = await findOrCreateWorkspace(db, caller, wanted);
   const name = wanted.project_slug ?? wanted.project_name;
   if (wanted.project_id) {
-    const row = await queryOne<Row>(db, "select id from projects where tenant_id = $1 and (id::text = $2 or slug = $2) limit 1", [caller.tenantId, wanted.project_id]);
+    const row = await queryOne<Row>(
+      db,
+      "select id from projects where tenant_id = $1 and (id::text = $2 or slug = $2) limit 1",
+      [caller.tenantId, wanted.project_id],
+    );
     if (!row) throw notFound(`Project ${wanted.project_id}`);
     return { workspaceId, projectId: row.id };
   }

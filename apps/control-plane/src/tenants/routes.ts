@@ -35,7 +35,11 @@ export function tenantHandlers(platform: Platform): Handler[] {
     handler(r.whoami, async ({ caller }) => {
       const tenant = await mine(caller.tenantId);
       const workspace = caller.workspaceId
-        ? await queryOne<{ id: string; slug: string; name: string }>(pool, "select id, slug, name from workspaces where id = $1", [caller.workspaceId])
+        ? await queryOne<{ id: string; slug: string; name: string }>(
+            pool,
+            "select id, slug, name from workspaces where id = $1",
+            [caller.workspaceId],
+          )
         : null;
       return {
         user: null,
@@ -43,7 +47,13 @@ export function tenantHandlers(platform: Platform): Handler[] {
         tenant: { id: tenant.id, name: tenant.name, slug: tenant.slug },
         workspace,
         plan: { name: tenant.plan },
-        auth: { key_id: caller.keyId, key_name: caller.keyName, key_type: caller.keyType, scopes: caller.scopes ?? ["*"], unrestricted: caller.scopes === null },
+        auth: {
+          key_id: caller.keyId,
+          key_name: caller.keyName,
+          key_type: caller.keyType,
+          scopes: caller.scopes ?? ["*"],
+          unrestricted: caller.scopes === null,
+        },
       };
     }),
     handler(r.tenants, async ({ caller }) => [view(await mine(caller.tenantId))]),

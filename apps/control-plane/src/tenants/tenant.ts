@@ -15,7 +15,8 @@ export interface Tenant {
   readonly created_at: Date;
 }
 
-export const tenantById = (db: Queryable, id: string) => queryOne<Tenant>(db, "select * from tenants where id = $1", [id]);
+export const tenantById = (db: Queryable, id: string) =>
+  queryOne<Tenant>(db, "select * from tenants where id = $1", [id]);
 
 /** The tenant whose brand, preview or deployment domain the host name is or lies under. */
 export async function tenantByHostname(db: Queryable, hostname: string): Promise<Tenant | null> {
@@ -31,7 +32,8 @@ export async function tenantByHostname(db: Queryable, hostname: string): Promise
 export const previewDomain = (tenant: Tenant) => `sandbox.${tenant.preview_domain ?? tenant.domain}`;
 export const previewHostname = (tenant: Tenant, slug: string, port: number | null) =>
   `${port === null ? slug : `${port}-${slug}`}.${previewDomain(tenant)}`;
-export const deploymentHostname = (tenant: Tenant, slug: string) => `${slug}.${tenant.deployment_domain ?? tenant.domain}`;
+export const deploymentHostname = (tenant: Tenant, slug: string) =>
+  `${slug}.${tenant.deployment_domain ?? tenant.domain}`;
 export const apiHostname = (tenant: Tenant) => `api.${tenant.domain}`;
 
 export function publicUrl(settings: Settings, hostname: string): string {

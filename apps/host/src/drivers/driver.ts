@@ -13,6 +13,8 @@ export interface BoxFolders {
   readonly home: string;
   readonly run: string;
   readonly log: string;
+  /** Unprivileged uid and gid of this box alone; `null` when the daemon is not root and boxes run as its own user. */
+  readonly owner: { readonly uid: number; readonly gid: number } | null;
 }
 
 /** What a driver needs to find a box again after the host daemon died; stored in `state.json`. */
@@ -54,6 +56,8 @@ export interface SandboxDriver {
   /** Kills everything of this key and removes cgroups and mounts, also when `state` is null (crash before it was written). */
   destroy(key: string, state: DriverState | null): Promise<void>;
   stats(key: string, state: DriverState): Promise<BoxStats>;
+  /** Makes the host names of changed links resolve in a running box. */
+  relink(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void>;
   readonly freezer?: {
     pause(key: string, state: DriverState): Promise<void>;
     resume(key: string, state: DriverState): Promise<void>;

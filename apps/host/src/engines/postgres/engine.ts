@@ -286,6 +286,11 @@ export class PostgresEngine implements DatabaseEngine {
     );
   }
 
+  /** PEM of the authority that signs every server's certificate here. */
+  async certificateAuthority(): Promise<string> {
+    return (await this.#open()).certificate;
+  }
+
   /** Opens the authority and reads what is on disk, once; removes what no state was completed for. */
   #open(): Promise<Authority> {
     this.#opened ??= this.#load().catch((error: unknown) => {

@@ -1,0 +1,99 @@
+import { lstatSync, readFileSync, readdirSync, statSync, type Dirent } from "node:fs";
+import { join, relative, sep } from "node:path";
+import { pack } from "tar-stream";
+import { stateFolder } from "./brand.ts";
+import { CliError } from "./failure.ts";
+
+/** Left out at any depth. */
+const alwaysExcluded = [".git", stateFolder, ".env", ".env.*", "node_modules", ".venv", "coverage", "dist"];
+/** What one app folder may hold; a larger one is a mistake, such as a home folder. */
+const maxFiles = 50_000;
+const maxBytes = 512 * 1024 * 1024;
+
+export interface PackedFolder {
+  readonly files: number;
+  readonly sizeBytes: number;
+  readonly tar: Buffer;
+}
+
+interface Entry {
+  readonly path: string;
+  readonly file: string;
+}
+
+/**
+ * Packs a folder as tar: names sorted, links and special files left out.
+ *
+ * @param excluded names, or paths from the folder's root, added to the standard ones; `*` stands for
+ *   any characters but a slash
+ * @throws CliError FOLDER_NOT_FOUND, FOLDER_EMPTY or FOLDER_TOO_LARGE
+ */
+export async function packFolder(folder: string, excluded: readonly string[] = []): Promise<PackedFolder> {
+  if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory()) {
+    throw new CliError("FOLDER_NOT_FOUND", `${folder} is no folder.`, "Give the folder that holds the app.");
+  }
+  const entries = listFiles(folder, toMatcher([...alwaysExcluded, ...excluded]));
+  if (entries.length === 0) {
+    throw new CliError(
+      "FOLDER_EMPTY",
+      `${folder} holds no file to send.`,
+      "Look at sync.exclude in the app manifest.",
+    );
+  }
+  const archive = pack();
+  const chunks: Buffer[] = [];
+  const collected = (async () => {
+    for await (const chunk of archive) chunks.push(chunk as Buffer);
+  })();
+  let sizeBytes = 0;
+  for (const entry of entries) {
+    const content = readFileSync(entry.file);
+    sizeBytes += content.length;
+    if (sizeBytes > maxBytes) throw tooLarge(folder, `more than ${maxBytes / 1024 / 1024} MiB`);
+    const mode = lstatSync(entry.file).mode & 0o111 ? 0o755 : 0o644;
+    await new Promise<void>((resolve, reject) => {
+      archive.entry({ name: entry.path, mode }, content, (error) => (error ? reject(error) : resolve()));
+    });
+  }
+  archive.finalize();
+  await collected;
+  return { files: entries.length, sizeBytes, tar: Buffer.concat(chunks) };
+}
+
+function listFiles(root: string, isExcluded: (path: string) => boolean): Entry[] {
+  const entries: Entry[] = [];
+  const visit = (folder: string) => {
+    for (const item of readdirSync(folder, { withFileTypes: true }).sort(byName)) {
+      const file = join(folder, item.name);
+      const path = relative(root, file).split(sep).join("/");
+      if (isExcluded(path)) continue;
+      if (item.isDirectory()) visit(file);
+      else if (item.isFile()) entries.push({ path, file });
+      if (entries.length > maxFiles) throw tooLarge(root, `more than ${maxFiles} files`);
+    }
+  };
+  visit(root);
+  return entries;
+}
+
+const byName = (a: Dirent, b: Dirent): number => (a.name < b.name ? -1 : 1);
+
+function tooLarge(folder: string, what: string): CliError {
+  return new CliError(
+    "FOLDER_TOO_LARGE",
+    `${folder} holds ${what}.`,
+    "Name what is not needed in sync.exclude of the app manifest.",
+  );
+}
+
+function toMatcher(patterns: readonly string[]): (path: string) => boolean {
+  const rules = patterns.map((pattern) => {
+    const trimmed = pattern.replace(/^\.?\//, "").replace(/\/(\*\*)?$/, "");
+    const source = trimmed.split("*").map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+    return { hasSlash: trimmed.includes("/"), test: new RegExp(`^${source.join("[^/]*")}$`) };
+  });
+  return (path) => {
+    const name = path.slice(path.lastIndexOf("/") + 1);
+    return rules.some((rule) => rule.test.test(rule.hasSlash ? path : name));
+  };
+}

@@ -1,0 +1,81 @@
+import type { Command } from "commander";
+import { withClient, type Context } from "../context.ts";
+import { table } from "../output.ts";
+import { parseCount } from "../pairs.ts";
+
+interface CreateOptions {
+  readonly engine: string;
+  readonly engineVersion?: string;
+  readonly storage?: number;
+  readonly memory?: number;
+  readonly wait: boolean;
+}
+
+export function addDatabase(program: Command, context: () => Context): void {
+  const database = program.command("db").description("databases");
+  database
+    .command("create")
+    .description("create a database and wait until its credentials log in")
+    .argument("<name>")
+    .option("--engine <engine>", "postgresql, mysql or redis", "postgresql")
+    .option("--engine-version <version>")
+    .option("--storage <MiB>", "", parseCount)
+    .option("--memory <MiB>", "", parseCount)
+    .option("--no-wait", "return at once")
+    .action(async (name: string, options: CreateOptions) => create(context(), name, options));
+  database
+    .command("ls")
+    .description("list databases")
+    .action(async () => {
+      const { output } = context();
+      await withClient(context(), async (client) => {
+        const all = await client.databases.list();
+        const rows = all.map((one) => [
+          one.id,
+          one.name,
+          `${one.engine} ${one.engine_version}`,
+          one.state,
+          one.connection_test?.status ?? "-",
+        ]);
+        output.result(all, table(["ID", "NAME", "ENGINE", "STATE", "LOGIN"], rows));
+      });
+    });
+  database
+    .command("credentials")
+    .description("print the connection URL (a secret)")
+    .argument("<id>")
+    .action(async (id: string) =>
+      withClient(context(), async (client) => {
+        const credentials = await client.databases.credentials(id);
+        context().output.result(credentials, credentials.recommended_url ?? credentials.url);
+      }),
+    );
+  database
+    .command("rm")
+    .description("delete databases and everything in them")
+    .argument("<id...>")
+    .action(async (ids: string[]) =>
+      withClient(context(), async (client) => {
+        for (const id of ids) await client.databases.delete(id);
+        context().output.result({ removed: ids }, ids);
+      }),
+    );
+}
+
+async function create(context: Context, name: string, options: CreateOptions): Promise<void> {
+  await withClient(context, async (client) => {
+    const step = context.output.step("database");
+    let database = await client.databases.create({
+      name,
+      engine: options.engine,
+      ...(options.engineVersion ? { engine_version: options.engineVersion } : {}),
+      ...(options.storage ? { storage_mb: options.storage } : {}),
+      ...(options.memory ? { memory_mb: options.memory } : {}),
+    });
+    if (options.wait) {
+      database = await client.databases.waitUntilReady(database.id, { onState: (state) => step.note(state) });
+    }
+    step.done(`database ${database.state}`);
+    context.output.result(database, database.id);
+  });
+}

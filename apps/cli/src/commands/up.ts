@@ -1,0 +1,123 @@
+import { join, resolve } from "node:path";
+import type { Command } from "commander";
+import { FolderInUseError } from "@platform/postgres";
+import type { Context } from "../context.ts";
+import { CliError } from "../failure.ts";
+import { parsePort } from "../pairs.ts";
+import type { Platform, PlatformOptions } from "../up/supervisor.ts";
+
+interface ServeOptions {
+  readonly data?: string;
+  readonly port?: number;
+}
+
+interface MainJobOptions extends ServeOptions {
+  readonly exit?: boolean;
+  readonly serve?: boolean;
+  readonly app?: string;
+}
+
+export function addUp(program: Command, context: () => Context): void {
+  program
+    .command("up")
+    .description("run the whole platform on this machine until Ctrl-C")
+    .option("--data <folder>", "data folder")
+    .option("--port <port>", "port of the gateway", parsePort)
+    .action(async (options: ServeOptions) => serve(context(), options, false));
+
+  program
+    .command("main-job", { hidden: true })
+    .option("--exit", "end after the proof")
+    .option("--serve", "serve only")
+    .option("--app <folder>", "app to prove the main path with")
+    .option("--data <folder>", "data folder")
+    .option("--port <port>", "port of the gateway", parsePort)
+    .action(async (options: MainJobOptions) => {
+      if (options.serve) await serve(context(), options, true);
+      else await prove(context(), options);
+    });
+}
+
+function platformOptions(context: Context, options: ServeOptions, stopBoxesOnExit: boolean): PlatformOptions {
+  return {
+    repository: context.repository,
+    dataDir: resolve(context.cwd, options.data ?? join(context.repository, ".data")),
+    path: context.environment["PATH"] ?? "/usr/local/bin:/usr/bin:/bin",
+    databaseUrl: context.environment["DATABASE_URL"] ?? null,
+    edgePort: options.port ?? null,
+    stopBoxesOnExit,
+    onEvent: (program, event) => {
+      if (event.type === "starting") context.output.say(`• ${program}`);
+      else if (event.type === "exited") {
+        context.output.say(
+          `✗ ${program} ended with ${event.signal ?? event.code}; starting it again in ${event.retryInMs} ms`,
+        );
+      } else if (event.type === "failed") context.output.say(`✗ ${program}: ${event.reason}`);
+    },
+  };
+}
+
+/** @param stopBoxesOnExit the main job leaves no process behind; `up` adopts its boxes at the next start */
+async function boot(context: Context, options: ServeOptions, stopBoxesOnExit: boolean): Promise<Platform> {
+  // Only these commands need the server's packages, so only they pay for loading them.
+  const { startPlatform } = await import("../up/supervisor.ts");
+  try {
+    return await startPlatform(platformOptions(context, options, stopBoxesOnExit));
+  } catch (error) {
+    if (error instanceof FolderInUseError)
+      throw new CliError(
+        "DATA_IN_USE",
+        error.message,
+        `Stop process ${error.owner.pid}, or use another --data.`,
+      );
+    throw error;
+  }
+}
+
+async function serve(context: Context, options: ServeOptions, asLine: boolean): Promise<void> {
+  const stopped = untilSignal();
+  const platform = await boot(context, options, asLine);
+  try {
+    const line = {
+      api_url: platform.apiUrl,
+      api_key: platform.apiKey,
+      tenant: platform.tenant.slug,
+      edge_http_port: platform.ports.edge,
+    };
+    if (asLine) context.output.raw(`${JSON.stringify(line)}\n`);
+    else context.output.result(line, [`API  ${line.api_url}`, `key  ${line.api_key}`, "Ctrl-C ends it."]);
+    await stopped.signalled;
+  } finally {
+    await platform.stop();
+  }
+}
+
+async function prove(context: Context, options: MainJobOptions): Promise<void> {
+  const stopped = untilSignal();
+  const app = resolve(context.cwd, options.app ?? join(context.repository, "examples", "clinic-intake"));
+  const { runMainJob } = await import("../main-job/index.ts");
+  const platform = await boot(context, options, true);
+  try {
+    const isProved = await runMainJob(context, platform, {
+      app,
+      keepServing: !options.exit,
+      signal: stopped.signal,
+      stopped: stopped.signalled,
+    });
+    if (!isProved) context.setExitCode(1);
+  } finally {
+    await platform.stop();
+  }
+}
+
+/** The first SIGINT or SIGTERM asks for an orderly end; a second one ends at once. */
+function untilSignal(): { signalled: Promise<void>; signal: AbortSignal } {
+  const controller = new AbortController();
+  const signalled = new Promise<void>((done) =>
+    controller.signal.addEventListener("abort", () => done(), { once: true }),
+  );
+  for (const name of ["SIGINT", "SIGTERM"] as const) {
+    process.on(name, () => (controller.signal.aborted ? process.exit(130) : controller.abort()));
+  }
+  return { signalled, signal: controller.signal };
+}

@@ -1,0 +1,76 @@
+import { Command, CommanderError } from "commander";
+import { brand } from "./brand.ts";
+import { addDatabase } from "./commands/database.ts";
+import { addDeploy } from "./commands/deploy.ts";
+import { addDoctor } from "./commands/doctor.ts";
+import { addLogin } from "./commands/login.ts";
+import { addPublish } from "./commands/publish.ts";
+import { addSandbox } from "./commands/sandbox.ts";
+import { addUp } from "./commands/up.ts";
+import type { Context } from "./context.ts";
+import { Output, type Streams } from "./output.ts";
+import type { Environment } from "./settings.ts";
+
+export interface Invocation {
+  readonly arguments: readonly string[];
+  readonly environment: Environment;
+  readonly streams: Streams;
+  readonly stdin: NodeJS.ReadStream;
+  readonly cwd: string;
+  readonly repository: string;
+}
+
+interface GlobalOptions {
+  readonly json?: boolean;
+  readonly endpoint?: string;
+  readonly debug?: boolean;
+}
+
+/** @returns exit code: 0 ok, 1 user error, 2 network, 3 auth, 4 server; `exec` passes its command's own */
+export async function run(invocation: Invocation): Promise<number> {
+  let exitCode = 0;
+  const program = new Command(brand.command)
+    .description(`${brand.name}: sandboxes, previews, releases and databases`)
+    .option("--json", "print results and errors as JSON")
+    .option("--endpoint <url>", "API endpoint, without /api/v1")
+    .option("--debug", "print where an error came from")
+    .exitOverride()
+    .showHelpAfterError()
+    .configureOutput({
+      writeOut: (text) => invocation.streams.stdout.write(text),
+      writeErr: (text) => invocation.streams.stderr.write(text),
+    });
+  const output = () => new Output(invocation.streams, program.opts<GlobalOptions>().json ?? false);
+  const context = (): Context => {
+    const options = program.opts<GlobalOptions>();
+    return {
+      environment: invocation.environment,
+      output: output(),
+      stdin: invocation.stdin,
+      cwd: invocation.cwd,
+      repository: invocation.repository,
+      flags: { ...(options.endpoint ? { endpoint: options.endpoint } : {}), debug: options.debug ?? false },
+      setExitCode: (code) => {
+        exitCode = code;
+      },
+    };
+  };
+  for (const add of [addUp, addDoctor, addLogin, addSandbox, addDatabase, addPublish, addDeploy])
+    add(program, context);
+  inheritSettings(program);
+  try {
+    await program.parseAsync([...invocation.arguments], { from: "user" });
+    return exitCode;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 1;
+    return output().fail(error, program.opts<GlobalOptions>().debug ?? false);
+  }
+}
+
+/** Subcommands made by `command()` take over exitOverride and output settings only at their creation. */
+function inheritSettings(program: Command): void {
+  for (const command of program.commands) {
+    command.copyInheritedSettings(program);
+    inheritSettings(command);
+  }
+}

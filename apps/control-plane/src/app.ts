@@ -1,0 +1,156 @@
+import type { FastifyInstance, FastifyRequest } from "fastify";
+import { queryOne, transaction } from "@platform/postgres";
+import { createDatabaseStep, databaseHandlers, onAttach } from "./databases/index.ts";
+import {
+  configurationChanged,
+  createDeploymentStep,
+  deploymentHandlers,
+  deploymentObserveHandlers,
+} from "./deployments/index.ts";
+import { putRoute, registerEdgeRoutes } from "./edges/index.ts";
+import { eventHandlers } from "./events/index.ts";
+import { createServer, registerPublicPages, type AuditEntry, type Handler } from "./http/index.ts";
+import { createAuthenticator, ticketHandlers } from "./keys/index.ts";
+import type { Platform } from "./platform.ts";
+import { previewHandlers } from "./previews/index.ts";
+import { Reconciler } from "./reconcile/index.ts";
+import { createBuildStep } from "./releases/index.ts";
+import {
+  createSandboxStep,
+  execHandlers,
+  fileHandlers,
+  loadSandbox,
+  sandboxEnvHandlers,
+  sandboxHandlers,
+  sandboxObserveHandlers,
+  serviceHandlers,
+  syncEnvironment,
+  templateStartHandlers,
+  wake,
+  type SandboxRow,
+} from "./sandboxes/index.ts";
+import { snapshotHandlers } from "./snapshots/index.ts";
+import { templateHandlers } from "./templates/index.ts";
+import {
+  apiHostname,
+  brandOf,
+  publicUrl,
+  tenantByHostname,
+  tenantHandlers,
+  type Tenant,
+} from "./tenants/index.ts";
+
+export function allHandlers(platform: Platform): Handler[] {
+  return [
+    ...tenantHandlers(platform),
+    ...ticketHandlers(platform),
+    ...eventHandlers(platform),
+    ...templateHandlers(),
+    ...sandboxHandlers(platform),
+    ...sandboxEnvHandlers(platform),
+    ...execHandlers(platform),
+    ...serviceHandlers(platform),
+    ...fileHandlers(platform),
+    ...sandboxObserveHandlers(platform),
+    ...templateStartHandlers(platform),
+    ...snapshotHandlers(platform),
+    ...previewHandlers(platform),
+    ...databaseHandlers(platform),
+    ...deploymentHandlers(platform),
+    ...deploymentObserveHandlers(platform),
+  ];
+}
+
+/** The public server with the edges' internal addresses. */
+export function createApp(
+  platform: Platform,
+  options: { edgeToken: string; audit: (entry: AuditEntry) => void },
+): FastifyInstance {
+  const handlers = allHandlers(platform);
+  const routes = handlers.map((one) => one.route);
+  const authenticate = createAuthenticator(platform);
+  const tenantOf = async (request: FastifyRequest): Promise<Tenant | null> =>
+    (await tenantByHostname(platform.pool, request.hostname)) ??
+    (await queryOne<Tenant>(platform.pool, "select * from tenants order by created_at limit 1"));
+  // The origin as the client sees it: behind the edge the Host header is the public one.
+  const origin = (request: FastifyRequest) => `${request.protocol}://${request.host}`;
+  const app = createServer({
+    log: platform.log,
+    pool: platform.pool,
+    handlers,
+    authenticate,
+    problemsUrl: (request) => `${origin(request)}/problems`,
+    audit: options.audit,
+  });
+  registerPublicPages(app, {
+    routes,
+    site: async (request) => {
+      const tenant = await tenantOf(request);
+      const brand = tenant ? brandOf(tenant) : null;
+      return {
+        name: brand?.name ?? "API",
+        color: brand?.colorPrimary ?? "#2563eb",
+        apiUrl: tenant ? publicUrl(platform.settings, apiHostname(tenant)) : origin(request),
+      };
+    },
+  });
+  registerEdgeRoutes(app, platform, options.edgeToken, (hostname) => wakeByHostname(platform, hostname));
+  return app;
+}
+
+/** Traffic to the preview of a paused sandbox wakes it. */
+async function wakeByHostname(platform: Platform, hostname: string): Promise<void> {
+  const route = await queryOne<{ sandbox_id: string | null }>(
+    platform.pool,
+    "select sandbox_id from routes where hostname = $1",
+    [hostname],
+  );
+  const row = route?.sandbox_id ? await loadSandbox(platform.pool, route.sandbox_id) : null;
+  if (row && row.state === "paused") await wake(platform, row);
+}
+
+export function createReconcilers(platform: Platform): Reconciler[] {
+  onAttach("sandbox", async (_platform, owner) => {
+    const row = (await loadSandbox(platform.pool, owner.id)) as SandboxRow;
+    await syncEnvironment(platform, row);
+  });
+  onAttach("deployment", (_platform, owner) => configurationChanged(platform, owner.id));
+  return [
+    new Reconciler(platform, {
+      table: "sandboxes",
+      due: "state <> 'destroyed'",
+      concurrency: 16,
+      step: createSandboxStep(platform),
+    }),
+    new Reconciler(platform, {
+      table: "databases",
+      due: "state <> 'deleted'",
+      concurrency: 8,
+      step: createDatabaseStep(platform),
+    }),
+    new Reconciler(platform, {
+      table: "builds",
+      due: "state in ('queued', 'building')",
+      concurrency: 2,
+      step: createBuildStep(platform),
+    }),
+    new Reconciler(platform, {
+      table: "deployments",
+      due: "state <> 'deleted'",
+      concurrency: 8,
+      step: createDeploymentStep(platform),
+    }),
+  ];
+}
+
+/** The API's own host name is a route like any other. */
+export async function ensureApiRoute(platform: Platform, tenant: Tenant): Promise<void> {
+  await transaction(platform.pool, (db) =>
+    putRoute(db, {
+      hostname: apiHostname(tenant),
+      tenantId: tenant.id,
+      kind: "api",
+      target: { type: "control-plane" },
+    }),
+  );
+}

@@ -1,0 +1,193 @@
+import { deploymentRoutes as r } from "@platform/contract";
+import type { LogLine } from "@platform/guest-protocol";
+import { query, queryOne } from "@platform/postgres";
+import { guestOf } from "../guests.ts";
+import { handler, openEventStream, type Call, type Handler } from "../http/index.ts";
+import type { Platform } from "../platform.ts";
+import { appService, loadBuild } from "../releases/index.ts";
+import { instancesOf, ownDeployment, type DeploymentRow, type InstanceRow } from "./store.ts";
+
+async function serving(platform: Platform, row: DeploymentRow): Promise<InstanceRow | null> {
+  const rows = (await instancesOf(platform.pool, row.id)).filter(
+    (one) => one.release_id === row.active_release_id && one.retire_at === null,
+  );
+  return rows.at(-1) ?? null;
+}
+
+async function instanceLogs(
+  platform: Platform,
+  instance: InstanceRow | null,
+  lines: number,
+): Promise<LogLine[]> {
+  if (!instance) return [];
+  const log = await guestOf(platform.host, instance.box_key)
+    .services.logs(appService, lines)
+    .catch(() => []);
+  return log.filter((line) => line.stream !== "agent");
+}
+
+export function deploymentObserveHandlers(platform: Platform): Handler[] {
+  const { pool } = platform;
+  const own = (call: Call) => ownDeployment(pool, call.caller, call.params["id"]!);
+  return [
+    handler(r.logs, async (call) => {
+      const row = await own(call as Call);
+      const instance = await serving(platform, row);
+      if (!String(call.request.headers.accept ?? "").includes("text/event-stream")) {
+        const log = await instanceLogs(platform, instance, call.query.lines);
+        return call.reply
+          .header("content-type", "application/json")
+          .send(JSON.stringify({ data: { lines: log.map((line) => line.line), logs: log } }));
+      }
+      const stream = openEventStream(call.reply);
+      if (instance) {
+        try {
+          for await (const event of guestOf(platform.host, instance.box_key).services.follow(
+            appService,
+            call.query.lines,
+            stream.signal,
+          )) {
+            if (!("exit" in event) && event.stream !== "agent")
+              stream.send("log_line", { stream: event.stream, line: event.line, ts: event.t });
+          }
+        } catch (error) {
+          platform.log.debug({ err: error }, "a log stream ended");
+        }
+      }
+      stream.close();
+      return undefined;
+    }),
+    handler(r.instanceLogs, async (call) => {
+      const row = await own(call as Call);
+      const instance = (await instancesOf(pool, row.id)).find((one) => one.id === call.params["iid"]) ?? null;
+      const log = await instanceLogs(platform, instance, call.query.lines);
+      return {
+        logs: log.map((line) => line.line),
+        runtime_instance_id: call.params["iid"],
+        deployment_id: row.id,
+        log_path: null,
+      };
+    }),
+    handler(r.requestLogs, async (call) => {
+      const row = await own(call as Call);
+      const rows = await query<{
+        at: Date;
+        method: string;
+        path: string;
+        status: number;
+        duration_ms: number;
+        release_id: string | null;
+        request_id: string;
+      }>(pool, "select * from request_logs where deployment_id = $1 order by seq desc limit $2", [
+        row.id,
+        call.query.limit,
+      ]);
+      return {
+        logs: rows.map((one) => ({
+          timestamp: one.at.toISOString(),
+          method: one.method,
+          path: one.path,
+          status: one.status,
+          duration_ms: one.duration_ms,
+          release_id: one.release_id,
+          request_id: one.request_id,
+        })),
+      };
+    }),
+    handler(r.metrics, async (call) => {
+      const row = await own(call as Call);
+      const all = await instancesOf(pool, row.id);
+      const instance = await serving(platform, row);
+      const count = (state: string) => all.filter((one) => one.state === state).length;
+      const requests = await queryOne<{
+        count: string;
+        errors: string;
+        p50: number | null;
+        p95: number | null;
+      }>(
+        pool,
+        `select count(*) as count, count(*) filter (where status >= 500) as errors, percentile_cont(0.5) within group (order by duration_ms) as p50,
+                percentile_cont(0.95) within group (order by duration_ms) as p95 from request_logs where deployment_id = $1 and at > now() - interval '1 hour'`,
+        [row.id],
+      );
+      return {
+        resource_type: "deployment",
+        deployment_id: row.id,
+        window: call.query.window,
+        current: {
+          state: row.state,
+          runtime_instances: {
+            total: all.length,
+            active: all.filter((one) => one.retire_at === null).length,
+            healthy: count("healthy"),
+            unhealthy: count("unhealthy"),
+            error: count("error"),
+            restarts: all.reduce((sum, one) => sum + one.restarts, 0),
+          },
+          usage: { runtime_sec: null, cost_cents: 0 },
+          cpu_limit_millicores: 4000,
+          memory_limit_mb: Math.round(platform.settings.instanceMemoryBytes / 1024 / 1024),
+          last_health_check_at: instance?.last_health_check_at?.toISOString() ?? null,
+          last_heartbeat_at: instance?.last_health_check_at?.toISOString() ?? null,
+          requests: {
+            count: Number(requests?.count ?? 0),
+            errors: Number(requests?.errors ?? 0),
+            p50_ms: requests?.p50 ?? null,
+            p95_ms: requests?.p95 ?? null,
+          },
+        },
+        series: {},
+      };
+    }),
+    handler(r.buildLogs, async (call) => {
+      const row = await own(call as Call);
+      await streamBuildLog(platform, call as Call, row.id, call.params["bid"]!);
+    }),
+  ];
+}
+
+async function streamBuildLog(
+  platform: Platform,
+  call: Call,
+  deploymentId: string,
+  buildId: string,
+): Promise<void> {
+  const stream = openEventStream(call.reply);
+  let after = 0;
+  let step = "";
+  for (;;) {
+    const heard = platform.signals.next(`build-log:${buildId}`, 1_000, stream.signal);
+    const build = await loadBuild(platform.pool, buildId).catch(() => null);
+    if (!build || build.deployment_id !== deploymentId) {
+      stream.send("error", { error: { code: "NOT_FOUND", message: "There is no such build." } });
+      stream.send("done", { result: { state: "failed" } });
+      break;
+    }
+    if (build.step !== step) {
+      step = build.step;
+      stream.send("build_event", { stream: "system", line: step, step, ts: new Date().toISOString() });
+    }
+    const rows = await query<{ seq: string; stream: string; line: string; at: Date }>(
+      platform.pool,
+      "select * from build_logs where build_id = $1 and seq > $2 order by seq limit 1000",
+      [buildId, after],
+    );
+    for (const line of rows) {
+      after = Number(line.seq);
+      stream.send("log_line", {
+        stream: line.stream === "stderr" ? "stderr" : "stdout",
+        line: line.line,
+        ts: line.at.toISOString(),
+      });
+    }
+    if (rows.length === 0 && build.state !== "queued" && build.state !== "building") {
+      stream.send("done", {
+        result: { state: build.state, ...(build.failure ? { error: build.failure } : {}) },
+      });
+      break;
+    }
+    if (stream.signal.aborted) break;
+    if (rows.length === 0) await heard;
+  }
+  stream.close();
+}

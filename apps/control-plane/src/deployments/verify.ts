@@ -1,0 +1,49 @@
+import { request } from "node:http";
+import { setTimeout as delay } from "node:timers/promises";
+import type { Platform } from "../platform.ts";
+
+const patienceMs = 5_000;
+
+function once(platform: Platform, hostname: string, path: string): Promise<number | null> {
+  const edge = new URL(platform.settings.edgeUrl);
+  const port = platform.settings.publicPort;
+  return new Promise((resolve) => {
+    const sent = request(
+      {
+        host: edge.hostname,
+        port: Number(edge.port),
+        path,
+        agent: false,
+        timeout: 2_000,
+        headers: {
+          host: port === null ? hostname : `${hostname}:${port}`,
+          accept: "*/*",
+          connection: "close",
+        },
+      },
+      (response) => {
+        response.resume();
+        resolve(response.statusCode ?? null);
+      },
+    );
+    sent.on("timeout", () => sent.destroy());
+    sent.on("error", () => resolve(null));
+    sent.end();
+  });
+}
+
+/** Asks by the public host name, through the edge, until the app answers or patience is over. */
+export async function answersThroughEdge(
+  platform: Platform,
+  hostname: string,
+  path: string,
+  signal: AbortSignal,
+): Promise<{ ok: boolean; status: number | null }> {
+  const endsAt = performance.now() + patienceMs;
+  for (;;) {
+    const status = await once(platform, hostname, path);
+    if (status !== null && status < 500) return { ok: true, status };
+    if (performance.now() >= endsAt || signal.aborted) return { ok: false, status };
+    await delay(50);
+  }
+}

@@ -1,0 +1,107 @@
+import { totalmem } from "node:os";
+import { z } from "zod";
+import {
+  clearInheritedPostgresSettings,
+  createLog,
+  onShutdown,
+  readConfig,
+  runUntilSignal,
+} from "@platform/daemon";
+import { HostClient } from "@platform/host-api";
+import { createPool, migrate } from "@platform/postgres";
+import { createApp, createReconcilers, ensureApiRoute } from "./app.ts";
+import { runChores } from "./background.ts";
+import { ensureBootstrapKey } from "./keys/index.ts";
+import type { Platform } from "./platform.ts";
+import { migrations } from "./schema.ts";
+import { createSeal } from "./seal.ts";
+import { Signals } from "./signals.ts";
+import { ensureTenant, tenantById } from "./tenants/index.ts";
+
+clearInheritedPostgresSettings();
+
+const Config = z.object({
+  CONTROL_PLANE_PORT: z.coerce.number().int().min(0).max(65_535).default(0),
+  DATABASE_URL: z.string().min(1),
+  HOST_URL: z.string().min(1),
+  HOST_TOKEN: z.string().min(1),
+  EDGE_TOKEN: z.string().min(16),
+  /** Where the control plane reaches an edge to prove public host names; the supervisor's own edge. */
+  EDGE_URL: z.string().optional(),
+  ENCRYPTION_KEY: z.string().regex(/^[0-9a-f]{64}$/i, "64 hexadecimal digits"),
+  TENANT_DOMAIN: z.string().default("cliniciq.localhost"),
+  TENANT_NAME: z.string().default("ClinicIQ"),
+  PUBLIC_SCHEME: z.enum(["http", "https"]).default("http"),
+  PUBLIC_PORT: z.coerce.number().int().optional(),
+  DATABASE_HOSTNAME: z.string().default("127.0.0.1"),
+  INSTANCE_MEMORY_BYTES: z.coerce
+    .number()
+    .int()
+    .default(8 * 1024 ** 3),
+  OBJECT_STORE_URL: z.string().optional(),
+  OBJECT_STORE_TOKEN: z.string().optional(),
+  BOOTSTRAP_KEY_FILE: z.string().optional(),
+  LOG_LEVEL: z.string().default("info"),
+});
+
+const config = readConfig(Config);
+const log = createLog("control-plane", config.LOG_LEVEL);
+if (config.INSTANCE_MEMORY_BYTES > totalmem())
+  log.warn(
+    { limit: config.INSTANCE_MEMORY_BYTES, machine: totalmem() },
+    "this machine has less memory than the limit of one production instance",
+  );
+
+const pool = createPool(config.DATABASE_URL, { max: 40 });
+onShutdown(() => pool.end());
+await migrate(pool, migrations);
+
+const stopping = new AbortController();
+const signals = new Signals(pool);
+const host = new HostClient({ url: config.HOST_URL, token: config.HOST_TOKEN });
+const publicPort = config.PUBLIC_PORT ?? null;
+const platform: Platform = {
+  log,
+  pool,
+  host,
+  seal: createSeal(config.ENCRYPTION_KEY),
+  signals,
+  settings: {
+    publicScheme: config.PUBLIC_SCHEME,
+    publicPort,
+    databaseHostname: config.DATABASE_HOSTNAME,
+    instanceMemoryBytes: config.INSTANCE_MEMORY_BYTES,
+    edgeUrl: config.EDGE_URL ?? `http://127.0.0.1:${publicPort ?? 80}`,
+    objectStore: config.OBJECT_STORE_URL
+      ? { url: config.OBJECT_STORE_URL, token: config.OBJECT_STORE_TOKEN ?? "" }
+      : null,
+  },
+};
+
+const tenantId = await ensureTenant(pool, { name: config.TENANT_NAME, domain: config.TENANT_DOMAIN });
+if (config.BOOTSTRAP_KEY_FILE) await ensureBootstrapKey(pool, tenantId, config.BOOTSTRAP_KEY_FILE);
+await ensureApiRoute(platform, (await tenantById(pool, tenantId))!);
+
+const app = createApp(platform, { edgeToken: config.EDGE_TOKEN, audit: () => undefined });
+await app.listen({ host: "127.0.0.1", port: config.CONTROL_PLANE_PORT });
+const listening = signals.connect(config.DATABASE_URL, stopping.signal);
+const reconcilers = createReconcilers(platform);
+for (const reconciler of reconcilers) reconciler.start();
+const chores = runChores(platform, stopping.signal);
+
+onShutdown(() => host.close());
+onShutdown(async () => {
+  stopping.abort();
+  await Promise.allSettled([
+    app.close(),
+    listening,
+    chores,
+    ...reconcilers.map((reconciler) => reconciler.stop()),
+  ]);
+});
+runUntilSignal({ parent: true });
+
+const address = app.server.address();
+process.stdout.write(
+  `${JSON.stringify({ ready: true, port: typeof address === "object" && address ? address.port : config.CONTROL_PLANE_PORT })}\n`,
+);

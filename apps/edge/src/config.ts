@@ -1,0 +1,22 @@
+import { z } from "zod";
+
+const flag = z
+  .enum(["0", "1"])
+  .default("0")
+  .transform((value) => value === "1");
+
+/** Settings of the edge, from the environment. */
+export const EdgeConfig = z.object({
+  EDGE_LISTEN_PORT: z.coerce.number().int().min(0).max(65_535).default(0).describe("0: any free port"),
+  EDGE_ID: z.string().min(1).max(128),
+  EDGE_TOKEN: z.string().min(16).describe("Bearer towards the control plane; signs the local route copy"),
+  CONTROL_PLANE_URL: z.url({ protocol: /^http$/ }),
+  HOST_TOKEN: z.string().min(1).describe("Bearer towards hosts"),
+  EDGE_DATA_DIR: z.string().min(1),
+  ARTIFACTS_DIR: z.string().min(1).describe("Bundle store of this machine"),
+  PUBLIC_PORT: z.coerce.number().int().min(1).max(65_535).optional(),
+  TRUST_FORWARDED: flag.describe("1: a proxy of the operator in front sets X-Forwarded-*"),
+  EDGE_MAX_CONNECTIONS: z.coerce.number().int().min(1).max(1_000_000).default(20_000),
+  LOG_LEVEL: z.enum(["fatal", "error", "warn", "info", "debug", "trace", "silent"]).default("info"),
+});
+export type EdgeConfig = z.output<typeof EdgeConfig>;

@@ -1,0 +1,212 @@
+import type { Socket } from "node:net";
+import type { Log } from "@platform/daemon";
+import type { Brand, RouteTarget } from "@platform/edge-api";
+import type { RequestLog } from "./access-log/index.ts";
+import { clientGone, type Exchange } from "./exchange.ts";
+import { acceptsHtml, sendPage, type PageKind } from "./pages/index.ts";
+import {
+  forward,
+  isTimeout,
+  type BoxPools,
+  type ControlPlaneOrigin,
+  type ForwardedFacts,
+  type Origin,
+  type Outcome,
+  type Tunnels,
+} from "./proxy/index.ts";
+import { isMachineName, type RouteTable, type ServedRoute } from "./routes/index.ts";
+import { serveStatic, type StaticBundles } from "./static/index.ts";
+import type { WakeCalls } from "./wake/index.ts";
+
+const HOLD_MS = 20_000;
+const ASK_EVERY_MS = 2_000;
+const MAX_HELD = 2_000;
+/** Name under which a supervisor on this machine asks for health. */
+const HEALTH_HOSTNAME = "edge.internal";
+
+export interface GatewayParts {
+  readonly table: RouteTable;
+  readonly pools: BoxPools;
+  readonly controlPlane: ControlPlaneOrigin;
+  readonly bundles: StaticBundles;
+  readonly tunnels: Tunnels;
+  readonly wake: WakeCalls;
+  readonly requestLog: RequestLog;
+  readonly facts: ForwardedFacts;
+  readonly log: Log;
+}
+
+/** Answers requests by what the route table says about their host name. */
+export class Gateway {
+  readonly #parts: GatewayParts;
+  #held = 0;
+
+  constructor(parts: GatewayParts) {
+    this.#parts = parts;
+  }
+
+  brandOf(hostname: string): Brand | null {
+    return this.#parts.table.brandOf(hostname);
+  }
+
+  /** Resolves once the answer is complete or given up. Never rejects. */
+  async serve(exchange: Exchange): Promise<void> {
+    try {
+      await this.#serve(exchange);
+    } catch (error) {
+      const { requestId, hostname } = exchange;
+      // A client that left in the middle of a file is no failure of ours.
+      if (!exchange.res.destroyed) {
+        this.#parts.log.error({ requestId, hostname, err: error }, "request failed");
+      }
+      if (exchange.res.headersSent) exchange.res.destroy();
+      else this.#page(exchange, "error");
+    }
+  }
+
+  async #serve(exchange: Exchange): Promise<void> {
+    const { table } = this.#parts;
+    const { hostname } = exchange;
+    const served = table.find(hostname);
+    if (served) {
+      exchange.route = served.route;
+      await this.#serveTarget(exchange, served);
+    } else if (hostname === HEALTH_HOSTNAME && exchange.target.split("?")[0] === "/healthz") {
+      this.#health(exchange);
+    } else if (isMachineName(hostname)) {
+      await this.#serveControlPlane(exchange);
+    } else {
+      this.#page(exchange, "not_found");
+    }
+  }
+
+  async #serveTarget(exchange: Exchange, served: ServedRoute): Promise<void> {
+    const { target } = served.route;
+    switch (target.type) {
+      case "boxes":
+        return this.#serveBoxes(exchange, served);
+      case "control-plane":
+        return this.#serveControlPlane(exchange);
+      case "static":
+        return this.#serveStatic(exchange, target);
+      case "page":
+        return this.#page(exchange, target.page, target.detail);
+      case "wake":
+        return this.#serveWake(exchange);
+    }
+  }
+
+  async #serveBoxes(exchange: Exchange, served: ServedRoute): Promise<void> {
+    const { table, pools } = this.#parts;
+    const { target } = served.route;
+    if (target.type !== "boxes") return;
+    const origins = (): readonly Origin[] => {
+      const now = table.find(exchange.hostname) ?? served;
+      const { target: current } = now.route;
+      if (current.type !== "boxes") return [];
+      const first = now.cursor++ % current.upstreams.length;
+      const ordered = [...current.upstreams.slice(first), ...current.upstreams.slice(0, first)];
+      exchange.route = now.route;
+      return ordered.map((upstream) => pools.origin(upstream));
+    };
+    const outcome = await forward({
+      exchange,
+      facts: this.#parts.facts,
+      rewriteHost: target.rewriteHost,
+      origins,
+      upgrade: exchange.upgrade,
+    });
+    this.#conclude(exchange, outcome, "error");
+  }
+
+  async #serveControlPlane(exchange: Exchange): Promise<void> {
+    const { controlPlane, facts } = this.#parts;
+    const outcome = await forward({
+      exchange,
+      facts,
+      rewriteHost: null,
+      origins: () => [controlPlane],
+      upgrade: exchange.upgrade,
+    });
+    // Unsent: the caller may safely repeat it, and is told so.
+    this.#conclude(exchange, outcome, outcome.type === "unsent" ? "unavailable" : "error");
+  }
+
+  #conclude(exchange: Exchange, outcome: Outcome, failure: PageKind): void {
+    const { log, tunnels } = this.#parts;
+    if (outcome.type === "upgraded") {
+      const client = exchange.req.socket as Socket;
+      exchange.res.detachSocket(client);
+      tunnels.join(client, outcome.socket);
+      return;
+    }
+    if (outcome.type === "done" || outcome.type === "client-gone") return;
+    const { requestId, hostname } = exchange;
+    const { error } = outcome;
+    const code = (error as { code?: string }).code ?? error.name;
+    log.warn({ requestId, hostname, outcome: outcome.type, code, reason: error.message }, "upstream failed");
+    if (outcome.type === "cut") return;
+    if (code === "UND_ERR_INVALID_ARG" || code === "UND_ERR_NOT_SUPPORTED")
+      this.#page(exchange, "bad_request");
+    else this.#page(exchange, isTimeout(error) ? "timeout" : failure);
+  }
+
+  async #serveStatic(exchange: Exchange, target: RouteTarget & { type: "static" }): Promise<void> {
+    const result = await serveStatic(exchange, this.#parts.bundles, target);
+    if (result === "missing") this.#page(exchange, "file_not_found");
+    else if (result === "refused") this.#page(exchange, "bad_request");
+    else if (result === "method_not_allowed") this.#page(exchange, "method_not_allowed");
+  }
+
+  /**
+   * A browser gets a page that reloads itself. Anyone else cannot be told to come back so easily:
+   * the request waits for the app.
+   */
+  async #serveWake(exchange: Exchange): Promise<void> {
+    const { wake, table } = this.#parts;
+    const { hostname, req } = exchange;
+    wake.ask(hostname);
+    if (req.method === "GET" && acceptsHtml(req) && !exchange.upgrade)
+      return this.#page(exchange, "starting");
+    if (this.#held >= MAX_HELD) return this.#page(exchange, "busy");
+    const asking = setInterval(() => wake.ask(hostname), ASK_EVERY_MS);
+    this.#held++;
+    let served: ServedRoute | null;
+    try {
+      const pick = () => {
+        const found = table.find(hostname);
+        if (!found) return null;
+        const { target } = found.route;
+        const isPending = target.type === "wake" || (target.type === "page" && target.page === "starting");
+        return isPending ? null : found;
+      };
+      served = await table.waitUntil(pick, HOLD_MS, clientGone(exchange));
+    } finally {
+      this.#held--;
+      clearInterval(asking);
+    }
+    if (!served) return this.#page(exchange, "starting");
+    exchange.route = served.route;
+    return this.#serveTarget(exchange, served);
+  }
+
+  #health({ res }: Exchange): void {
+    const { table, requestLog, pools, tunnels } = this.#parts;
+    const body = JSON.stringify({
+      ok: true,
+      version: table.version,
+      routes: table.size,
+      pools: pools.size,
+      tunnels: tunnels.size,
+      droppedLogEntries: requestLog.dropped,
+    });
+    res.writeHead(200, { "content-type": "application/json", "content-length": String(body.length) });
+    res.end(body);
+  }
+
+  #page(exchange: Exchange, kind: PageKind, detail: string | null = null): void {
+    const { table } = this.#parts;
+    const ofTenant = exchange.route ? table.brandOfTenant(exchange.route.tenantId) : null;
+    sendPage(exchange, kind, ofTenant ?? table.brandOf(exchange.hostname), detail);
+  }
+}

@@ -1,0 +1,83 @@
+import { openArtifactStore } from "@platform/bundle";
+import { createLog, faultPoint, onShutdown, readConfig, runUntilSignal } from "@platform/daemon";
+import type { BoxUpstream } from "@platform/edge-api";
+import { Agent } from "undici";
+import { RequestLog } from "./access-log/index.ts";
+import { EdgeConfig } from "./config.ts";
+import { Gateway } from "./gateway.ts";
+import { BoxPools, ControlPlaneOrigin, Tunnels } from "./proxy/index.ts";
+import { LocalCopy, LocalCopyRefused, RouteFeed, RouteTable } from "./routes/index.ts";
+import { EdgeServer } from "./server.ts";
+import { StaticBundles } from "./static/index.ts";
+import { WakeCalls } from "./wake/index.ts";
+
+const DRAIN_MS = 10_000;
+/** Above what requests get to finish in. */
+const STOP_MS = DRAIN_MS + 5_000;
+
+const config = readConfig(EdgeConfig);
+const log = createLog("edge", config.LOG_LEVEL);
+const store = await openArtifactStore(config.ARTIFACTS_DIR);
+const table = new RouteTable();
+const copy = new LocalCopy(config.EDGE_DATA_DIR, config.EDGE_TOKEN);
+await restoreRoutes();
+
+const dispatcher = new Agent({ connections: 8, pipelining: 1, keepAliveTimeout: 3_000 });
+const internal = {
+  controlPlaneUrl: config.CONTROL_PLANE_URL,
+  token: config.EDGE_TOKEN,
+  dispatcher,
+  log,
+};
+const pools = new BoxPools(config.HOST_TOKEN);
+const controlPlane = new ControlPlaneOrigin(config.CONTROL_PLANE_URL);
+const tunnels = new Tunnels();
+const requestLog = new RequestLog(internal);
+const feed = new RouteFeed({ ...internal, edgeId: config.EDGE_ID, table, copy });
+const gateway = new Gateway({
+  table,
+  pools,
+  controlPlane,
+  bundles: new StaticBundles(store),
+  tunnels,
+  wake: new WakeCalls(internal),
+  requestLog,
+  facts: { publicPort: config.PUBLIC_PORT ?? null, trustForwarded: config.TRUST_FORWARDED },
+  log,
+});
+const server = new EdgeServer({
+  gateway,
+  tunnels,
+  requestLog,
+  maxConnections: config.EDGE_MAX_CONNECTIONS,
+  log,
+});
+table.onChange(() => pools.retain(upstreams()));
+
+faultPoint("edge.boot.before-listen");
+// It serves from the local copy at once, whatever the control plane does.
+const port = await server.listen(config.EDGE_LISTEN_PORT);
+feed.start();
+requestLog.start();
+
+// The last registered runs first: requests finish before what serves them goes away.
+onShutdown(() => Promise.all([pools.close(), controlPlane.close(), dispatcher.destroy()]));
+onShutdown(() => Promise.all([feed.stop(), requestLog.stop()]));
+onShutdown(() => server.drain(DRAIN_MS));
+runUntilSignal({ graceMs: STOP_MS, parent: true });
+process.stdout.write(`${JSON.stringify({ ready: true, port })}\n`);
+
+async function restoreRoutes(): Promise<void> {
+  try {
+    const content = await copy.read();
+    if (!content) return;
+    table.apply({ ...content, full: true, removed: [] });
+  } catch (error) {
+    if (!(error instanceof LocalCopyRefused)) throw error;
+    log.error({ reason: error.message }, "starting without routes");
+  }
+}
+
+function* upstreams(): IterableIterator<BoxUpstream> {
+  for (const { target } of table.routes()) if (target.type === "boxes") yield* target.upstreams;
+}

@@ -1,0 +1,3 @@
+export { sendPage, renderPage } from "./send.ts";
+export { negotiate, acceptsHtml } from "./negotiate.ts";
+export { pageKinds, type PageKind } from "./kinds.ts";

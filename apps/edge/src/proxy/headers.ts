@@ -1,0 +1,113 @@
+import type { IncomingMessage } from "node:http";
+import type { Exchange } from "../exchange.ts";
+
+/** RFC 9110 section 7.6.1, with the older names that still occur. */
+const hopByHop = new Set([
+  "connection",
+  "keep-alive",
+  "proxy-connection",
+  "proxy-authenticate",
+  "proxy-authorization",
+  "te",
+  "transfer-encoding",
+  "upgrade",
+]);
+
+/** Set by the edge alone, or answered by it; whatever a client sends under these names is dropped. */
+const ownedByEdge = new Set([
+  "host",
+  "expect",
+  "x-request-id",
+  "x-forwarded-for",
+  "x-forwarded-proto",
+  "x-forwarded-host",
+  "x-forwarded-port",
+  "x-real-ip",
+  "forwarded",
+]);
+
+/** Naming these in Connection must not strip them: they frame or address the message. */
+const neverNamed = new Set(["content-length", "host", "close", "keep-alive"]);
+
+export interface ForwardedFacts {
+  /** Port in public URLs; null: the one in the Host header, or the listening one. */
+  readonly publicPort: number | null;
+  /** A proxy of the operator stands in front: its X-Forwarded-* are believed. */
+  readonly trustForwarded: boolean;
+}
+
+/** Headers towards an app, as flat name-value pairs. */
+export function upstreamHeaders(
+  exchange: Exchange,
+  facts: ForwardedFacts,
+  rewriteHost: string | null,
+): string[] {
+  const { req } = exchange;
+  const named = namedInConnection(req.rawHeaders);
+  const headers: string[] = ["host", rewriteHost ?? exchange.host];
+  for (let i = 0; i < req.rawHeaders.length; i += 2) {
+    const name = req.rawHeaders[i]!.toLowerCase();
+    if (hopByHop.has(name) || ownedByEdge.has(name) || named.has(name)) continue;
+    headers.push(req.rawHeaders[i]!, req.rawHeaders[i + 1]!);
+  }
+  headers.push(...forwardedHeaders(exchange, facts), "x-request-id", exchange.requestId);
+  return headers;
+}
+
+function forwardedHeaders(exchange: Exchange, facts: ForwardedFacts): string[] {
+  const { req } = exchange;
+  const client = clientAddress(req);
+  const trusted = (name: string): string | null => {
+    const value = req.headers[name];
+    return facts.trustForwarded && typeof value === "string" && value !== "" ? value : null;
+  };
+  const before = trusted("x-forwarded-for");
+  const portInHost = /:(\d{1,5})$/.exec(exchange.host)?.[1];
+  const ownPort = String(facts.publicPort ?? portInHost ?? req.socket.localPort ?? 80);
+  return [
+    "x-forwarded-for",
+    before ? `${before}, ${client}` : client,
+    "x-forwarded-proto",
+    trusted("x-forwarded-proto") ?? "http",
+    "x-forwarded-host",
+    trusted("x-forwarded-host") ?? exchange.host,
+    "x-forwarded-port",
+    trusted("x-forwarded-port") ?? ownPort,
+  ];
+}
+
+export function clientAddress(req: IncomingMessage): string {
+  return (req.socket.remoteAddress ?? "unknown").replace(/^::ffff:/, "");
+}
+
+/**
+ * Headers towards the client: the app's own, less those of the upstream connection.
+ *
+ * @param raw flat name-value pairs as undici hands them out
+ */
+export function clientHeaders(raw: readonly (Buffer | string)[]): string[] {
+  const text = raw.map((part) => (typeof part === "string" ? part : part.toString("latin1")));
+  const named = namedInConnection(text);
+  const chunked = text.some((part, i) => i % 2 === 0 && part.toLowerCase() === "transfer-encoding");
+  const headers: string[] = [];
+  for (let i = 0; i < text.length; i += 2) {
+    const name = text[i]!.toLowerCase();
+    if (hopByHop.has(name) || named.has(name)) continue;
+    // RFC 9112 section 6.3: Transfer-Encoding wins, and the length must not travel on.
+    if (chunked && name === "content-length") continue;
+    headers.push(text[i]!, text[i + 1]!);
+  }
+  return headers;
+}
+
+function namedInConnection(raw: readonly string[]): Set<string> {
+  const named = new Set<string>();
+  for (let i = 0; i < raw.length; i += 2) {
+    if (raw[i]!.toLowerCase() !== "connection") continue;
+    for (const token of raw[i + 1]!.split(",")) {
+      const name = token.trim().toLowerCase();
+      if (!neverNamed.has(name)) named.add(name);
+    }
+  }
+  return named;
+}

@@ -1,0 +1,5 @@
+export { forward, isTimeout, type ForwardRequest } from "./forward.ts";
+export { BoxPools, ControlPlaneOrigin, type Origin } from "./pools.ts";
+export { Tunnels } from "./tunnel.ts";
+export { clientAddress, type ForwardedFacts } from "./headers.ts";
+export type { Outcome } from "./relay.ts";

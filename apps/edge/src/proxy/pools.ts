@@ -1,0 +1,144 @@
+import { faultPoint } from "@platform/daemon";
+import type { BoxUpstream } from "@platform/edge-api";
+import { dialBoxPort } from "@platform/host-api";
+import { Client, Pool, type buildConnector, type Dispatcher } from "undici";
+
+const MAX_POOLS = 2_000;
+const DIAL_TIMEOUT_MS = 10_000;
+
+/**
+ * `keepAliveTimeout`: shorter than any common app server keeps an idle connection (Node and uvicorn:
+ * 5 s), so that the edge closes first and a POST hardly ever meets a connection that is just going away.
+ */
+const connectionOptions = {
+  pipelining: 1,
+  keepAliveTimeout: 3_000,
+  keepAliveMaxTimeout: 60_000,
+  keepAliveTimeoutThreshold: 2_000,
+  headersTimeout: 300_000,
+  bodyTimeout: 0,
+  maxHeaderSize: 64 * 1024,
+} as const;
+
+/** Somewhere to send a request: keep-alive connections, or one made for this request alone. */
+export interface Origin {
+  readonly name: string;
+  pooled(): Dispatcher;
+  /** Never a connection that was used before. Close it after the request. */
+  fresh(): Client;
+}
+
+/** The app did not let the edge connect in time. */
+export class DialTimeout extends Error {
+  constructor() {
+    super(`no connection within ${DIAL_TIMEOUT_MS} ms`);
+    this.name = "DialTimeout";
+  }
+}
+
+/**
+ * Keep-alive pools, one per port of a box, dialled through its host. At most `MAX_POOLS`: the least
+ * recently used one is closed, which lets its requests finish.
+ */
+export class BoxPools {
+  readonly #hostToken: string;
+  readonly #pools = new Map<string, Pool>();
+
+  constructor(hostToken: string) {
+    this.#hostToken = hostToken;
+  }
+
+  get size(): number {
+    return this.#pools.size;
+  }
+
+  origin(upstream: BoxUpstream): Origin {
+    return {
+      name: `${upstream.boxKey}:${upstream.port}`,
+      pooled: () => this.#pool(upstream),
+      fresh: () =>
+        new Client(originUrl(upstream), { ...connectionOptions, connect: this.#connector(upstream) }),
+    };
+  }
+
+  /** Closes the pools that no route names any more, once their requests have finished. */
+  retain(upstreams: Iterable<BoxUpstream>): void {
+    const wanted = new Set<string>();
+    for (const upstream of upstreams) wanted.add(keyOf(upstream));
+    for (const key of [...this.#pools.keys()]) if (!wanted.has(key)) this.#close(key);
+  }
+
+  async close(): Promise<void> {
+    const pools = [...this.#pools.values()];
+    this.#pools.clear();
+    await Promise.all(pools.map((pool) => pool.destroy()));
+  }
+
+  #pool(upstream: BoxUpstream): Pool {
+    const key = keyOf(upstream);
+    let pool = this.#pools.get(key);
+    if (pool) this.#pools.delete(key);
+    else pool = new Pool(originUrl(upstream), { ...connectionOptions, connect: this.#connector(upstream) });
+    this.#pools.set(key, pool);
+    if (this.#pools.size > MAX_POOLS) this.#close(this.#pools.keys().next().value!);
+    return pool;
+  }
+
+  #close(key: string): void {
+    const pool = this.#pools.get(key);
+    this.#pools.delete(key);
+    // Graceful: resolves after the last request; a failure to close has no request left to hurt.
+    pool?.close().catch(() => pool.destroy());
+  }
+
+  #connector({ hostUrl, boxKey, port }: BoxUpstream): buildConnector.connector {
+    return (_options, callback) => {
+      faultPoint("edge.proxy.before-dial");
+      const abort = new AbortController();
+      const timer = setTimeout(() => abort.abort(), DIAL_TIMEOUT_MS);
+      dialBoxPort({ url: hostUrl, token: this.#hostToken }, boxKey, port, abort.signal)
+        .finally(() => clearTimeout(timer))
+        .then(
+          (socket) => {
+            faultPoint("edge.proxy.after-dial");
+            // undici takes ECONNRESET for the end of a body that only the connection delimits;
+            // under another code it is the failure that it is, and no cut body looks complete.
+            socket.on("error", (error: NodeJS.ErrnoException) => {
+              if (error.code === "ECONNRESET") error.code = "UPSTREAM_RESET";
+            });
+            socket.setNoDelay(true);
+            callback(null, socket);
+          },
+          (error: Error) => callback(abort.signal.aborted ? new DialTimeout() : error, null),
+        );
+    };
+  }
+}
+
+/** The control plane, for hosts that it serves itself. */
+export class ControlPlaneOrigin implements Origin {
+  readonly name = "control-plane";
+  readonly #url: string;
+  readonly #pool: Pool;
+
+  constructor(url: string) {
+    this.#url = url;
+    this.#pool = new Pool(url, { ...connectionOptions, connect: { timeout: DIAL_TIMEOUT_MS } });
+  }
+
+  pooled(): Dispatcher {
+    return this.#pool;
+  }
+
+  fresh(): Client {
+    return new Client(this.#url, { ...connectionOptions, connect: { timeout: DIAL_TIMEOUT_MS } });
+  }
+
+  close(): Promise<void> {
+    return this.#pool.destroy();
+  }
+}
+
+const keyOf = ({ hostUrl, boxKey, port }: BoxUpstream) => `${hostUrl} ${boxKey} ${port}`;
+/** The name is never resolved: the connector dials. */
+const originUrl = ({ boxKey, port }: BoxUpstream) => `http://${boxKey}:${port}`;

@@ -1,0 +1,121 @@
+import type { Brand, Route, RouteUpdate } from "@platform/edge-api";
+
+/** One route as served: `cursor` is the round robin position over its upstreams. */
+export interface ServedRoute {
+  readonly route: Route;
+  cursor: number;
+}
+
+/** What the edge keeps on disk: enough to serve without the control plane. */
+export interface TableContent {
+  readonly version: number;
+  readonly brands: Brand[];
+  readonly routes: Route[];
+}
+
+type Listener = () => void;
+
+/**
+ * Host name → route, in memory. An update is applied in one synchronous step, so that no request
+ * ever sees half of it.
+ */
+export class RouteTable {
+  #version = 0;
+  #routes = new Map<string, ServedRoute>();
+  #brandsByTenant = new Map<string, Brand>();
+  #brandsByDomain = new Map<string, Brand>();
+  readonly #listeners = new Set<Listener>();
+
+  /** Version of the last applied update; 0 before the first. */
+  get version(): number {
+    return this.#version;
+  }
+
+  get size(): number {
+    return this.#routes.size;
+  }
+
+  /** @param hostname normalised, see `normalizeHostname` */
+  find(hostname: string): ServedRoute | null {
+    return this.#routes.get(hostname) ?? null;
+  }
+
+  /** The brand with the longest domain that `hostname` equals or ends in. */
+  brandOf(hostname: string): Brand | null {
+    for (let name = hostname; ;) {
+      const brand = this.#brandsByDomain.get(name);
+      if (brand) return brand;
+      const dot = name.indexOf(".");
+      if (dot < 0) return null;
+      name = name.slice(dot + 1);
+    }
+  }
+
+  brandOfTenant(tenantId: string): Brand | null {
+    return this.#brandsByTenant.get(tenantId) ?? null;
+  }
+
+  *routes(): IterableIterator<Route> {
+    for (const { route } of this.#routes.values()) yield route;
+  }
+
+  /** A `full` update replaces everything, also by a lower version (the control plane was restored). */
+  apply(update: RouteUpdate): void {
+    if (update.full) {
+      this.#routes = new Map();
+      this.#brandsByTenant = new Map();
+    }
+    for (const brand of update.brands) this.#brandsByTenant.set(brand.tenantId, brand);
+    this.#brandsByDomain = new Map();
+    for (const brand of this.#brandsByTenant.values()) {
+      this.#brandsByDomain.set(brand.domain.toLowerCase().replace(/\.$/, ""), brand);
+    }
+    for (const hostname of update.removed) this.#routes.delete(hostname.toLowerCase());
+    for (const route of update.routes) {
+      this.#routes.set(route.hostname.toLowerCase(), { route, cursor: 0 });
+    }
+    this.#version = update.version;
+    for (const listener of [...this.#listeners]) listener();
+  }
+
+  content(): TableContent {
+    return {
+      version: this.#version,
+      brands: [...this.#brandsByTenant.values()],
+      routes: [...this.routes()],
+    };
+  }
+
+  /** @returns call it to stop listening */
+  onChange(listener: Listener): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /**
+   * Resolves with what `pick` returns as soon as that is not null, or with null when the time is
+   * over or the signal aborts.
+   *
+   * @param timeoutMs most time to wait, in milliseconds
+   */
+  waitUntil<T>(pick: () => T | null, timeoutMs: number, signal: AbortSignal): Promise<T | null> {
+    return new Promise((resolve) => {
+      const finish = (value: T | null) => {
+        clearTimeout(timer);
+        unlisten();
+        signal.removeEventListener("abort", abandon);
+        resolve(value);
+      };
+      const abandon = () => finish(null);
+      const look = () => {
+        const value = pick();
+        if (value !== null) finish(value);
+      };
+      const timer = setTimeout(abandon, timeoutMs);
+      const unlisten = this.onChange(look);
+      signal.addEventListener("abort", abandon, { once: true });
+      if (signal.aborted) abandon();
+      else look();
+    });
+  }
+}

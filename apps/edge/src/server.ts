@@ -1,0 +1,194 @@
+import { createServer, ServerResponse, STATUS_CODES, type IncomingMessage, type Server } from "node:http";
+import type { AddressInfo, Socket } from "node:net";
+import { Deadline, unguessableId, waitFor, type Log } from "@platform/daemon";
+import type { RequestLog } from "./access-log/index.ts";
+import { openExchange, type Exchange } from "./exchange.ts";
+import type { Gateway } from "./gateway.ts";
+import { renderPage, sendPage, type PageKind } from "./pages/index.ts";
+import type { Tunnels } from "./proxy/index.ts";
+import { normalizeHostname } from "./routes/index.ts";
+
+const HEADERS_TIMEOUT_MS = 30_000;
+const KEEP_ALIVE_MS = 65_000;
+/** The hard limit of the parser lies above our own 64 KiB, so that the page for it can know the Host. */
+const PARSER_HEADER_BYTES = 128 * 1024;
+const LINGER_MS = 5_000;
+const MAX_PATH_LENGTH = 2_048;
+
+export interface ServerOptions {
+  readonly gateway: Gateway;
+  readonly tunnels: Tunnels;
+  readonly requestLog: RequestLog;
+  readonly maxConnections: number;
+  readonly log: Log;
+}
+
+/** The listening side: sockets in, exchanges to the gateway, one log line each, drain at the end. */
+export class EdgeServer {
+  readonly #options: ServerOptions;
+  readonly #server: Server;
+  /** Requests that are being answered, by their connection. */
+  readonly #active = new Map<Socket, Exchange>();
+  #isDraining = false;
+
+  constructor(options: ServerOptions) {
+    this.#options = options;
+    this.#server = createServer({
+      insecureHTTPParser: false,
+      requireHostHeader: false,
+      maxHeaderSize: PARSER_HEADER_BYTES,
+      headersTimeout: HEADERS_TIMEOUT_MS,
+      requestTimeout: 0,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      shouldUpgradeCallback: mayUpgrade,
+    });
+    this.#server.maxRequestsPerSocket = 0;
+    this.#server.maxConnections = options.maxConnections;
+    this.#server.on("request", (req, res) => void this.#take(req, res, false, null));
+    this.#server.on("checkContinue", (req, res) => void this.#take(req, res, true, null));
+    this.#server.on("upgrade", (req, socket, head) => this.#upgrade(req, socket as Socket, head));
+    this.#server.on("clientError", (error, socket) => this.#refuse(error, socket as Socket));
+  }
+
+  /** @returns the port it listens on, on 127.0.0.1 */
+  async listen(port: number): Promise<number> {
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once("error", reject);
+      this.#server.listen(port, "127.0.0.1", () => resolve());
+    });
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  /**
+   * Takes no new connection, lets requests finish, then breaks what is left: tunnels, which have no
+   * end of their own, and requests that took longer.
+   *
+   * @param graceMs most time for requests to finish, in milliseconds
+   */
+  async drain(graceMs: number): Promise<void> {
+    this.#isDraining = true;
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    this.#server.closeIdleConnections();
+    for (const { res } of this.#active.values()) if (!res.headersSent) res.shouldKeepAlive = false;
+    const deadline = new Deadline(graceMs);
+    await waitFor("requests to finish", () => this.#active.size === 0, deadline.remainingMs).catch(() => {
+      this.#options.log.warn({ broken: this.#active.size }, "requests were still running after the drain");
+    });
+    this.#options.tunnels.breakAll();
+    this.#server.closeAllConnections();
+    await closed;
+  }
+
+  async #take(
+    req: IncomingMessage,
+    res: ServerResponse,
+    expectsContinue: boolean,
+    upgrade: string | null,
+  ): Promise<void> {
+    const { exchange, malformed } = openExchange(req, res, { expectsContinue, upgrade });
+    const socket = req.socket as Socket;
+    this.#active.set(socket, exchange);
+    res.sendDate = false;
+    if (this.#isDraining || malformed) res.shouldKeepAlive = false;
+    res.on("error", (error) =>
+      this.#options.log.debug({ reason: error.message }, "client connection failed"),
+    );
+    res.once("close", () => this.#finish(exchange));
+    res.once("finish", () => this.#linger(exchange));
+    if (malformed) {
+      sendPage(exchange, malformed, this.#options.gateway.brandOf(exchange.hostname));
+      return;
+    }
+    await this.#options.gateway.serve(exchange);
+    // A tunnel has left the response behind, which therefore never closes.
+    if (upgrade && res.socket === null && !res.headersSent) this.#finish(exchange, 101);
+  }
+
+  #upgrade(req: IncomingMessage, socket: Socket, head: Buffer): void {
+    const res = new ServerResponse(req);
+    res.shouldKeepAlive = false;
+    socket.on("error", () => socket.destroy());
+    res.assignSocket(socket);
+    res.once("finish", () => {
+      res.detachSocket(socket);
+      res.emit("close");
+      socket.destroySoon();
+    });
+    if (head.length > 0) socket.unshift(head);
+    void this.#take(req, res, false, req.headers.upgrade ?? null);
+  }
+
+  /** An answer that came before the whole request: its rest is read for a while, then the connection closes. */
+  #linger({ req }: Exchange): void {
+    if (req.complete || req.destroyed) return;
+    const timer = setTimeout(() => req.socket.destroy(), LINGER_MS);
+    req.once("close", () => clearTimeout(timer));
+    req.once("end", () => clearTimeout(timer));
+    req.resume();
+  }
+
+  #finish(exchange: Exchange, upgradedStatus?: number): void {
+    const { req, res, requestId, hostname, route } = exchange;
+    const socket = req.socket as Socket;
+    if (this.#active.get(socket) === exchange) this.#active.delete(socket);
+    // 499: the client left before there was an answer.
+    const status = upgradedStatus ?? (res.headersSent ? res.statusCode : 499);
+    const path = exchange.target.split("?")[0]!.slice(0, MAX_PATH_LENGTH);
+    const durationMs = Math.round((performance.now() - exchange.startedMs) * 1000) / 1000;
+    const line = {
+      requestId,
+      hostname,
+      method: req.method ?? "",
+      path,
+      status,
+      durationMs,
+      deploymentId: route?.deploymentId ?? null,
+      releaseId: route?.releaseId ?? null,
+      sandboxId: route?.sandboxId ?? null,
+    };
+    const bytes = socket.bytesWritten - exchange.bytesWrittenBefore;
+    this.#options.log.debug({ ...line, bytes }, "request");
+    if (route) this.#options.requestLog.add({ at: exchange.startedAt.toISOString(), ...line });
+  }
+
+  /** The parser gave up: there is no request object, only a connection to explain it on. */
+  #refuse(error: NodeJS.ErrnoException & { rawPacket?: Buffer }, socket: Socket): void {
+    const active = this.#active.get(socket);
+    if (!socket.writable || error.code === "ECONNRESET" || active?.res.headersSent) {
+      socket.destroy();
+      return;
+    }
+    const raw = error.rawPacket?.toString("latin1") ?? "";
+    const host = normalizeHostname(/\r\nhost:[ \t]*([^\r\n]*)/i.exec(raw)?.[1]?.trim() ?? "");
+    const kind: PageKind = error.code === "HPE_HEADER_OVERFLOW" ? "headers_too_large" : "bad_request";
+    const wantsHtml = /\r\naccept:[^\r\n]*text\/html/i.test(raw);
+    const page = renderPage(
+      { type: wantsHtml ? "html" : "problem" },
+      {
+        kind,
+        brand: host ? this.#options.gateway.brandOf(host) : null,
+        detail: null,
+        requestId: unguessableId(),
+      },
+    );
+    const status = error.code === "ERR_HTTP_REQUEST_TIMEOUT" ? 408 : page.status;
+    let text = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nconnection: close\r\n`;
+    for (const [name, value] of Object.entries(page.headers)) text += `${name}: ${value}\r\n`;
+    // Closing over unread bytes would reset the connection, and the answer would be lost with it.
+    socket.end(`${text}\r\n${page.body}`);
+    socket.resume();
+    const timer = setTimeout(() => socket.destroy(), LINGER_MS);
+    socket.once("end", () => socket.destroySoon()).once("close", () => clearTimeout(timer));
+  }
+}
+
+/**
+ * Only what can be tunnelled: a bodyless GET, not to HTTP/2. Any other request with an Upgrade header is
+ * served as if it had none, as RFC 9110 section 7.8 allows.
+ */
+function mayUpgrade(req: IncomingMessage): boolean {
+  const hasBody =
+    req.headers["transfer-encoding"] !== undefined || Number(req.headers["content-length"] ?? 0) > 0;
+  const protocol = (req.headers.upgrade ?? "").toLowerCase();
+  return req.method === "GET" && !hasBody && protocol !== "" && !/^h2c?\b/.test(protocol);
+}

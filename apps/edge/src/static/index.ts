@@ -1,0 +1,2 @@
+export { StaticBundles } from "./bundles.ts";
+export { serveStatic, type ServeResult } from "./serve.ts";

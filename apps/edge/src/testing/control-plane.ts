@@ -1,0 +1,123 @@
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import type { Brand, RequestLogEntry, RouteTarget, RouteUpdate } from "@platform/edge-api";
+
+export const EDGE_TOKEN = "edge-token-for-tests-0001";
+
+export const brand: Brand = {
+  tenantId: "tenant-1",
+  name: "Clinic <IQ>",
+  domain: "clinic.test",
+  colorPrimary: "#0f766e",
+  colorBackground: "#ffffff",
+  logoUrl: null,
+  supportUrl: "https://clinic.test/help",
+  supportEmail: null,
+};
+
+type Handler = (req: IncomingMessage, res: ServerResponse) => void;
+
+/** The internal endpoints that an edge speaks to, and an answer to everything else. */
+export class ControlPlane {
+  /** `applied` of each poll, in order. */
+  readonly acknowledged: number[] = [];
+  readonly batches: RequestLogEntry[][] = [];
+  readonly wakes: string[] = [];
+  /** Runs when a poll comes in, before it is answered. */
+  onPoll: (applied: number) => void = () => undefined;
+  refuseBatches = false;
+  /** What requests to any other path get. */
+  handler: Handler = (req, res) => res.end(JSON.stringify({ path: req.url, headers: req.headers }));
+  #updates: RouteUpdate[] = [];
+  #waiting = new Set<() => void>();
+  #port = 0;
+  #server = createServer((req, res) => void this.#answer(req, res));
+
+  get url(): string {
+    return `http://127.0.0.1:${this.#port}`;
+  }
+
+  get version(): number {
+    return this.#updates.at(-1)?.version ?? 0;
+  }
+
+  /** Listens, on the same port as before if it did already. */
+  async start(): Promise<void> {
+    this.#server = createServer((req, res) => void this.#answer(req, res));
+    await new Promise<void>((resolve) => this.#server.listen(this.#port, "127.0.0.1", resolve));
+    this.#port = (this.#server.address() as AddressInfo).port;
+  }
+
+  async stop(): Promise<void> {
+    for (const wake of this.#waiting) wake();
+    if (!this.#server.listening) return;
+    const closed = new Promise((resolve) => this.#server.close(resolve));
+    this.#server.closeAllConnections();
+    await closed;
+  }
+
+  /** Publishes routes by host name; `null` removes one. The first update is a full one. */
+  publish(targets: Record<string, RouteTarget | null>, full = this.#updates.length === 0): number {
+    const version = this.version + 1;
+    const entries = Object.entries(targets);
+    this.#updates.push({
+      version,
+      full,
+      brands: [brand],
+      routes: entries.flatMap(([hostname, target]) =>
+        target === null
+          ? []
+          : [
+              {
+                hostname,
+                tenantId: brand.tenantId,
+                kind: "deployment" as const,
+                target,
+                deploymentId: `deployment-of-${hostname}`,
+                releaseId: null,
+                sandboxId: null,
+              },
+            ],
+      ),
+      removed: entries.filter(([, target]) => target === null).map(([hostname]) => hostname),
+    });
+    for (const wake of this.#waiting) wake();
+    return version;
+  }
+
+  async #answer(req: IncomingMessage, res: ServerResponse): Promise<void> {
+    const url = new URL(req.url ?? "/", this.url);
+    if (!url.pathname.startsWith("/internal/")) return this.handler(req, res);
+    if (req.headers.authorization !== `Bearer ${EDGE_TOKEN}`) {
+      res.writeHead(401).end();
+      return;
+    }
+    if (url.pathname === "/internal/edge/routes") return this.#poll(url, res);
+    const chunks: Buffer[] = [];
+    for await (const chunk of req) chunks.push(chunk as Buffer);
+    const body = JSON.parse(Buffer.concat(chunks).toString("utf8")) as unknown;
+    if (url.pathname === "/internal/edge/wake") this.wakes.push((body as { hostname: string }).hostname);
+    else if (this.refuseBatches) {
+      res.writeHead(503).end();
+      return;
+    } else this.batches.push(body as RequestLogEntry[]);
+    res.writeHead(204).end();
+  }
+
+  async #poll(url: URL, res: ServerResponse): Promise<void> {
+    const applied = Number(url.searchParams.get("applied"));
+    this.onPoll(applied);
+    this.acknowledged.push(applied);
+    const next = () => this.#updates.find(({ version }) => version > applied);
+    if (!next()) {
+      await new Promise<void>((resolve) => {
+        this.#waiting.add(resolve);
+        res.once("close", resolve);
+      }).finally(() => this.#waiting.clear());
+    }
+    const update = next();
+    if (res.destroyed) return;
+    if (update) res.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(update));
+    else res.writeHead(204).end();
+  }
+}

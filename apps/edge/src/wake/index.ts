@@ -1,0 +1,1 @@
+export { WakeCalls } from "./wake-calls.ts";

@@ -1,0 +1,53 @@
+import type { Log } from "@platform/daemon";
+import { request, type Dispatcher } from "undici";
+
+const EVERY_MS = 2_000;
+const MAX_HOSTNAMES = 10_000;
+const ANSWER_MS = 10_000;
+
+export interface WakeOptions {
+  readonly controlPlaneUrl: string;
+  readonly token: string;
+  readonly dispatcher: Dispatcher;
+  readonly log: Log;
+}
+
+/** Asks the control plane to start what sleeps behind a host name, at most once per 2 s and name. */
+export class WakeCalls {
+  readonly #options: WakeOptions;
+  /** Host name → when it was last asked for, monotonic milliseconds; oldest first. */
+  readonly #asked = new Map<string, number>();
+
+  constructor(options: WakeOptions) {
+    this.#options = options;
+  }
+
+  ask(hostname: string): void {
+    const now = performance.now();
+    const last = this.#asked.get(hostname);
+    if (last !== undefined && now - last < EVERY_MS) return;
+    this.#asked.delete(hostname);
+    this.#asked.set(hostname, now);
+    if (this.#asked.size > MAX_HOSTNAMES) this.#asked.delete(this.#asked.keys().next().value!);
+    this.#post(hostname).catch((error: Error) => {
+      // The visitor's page reloads and asks again.
+      this.#options.log.warn(
+        { hostname, reason: error.message },
+        "the control plane could not be asked to wake an app",
+      );
+    });
+  }
+
+  async #post(hostname: string): Promise<void> {
+    const { controlPlaneUrl, token, dispatcher } = this.#options;
+    const response = await request(new URL("/internal/edge/wake", controlPlaneUrl), {
+      method: "POST",
+      headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+      body: JSON.stringify({ hostname }),
+      dispatcher,
+      signal: AbortSignal.timeout(ANSWER_MS),
+    });
+    await response.body.dump();
+    if (response.statusCode >= 300) throw new Error(`it answered ${response.statusCode}`);
+  }
+}

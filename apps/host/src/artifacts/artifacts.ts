@@ -1,0 +1,187 @@
+import { mkdir, mkdtemp, readdir, readFile, rename, rmdir, stat, writeFile } from "node:fs/promises";
+import { join, posix } from "node:path";
+import { faultPoint } from "@platform/daemon";
+import {
+  ArtifactError,
+  buildBundle,
+  freezeFolder,
+  parseDigest,
+  unpackBundle,
+  unpackSource,
+  type ArtifactStore,
+} from "@platform/bundle";
+import {
+  BundleRequest,
+  FreezeRequest,
+  HostError,
+  SnapshotInfo,
+  type Bundled,
+  type Frozen,
+} from "@platform/host-api";
+import { copyTree, diskUsage, removeTree, type Boxes, type ContentSource } from "../boxes/index.ts";
+import type { BoxFolders } from "../drivers/driver.ts";
+import { changeOwner } from "./change-owner.ts";
+
+const insideRoots = [
+  ["/workspace", "workspace"],
+  ["/home/user", "home"],
+] as const;
+
+/**
+ * Splits a path as the box sees it into a folder that the host owns and a path below it, which the
+ * box could have made into links: only code that refuses links may walk it.
+ *
+ * @throws HostError `INVALID`
+ */
+export function locate(folders: BoxFolders, path: string): { folder: string; subfolder: string } {
+  const inside = posix.resolve("/workspace", path);
+  for (const [root, name] of insideRoots) {
+    if (inside === root) return { folder: folders[name], subfolder: "" };
+    if (inside.startsWith(`${root}/`))
+      return { folder: folders[name], subfolder: inside.slice(root.length + 1) };
+  }
+  throw new HostError("INVALID", 400, `${path} is neither in /workspace nor in /home/user.`);
+}
+
+/** Turns the artifact package's failures into the host's. */
+async function explained<T>(work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    if (code === "ENOSPC") {
+      const message = "The machine's disk is full. Free space or use another host.";
+      throw new HostError("DISK_FULL", 507, message, {}, { cause });
+    }
+    if (code === "ENOENT" || code === "ENOTDIR") {
+      throw new HostError("INVALID", 400, "There is no such folder in the box.", {}, { cause });
+    }
+    if (!(cause instanceof ArtifactError)) throw cause;
+    const isMissing = cause.code === "ARTIFACT_MISSING";
+    throw new HostError(
+      isMissing ? "NOT_FOUND" : "INVALID",
+      isMissing ? 404 : 422,
+      cause.message,
+      { reason: cause.code },
+      { cause },
+    );
+  }
+}
+
+/** Frozen trees, bundles and snapshots of one host. */
+export class Artifacts implements ContentSource {
+  readonly #store: ArtifactStore;
+  readonly #snapshots: string;
+
+  constructor(store: ArtifactStore, snapshots: string) {
+    this.#store = store;
+    this.#snapshots = snapshots;
+  }
+
+  /** Removes copies that a crash left half-made. Call once, first. */
+  async recover(): Promise<void> {
+    await mkdir(this.#snapshots, { recursive: true, mode: 0o700 });
+    for (const name of await readdir(this.#snapshots)) {
+      if (name.startsWith(".")) await removeTree(join(this.#snapshots, name));
+    }
+  }
+
+  async fill(content: Parameters<ContentSource["fill"]>[0], folders: BoxFolders): Promise<void> {
+    const owner = folders.owner ?? {};
+    switch (content.type) {
+      case "empty":
+        return;
+      case "source":
+      case "bundle": {
+        // The unpacked tree takes the place of the empty folder at once, complete or not at all.
+        await rmdir(folders.workspace);
+        const unpack = content.type === "source" ? unpackSource : unpackBundle;
+        await explained(unpack(this.#store, parseDigest(content.digest), folders.workspace, owner));
+        return;
+      }
+      case "snapshot":
+        await this.#restore(content.snapshotKey, folders);
+    }
+  }
+
+  async freeze(boxes: Boxes, key: string, body: unknown): Promise<Frozen> {
+    const { path, exclude } = FreezeRequest.parse(body);
+    const frozen = await boxes.whileStill(key, async ({ folders }) => {
+      const { folder, subfolder } = locate(folders, path);
+      const done = await explained(freezeFolder(this.#store, folder, { exclude, ...below(subfolder) }));
+      faultPoint("host.freeze.after-copy");
+      return done;
+    });
+    return { digest: frozen.digest, sizeBytes: frozen.sizeBytes, files: frozen.files };
+  }
+
+  async bundle(boxes: Boxes, key: string, body: unknown): Promise<Bundled> {
+    const { path, exclude, ...declared } = BundleRequest.parse(body);
+    const built = await boxes.whileStill(key, async ({ folders }) => {
+      const { folder, subfolder } = locate(folders, path);
+      return explained(buildBundle(this.#store, folder, { ...declared, exclude, ...below(subfolder) }));
+    });
+    faultPoint("host.bundle.before-answer");
+    return built;
+  }
+
+  /** Idempotent: an existing snapshot is returned as it is, whatever became of its box. */
+  async snapshot(boxes: Boxes, snapshotKey: string, boxKey: string): Promise<SnapshotInfo> {
+    const known = await this.#info(snapshotKey);
+    if (known) return known;
+    const staged = await mkdtemp(join(this.#snapshots, ".staged-"));
+    try {
+      const isOld = await boxes.whileStill(boxKey, async ({ folders }) => {
+        if (await this.#info(snapshotKey)) return true;
+        for (const name of ["workspace", "home"] as const) await copyTree(folders[name], join(staged, name));
+        return false;
+      });
+      if (!isOld) {
+        const sizeBytes = await diskUsage(join(staged, "workspace"), join(staged, "home"));
+        const info: SnapshotInfo = { key: snapshotKey, sizeBytes, createdAt: new Date().toISOString() };
+        await writeFile(join(staged, "snapshot.json"), JSON.stringify(info));
+        await rename(staged, join(this.#snapshots, snapshotKey));
+        return info;
+      }
+    } finally {
+      await removeTree(staged);
+    }
+    return this.snapshot(boxes, snapshotKey, boxKey);
+  }
+
+  async deleteSnapshot(snapshotKey: string): Promise<void> {
+    const doomed = join(this.#snapshots, `.deleted-${snapshotKey}`);
+    await removeTree(doomed);
+    try {
+      await rename(join(this.#snapshots, snapshotKey), doomed);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return;
+      throw error;
+    }
+    await removeTree(doomed);
+  }
+
+  async #info(snapshotKey: string): Promise<SnapshotInfo | null> {
+    try {
+      const text = await readFile(join(this.#snapshots, snapshotKey, "snapshot.json"), "utf8");
+      return SnapshotInfo.parse(JSON.parse(text));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
+      throw error;
+    }
+  }
+
+  async #restore(snapshotKey: string, folders: BoxFolders): Promise<void> {
+    if (!(await this.#info(snapshotKey))) {
+      throw new HostError("NOT_FOUND", 404, `There is no snapshot ${snapshotKey} on this host.`);
+    }
+    const from = join(this.#snapshots, snapshotKey);
+    const old = await stat(join(from, "workspace"));
+    for (const name of ["workspace", "home"] as const) {
+      await copyTree(join(from, name), folders[name]);
+      if (folders.owner) await changeOwner(folders[name], old.uid, folders.owner);
+    }
+  }
+}
+
+const below = (subfolder: string) => (subfolder === "" ? {} : { subfolder });

@@ -1,0 +1,1 @@
+export { Artifacts } from "./artifacts.ts";

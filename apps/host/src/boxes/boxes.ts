@@ -1,0 +1,278 @@
+import { faultPoint, type Log } from "@platform/daemon";
+import {
+  BoxPatch,
+  BoxSpec,
+  HostError,
+  type Box,
+  type BoxFailure,
+  type BoxStats,
+  type ResolvedBoxSpec,
+} from "@platform/host-api";
+import type { SandboxDriver } from "../drivers/driver.ts";
+import { diskUsage, guestConfig, removeTree } from "./folders.ts";
+import { LiveBox } from "./live-box.ts";
+import { OwnerPool } from "./owner-pool.ts";
+import { hashSpec, type BoxRecord } from "./record.ts";
+import { said, startBox, type StartContext } from "./start-box.ts";
+
+export interface BoxesOptions extends StartContext {
+  readonly runsAsRoot: boolean;
+  /** Start of the search for a free uid. */
+  readonly ownerOffset: number;
+  /** @throws HostError `ISOLATION_UNAVAILABLE` */
+  readonly chooseDriver: (minimum: ResolvedBoxSpec["minimumIsolation"]) => SandboxDriver;
+  readonly drivers: readonly SandboxDriver[];
+  readonly log: Log;
+}
+
+const noSuchBox = (key: string) => new HostError("NOT_FOUND", 404, `There is no box ${key} on this host.`);
+
+/** All boxes of this host. Every call is idempotent by key. */
+export class Boxes {
+  readonly #options: BoxesOptions;
+  readonly #boxes = new Map<string, LiveBox>();
+  readonly #owners: OwnerPool | null;
+  #watch: NodeJS.Timeout | null = null;
+
+  constructor(options: BoxesOptions) {
+    this.#options = options;
+    this.#owners = options.runsAsRoot ? new OwnerPool(options.ownerOffset) : null;
+  }
+
+  /** Adopts what a former daemon left running and removes what it left half-made. Call once, first. */
+  async recover(): Promise<void> {
+    for (const { key, record } of await this.#options.records.load()) {
+      const driver = this.#options.drivers.find(({ name }) => name === record?.driver);
+      if (!record || !driver || record.phase === "starting" || record.phase === "deleting") {
+        await this.#obliterate(key, record);
+        this.#options.log.warn({ box: key, phase: record?.phase ?? null }, "removed a half-made box");
+        continue;
+      }
+      if (record.owner) this.#owners?.reserve(record.owner.uid);
+      await this.#adopt(record, driver);
+    }
+    for (const driver of this.#options.drivers) {
+      for (const key of await driver.remnants()) {
+        if (this.#boxes.has(key)) continue;
+        await driver.destroy(key, null);
+        this.#options.log.warn({ box: key }, "removed remnants of an unknown box");
+      }
+    }
+    this.#scheduleWatch();
+  }
+
+  list(): Box[] {
+    return [...this.#boxes.values()].map((box) => box.view);
+  }
+
+  find(key: string): Box | null {
+    return this.#boxes.get(key)?.view ?? null;
+  }
+
+  /** @throws HostError `NOT_FOUND` */
+  get(key: string): LiveBox {
+    const box = this.#boxes.get(key);
+    if (!box) throw noSuchBox(key);
+    return box;
+  }
+
+  /** Resolves when the agent answered. Calls with one key share one start. */
+  async put(key: string, input: BoxSpec): Promise<Box> {
+    const spec = BoxSpec.parse(input);
+    const known = this.#boxes.get(key);
+    if (known?.record.phase === "deleting") {
+      throw new HostError("CONFLICT", 409, `Box ${key} is being deleted. Retry when it is gone.`);
+    }
+    const specHash = hashSpec(spec);
+    if (known && known.record.specHash !== specHash) {
+      const message = `Box ${key} exists with another spec. Delete it first or use another key.`;
+      throw new HostError("CONFLICT", 409, message, { specHash: known.record.specHash });
+    }
+    const box = known ?? this.#begin(key, spec, specHash);
+    await box.started;
+    if (box.record.phase === "failed") box.assertRunning();
+    return box.view;
+  }
+
+  async delete(key: string): Promise<void> {
+    const box = this.#boxes.get(key);
+    if (!box) {
+      for (const driver of this.#options.drivers) await driver.destroy(key, null);
+      return;
+    }
+    box.stop.abort();
+    await box.started?.catch(() => undefined); // Whoever asked for the start got the failure.
+    await box.inTurn(async () => {
+      if (this.#boxes.get(key) !== box) return;
+      box.record = { ...box.record, phase: "deleting" };
+      await this.#options.records.save(box.record);
+      await this.#remove(box);
+    });
+  }
+
+  async patch(key: string, input: BoxPatch): Promise<Box> {
+    const patch = BoxPatch.parse(input);
+    const box = this.get(key);
+    return box.inTurn(async () => {
+      box.assertRunning();
+      const given = Object.entries(patch).filter(([, value]) => value !== undefined);
+      const spec: ResolvedBoxSpec = { ...box.record.spec, ...(Object.fromEntries(given) as typeof patch) };
+      // Written first: after a crash between the two, repeating the call brings the guest up to date.
+      box.record = { ...box.record, spec };
+      await this.#options.records.save(box.record);
+      box.outbound?.configure(spec);
+      await box.driver.relink(box.folders, spec);
+      await box.guest.json("PUT", "/config", guestConfig(spec), 10_000);
+      return box.view;
+    });
+  }
+
+  pause = (key: string): Promise<Box> => this.#setPaused(key, true);
+  resume = (key: string): Promise<Box> => this.#setPaused(key, false);
+
+  async stats(key: string): Promise<BoxStats & { outbound: { sentBytes: number; receivedBytes: number } }> {
+    const box = this.get(key);
+    const stats = await box.driver.stats(key, box.record.driverState ?? {});
+    const diskBytes = await diskUsage(box.folders.workspace, box.folders.home).catch(() => null);
+    const { sentBytes = 0, receivedBytes = 0 } = box.outbound?.counters ?? {};
+    return { ...stats, diskBytes, outbound: { sentBytes, receivedBytes } };
+  }
+
+  /** Runs `work` while nothing in the box moves, where the driver can freeze it. */
+  async whileStill<T>(key: string, work: (box: LiveBox) => Promise<T>): Promise<T> {
+    const box = this.get(key);
+    return box.inTurn(async () => {
+      const { freezer } = box.driver;
+      const { phase, isPaused, driverState } = box.record;
+      if (phase === "starting" || phase === "deleting") box.assertRunning();
+      const mustFreeze = freezer !== undefined && phase === "running" && !isPaused;
+      if (mustFreeze) await freezer.pause(key, driverState ?? {});
+      try {
+        return await work(box);
+      } finally {
+        if (mustFreeze) await freezer.resume(key, driverState ?? {});
+      }
+    });
+  }
+
+  /**
+   * Leaves the boxes running, so that the next daemon adopts them. With `mustStop` their processes end;
+   * records and files stay, and the next daemon reports them as killed.
+   */
+  async close(options: { mustStop?: boolean } = {}): Promise<void> {
+    if (this.#watch) clearTimeout(this.#watch);
+    this.#watch = null;
+    for (const box of this.#boxes.values()) await box.closeSockets();
+    if (!options.mustStop) return;
+    const boxes = [...this.#boxes.values()];
+    await Promise.all(boxes.map((box) => box.driver.destroy(box.record.key, box.record.driverState)));
+  }
+
+  #begin(key: string, spec: ResolvedBoxSpec, specHash: string): LiveBox {
+    const driver = this.#options.chooseDriver(spec.minimumIsolation);
+    const owner = this.#owners?.take() ?? null;
+    const record: BoxRecord = {
+      ...{ key, spec, specHash, phase: "starting", isPaused: false, driver: driver.name },
+      ...{ driverState: null, isolation: null, failure: null, bootMs: null, owner },
+      createdAt: new Date().toISOString(),
+    };
+    const box = new LiveBox(record, driver, this.#options.records.folders(key, owner));
+    this.#boxes.set(key, box);
+    box.started = box.inTurn(async () => {
+      try {
+        await startBox(box, this.#options);
+      } catch (error) {
+        await this.#remove(box);
+        if (box.stop.signal.aborted) {
+          throw new HostError(
+            "CONFLICT",
+            409,
+            `Box ${key} was deleted while it started.`,
+            {},
+            { cause: error },
+          );
+        }
+        throw error;
+      }
+    });
+    box.started.catch(() => undefined); // Each caller of put awaits it; there may be none left.
+    return box;
+  }
+
+  async #adopt(record: BoxRecord, driver: SandboxDriver): Promise<void> {
+    const { key, spec, owner, isPaused } = record;
+    const box = new LiveBox(record, driver, this.#options.records.folders(key, owner));
+    this.#boxes.set(key, box);
+    if (record.phase === "failed") return;
+    await this.#look(box);
+    if (box.record.phase !== "running") return;
+    box.outbound = await this.#options.outbound.open(key, spec, box.folders);
+    // A daemon that died while it copied files left the box frozen.
+    if (!isPaused) await driver.freezer?.resume(key, record.driverState ?? {});
+    this.#options.log.info({ box: key }, "adopted a running box");
+  }
+
+  async #setPaused(key: string, wanted: boolean): Promise<Box> {
+    const box = this.get(key);
+    return box.inTurn(async () => {
+      if (box.record.phase !== "running") box.assertRunning();
+      const { freezer } = box.driver;
+      if (!freezer) {
+        const message = "Boxes cannot be paused here: the freezer control group is not writable.";
+        throw new HostError("INVALID", 501, message);
+      }
+      const state = box.record.driverState ?? {};
+      if (wanted) await freezer.pause(key, state);
+      else await freezer.resume(key, state);
+      box.record = { ...box.record, isPaused: wanted };
+      await this.#options.records.save(box.record);
+      return box.view;
+    });
+  }
+
+  #scheduleWatch(): void {
+    this.#watch = setTimeout(() => {
+      const running = [...this.#boxes.values()].filter((box) => box.record.phase === "running");
+      void Promise.allSettled(running.map((box) => box.inTurn(() => this.#look(box)))).then((results) => {
+        for (const result of results) {
+          if (result.status === "rejected")
+            this.#options.log.error({ err: result.reason }, "could not look at a box");
+        }
+        if (this.#watch) this.#scheduleWatch();
+      });
+    }, 500);
+    this.#watch.unref();
+  }
+
+  /** Notices the end of a box and keeps its folders for whoever wants the evidence. */
+  async #look(box: LiveBox): Promise<void> {
+    const { key, driverState, phase } = box.record;
+    if (phase !== "running") return;
+    const found = await box.driver.failure(key, driverState ?? {});
+    if (!found) return;
+    const failure: BoxFailure = { ...found, evidence: { ...found.evidence, ...(await said(box)) } };
+    box.record = { ...box.record, phase: "failed", isPaused: false, failure };
+    await this.#options.records.save(box.record);
+    await box.closeSockets();
+    await box.driver.destroy(key, driverState);
+    this.#options.log.warn({ box: key, reason: failure.reason }, "a box failed");
+  }
+
+  async #remove(box: LiveBox): Promise<void> {
+    await box.closeSockets();
+    await this.#obliterate(box.record.key, box.record);
+    this.#boxes.delete(box.record.key);
+    if (box.record.owner) this.#owners?.release(box.record.owner.uid);
+  }
+
+  async #obliterate(key: string, record: BoxRecord | null): Promise<void> {
+    const mine = this.#options.drivers.filter(({ name }) => !record || name === record.driver);
+    for (const driver of mine) await driver.destroy(key, record?.driverState ?? null);
+    faultPoint("host.box.delete-after-kill");
+    const folders = this.#options.records.folders(key, record?.owner ?? null);
+    for (const folder of [folders.workspace, folders.home, folders.run, folders.log])
+      await removeTree(folder);
+    faultPoint("host.box.delete-before-forget");
+    await removeTree(folders.root);
+  }
+}

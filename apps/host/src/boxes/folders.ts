@@ -1,0 +1,108 @@
+import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
+import { chmod, chown, mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { HostError, type ResolvedBoxSpec } from "@platform/host-api";
+import type { BoxFolders } from "../drivers/driver.ts";
+
+const run = promisify(execFile);
+
+/** Port in the box on which programs find the outbound proxy. */
+export const proxyPort = 3128;
+
+/** What fills a new box's folders; implemented over the artifact store. */
+export interface ContentSource {
+  /** @throws HostError `NOT_FOUND` when this host does not have it */
+  fill(content: ResolvedBoxSpec["content"], folders: BoxFolders): Promise<void>;
+}
+
+/** Makes the folders of a box and fills them; the box's own uid owns what it may write. */
+export async function makeFolders(
+  folders: BoxFolders,
+  spec: ResolvedBoxSpec,
+  source: ContentSource,
+  databaseAuthority: string,
+): Promise<void> {
+  await chmod(folders.root, 0o711);
+  for (const folder of [folders.workspace, folders.home, folders.run]) {
+    await rm(folder, { recursive: true, force: true });
+    await mkdir(folder, { mode: 0o700 });
+  }
+  await mkdir(folders.log, { recursive: true, mode: 0o711 });
+  try {
+    await source.fill(spec.content, folders);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
+    const message = "The machine's disk is full. Free space or move boxes to another host.";
+    throw new HostError("DISK_FULL", 507, message, {}, { cause: error });
+  }
+  const { owner } = folders;
+  if (owner) for (const path of [folders.workspace, folders.home]) await chown(path, owner.uid, owner.gid);
+  await writeFile(join(folders.run, "ca.pem"), databaseAuthority, { mode: 0o644 });
+  await writeGuestConfig(folders, spec);
+  if (owner) await chown(folders.run, owner.uid, owner.gid);
+}
+
+/** PEM of the authority that signs the databases' certificates, as boxes see it. */
+const authorityPath = "/run/agent/ca.pem";
+const systemBundle = "/etc/ssl/certs/ca-certificates.crt";
+
+/**
+ * Clients of many languages verify a database's certificate by default, so the box trusts its
+ * authority. Package managers bring their own list of authorities; they are given the machine's.
+ */
+const trust: Record<string, string> = {
+  NODE_EXTRA_CA_CERTS: authorityPath,
+  ...(existsSync(systemBundle) ? { npm_config_cafile: systemBundle, PIP_CERT: systemBundle } : {}),
+};
+
+export function guestConfig(spec: Pick<ResolvedBoxSpec, "env" | "links">) {
+  const links = spec.links.map((link) => ({ host: link.hostname, port: link.port }));
+  return { env: { ...trust, ...spec.env }, links, proxyPort };
+}
+
+/** Read by the agent when it starts. Only before the box runs: later its folder belongs to it. */
+async function writeGuestConfig(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
+  const path = join(folders.run, "config.json");
+  await writeFile(path, JSON.stringify({ ...guestConfig(spec), services: spec.services }), { mode: 0o600 });
+  if (folders.owner) await chown(path, folders.owner.uid, folders.owner.gid);
+}
+
+/** Removes a folder that a box wrote to, whatever modes it left; resolves also when it is gone. */
+export async function removeTree(path: string): Promise<void> {
+  try {
+    await rm(path, { recursive: true, force: true, maxRetries: 3 });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== "EACCES" && code !== "ENOTEMPTY") throw error;
+    // As an ordinary user, a folder without its own write bit keeps its content.
+    await run("chmod", ["-R", "u+rwX", path]);
+    await rm(path, { recursive: true, force: true });
+  }
+}
+
+/** Copies a tree with owners, modes and links, sharing blocks where the file system can. */
+export async function copyTree(from: string, to: string): Promise<void> {
+  try {
+    await run("cp", ["-a", "--reflink=auto", "-T", "--", from, to]);
+  } catch (error) {
+    if (!/No space left/.test(String((error as { stderr?: unknown }).stderr))) throw error;
+    const message = "The machine's disk is full. Free space or move boxes to another host.";
+    throw new HostError("DISK_FULL", 507, message, {}, { cause: error });
+  }
+}
+
+export async function replaceTree(staged: string, target: string): Promise<void> {
+  await removeTree(target);
+  await rename(staged, target);
+}
+
+/** @returns bytes of disk blocks below the folders */
+export async function diskUsage(...folders: string[]): Promise<number> {
+  const { stdout } = await run("du", ["-s", "-B1", "--", ...folders]);
+  return stdout
+    .trim()
+    .split("\n")
+    .reduce((sum, line) => sum + Number(line.split("\t")[0]), 0);
+}

@@ -1,0 +1,58 @@
+import { HostError } from "@platform/host-api";
+import type { BoxFolders, SandboxDriver } from "../drivers/driver.ts";
+import type { OutboundProxy } from "../outbound/index.ts";
+import { GuestConnection } from "./guest-connection.ts";
+import { toBox, type BoxRecord } from "./record.ts";
+
+/** One box in memory: its record, its driver, and the two sockets across its border. */
+export class LiveBox {
+  record: BoxRecord;
+  readonly driver: SandboxDriver;
+  readonly folders: BoxFolders;
+  readonly guest: GuestConnection;
+  outbound: OutboundProxy | null = null;
+  /** Resolves or rejects when the first start is over; all callers of PUT share it. */
+  started: Promise<void> | null = null;
+  readonly stop = new AbortController();
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(record: BoxRecord, driver: SandboxDriver, folders: BoxFolders) {
+    this.record = record;
+    this.driver = driver;
+    this.folders = folders;
+    this.guest = new GuestConnection(() => this.dialGuest());
+  }
+
+  get view() {
+    return toBox(this.record);
+  }
+
+  dialGuest() {
+    return this.driver.dialGuest(this.record.key, this.record.driverState ?? {}, this.folders);
+  }
+
+  /** @throws HostError naming why nothing can be asked of the box now */
+  assertRunning(): void {
+    const { key, phase, isPaused, failure } = this.record;
+    if (phase === "starting") throw new HostError("CONFLICT", 409, `Box ${key} is still starting. Retry.`);
+    if (phase === "deleting") throw new HostError("NOT_FOUND", 404, `Box ${key} is being deleted.`);
+    if (phase === "failed") {
+      const why = failure?.detail ?? "It does not run.";
+      throw new HostError("BOX_FAILED", 409, `Box ${key} failed: ${why} Delete and create it.`, { failure });
+    }
+    if (isPaused) throw new HostError("BOX_PAUSED", 409, `Box ${key} is paused. Resume it first.`);
+  }
+
+  /** Runs changes of this box one after the other. */
+  inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const next = this.#turn.then(work, work);
+    this.#turn = next.catch(() => undefined); // The caller gets the failure; the next in line does not.
+    return next;
+  }
+
+  async closeSockets(): Promise<void> {
+    this.guest.close();
+    await this.outbound?.close();
+    this.outbound = null;
+  }
+}

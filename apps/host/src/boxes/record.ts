@@ -1,0 +1,102 @@
+import { createHash } from "node:crypto";
+import { mkdir, open, readdir, readFile, rename } from "node:fs/promises";
+import { join } from "node:path";
+import { Box, BoxFailure, BoxKey, BoxSpec, Isolation, type ResolvedBoxSpec } from "@platform/host-api";
+import { z } from "zod";
+import type { BoxFolders } from "../drivers/driver.ts";
+
+/** What the host knows of a box; one `state.json` a box. Holds secrets: mode 0600. */
+export const BoxRecord = z.object({
+  key: BoxKey,
+  spec: BoxSpec,
+  specHash: z.string(),
+  /** `starting` and `deleting` are removed after a crash, the others kept. */
+  phase: z.enum(["starting", "running", "failed", "deleting"]),
+  isPaused: z.boolean(),
+  driver: z.string(),
+  driverState: z.record(z.string(), z.unknown()).nullable(),
+  isolation: Isolation.nullable(),
+  failure: BoxFailure.nullable(),
+  createdAt: z.string(),
+  bootMs: z.number().nullable(),
+  owner: z.object({ uid: z.int(), gid: z.int() }).nullable(),
+});
+export type BoxRecord = z.output<typeof BoxRecord>;
+
+export function toBox(record: BoxRecord): Box {
+  const { key, spec, phase, isPaused, isolation, failure, createdAt, bootMs, specHash } = record;
+  const state = phase === "running" && isPaused ? "paused" : phase === "deleting" ? "failed" : phase;
+  return { key, purpose: spec.purpose, state, isolation, failure, createdAt, bootMs, specHash };
+}
+
+function sorted(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(sorted);
+  if (value === null || typeof value !== "object") return value;
+  const entries = Object.entries(value).map(([name, inner]) => [name, sorted(inner)] as const);
+  return Object.fromEntries(entries.sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+/**
+ * Covers what only a new box can change. What PATCH changes (environment, egress, links) is left
+ * out, so that repeating the first request after a PATCH is no conflict; of a service's environment
+ * only the names count, as values may be secrets.
+ */
+export function hashSpec(spec: ResolvedBoxSpec): string {
+  const { env: _env, egress: _egress, links: _links, ...fixed } = spec;
+  const services = fixed.services.map((service) => ({ ...service, env: Object.keys(service.env).sort() }));
+  const text = JSON.stringify(sorted({ ...fixed, services }));
+  return createHash("sha256").update(text).digest("hex");
+}
+
+/** The records of one host, one folder a box. */
+export class RecordStore {
+  readonly #root: string;
+  constructor(root: string) {
+    this.#root = root;
+  }
+
+  folders(key: string, owner: BoxFolders["owner"]): BoxFolders {
+    const root = join(this.#root, key);
+    const at = (name: string) => join(root, name);
+    return { root, workspace: at("workspace"), home: at("home"), run: at("run"), log: at("log"), owner };
+  }
+
+  /** On disk before it returns: a step that it announces may follow. */
+  async save(record: BoxRecord): Promise<void> {
+    const { root } = this.folders(record.key, record.owner);
+    await mkdir(root, { recursive: true, mode: 0o711 });
+    const path = join(root, "state.json");
+    const file = await open(`${path}.new`, "w", 0o600);
+    try {
+      await file.writeFile(JSON.stringify(record));
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(`${path}.new`, path);
+    const folder = await open(root, "r");
+    try {
+      await folder.sync();
+    } finally {
+      await folder.close();
+    }
+  }
+
+  /** Every folder there is; `record` is `null` for one whose box was never announced. */
+  async load(): Promise<{ key: string; record: BoxRecord | null }[]> {
+    await mkdir(this.#root, { recursive: true, mode: 0o711 });
+    const keys = await readdir(this.#root);
+    return Promise.all(keys.map(async (key) => ({ key, record: await this.#read(key) })));
+  }
+
+  async #read(key: string): Promise<BoxRecord | null> {
+    try {
+      return BoxRecord.parse(JSON.parse(await readFile(join(this.#root, key, "state.json"), "utf8")));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
+      throw new Error(`The record of box ${key} cannot be read. Restore or remove its folder.`, {
+        cause: error,
+      });
+    }
+  }
+}

@@ -1,0 +1,112 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { open } from "node:fs/promises";
+import { join } from "node:path";
+import { Deadline, faultPoint } from "@platform/daemon";
+import { HostError, type BoxFailure } from "@platform/host-api";
+import type { GuestImage } from "../drivers/driver.ts";
+import type { OutboundFactory } from "../outbound/index.ts";
+import { makeFolders, type ContentSource } from "./folders.ts";
+import type { LiveBox } from "./live-box.ts";
+import type { RecordStore } from "./record.ts";
+
+export interface StartContext {
+  readonly records: RecordStore;
+  readonly image: GuestImage;
+  readonly content: ContentSource;
+  readonly outbound: OutboundFactory;
+  /** PEM of the authority that signs the databases' certificates. */
+  readonly databaseAuthority: string;
+  /** Most time for the agent's first answer, in milliseconds. */
+  readonly readyTimeoutMs: number;
+}
+
+/**
+ * Takes a box whose record is not on disk yet to `running`.
+ *
+ * @throws HostError `BOOT_FAILED` with the evidence; the caller then removes what is left
+ */
+export async function startBox(box: LiveBox, context: StartContext): Promise<void> {
+  const startedAt = performance.now();
+  const { signal } = box.stop;
+  faultPoint("host.box.before-state");
+  await context.records.save(box.record);
+  faultPoint("host.box.after-state");
+  await makeFolders(box.folders, box.record.spec, context.content, context.databaseAuthority);
+  box.outbound = await context.outbound.open(box.record.key, box.record.spec, box.folders);
+  signal.throwIfAborted();
+  const { key, spec } = box.record;
+  try {
+    const started = await box.driver.start(key, spec, box.folders, context.image, signal);
+    box.record = { ...box.record, ...started };
+  } catch (cause) {
+    if (cause instanceof HostError || signal.aborted) throw cause;
+    throw bootFailed(box, (cause as Error).message, {}, cause);
+  }
+  await context.records.save(box.record);
+  faultPoint("host.box.after-start");
+  await untilReady(box, context.readyTimeoutMs);
+  faultPoint("host.box.before-ready");
+  box.record = { ...box.record, phase: "running", bootMs: Math.round(performance.now() - startedAt) };
+  await context.records.save(box.record);
+  faultPoint("host.box.after-ready");
+}
+
+async function untilReady(box: LiveBox, timeoutMs: number): Promise<void> {
+  const deadline = new Deadline(timeoutMs);
+  let last: unknown;
+  for (;;) {
+    box.stop.signal.throwIfAborted();
+    try {
+      await box.guest.json("GET", "/ready", undefined, Math.max(50, Math.min(2_000, deadline.remainingMs)));
+      return;
+    } catch (error) {
+      last = error;
+    }
+    const failure = await box.driver.failure(box.record.key, box.record.driverState ?? {});
+    if (failure)
+      throw bootFailed(box, failure.detail, { ...failure.evidence, ...(await said(box)) }, last, failure);
+    if (deadline.hasPassed) {
+      const evidence = { ...(await counters(box)), ...(await said(box)) };
+      throw bootFailed(box, `Its agent did not answer within ${timeoutMs} ms.`, evidence, last);
+    }
+    await delay(10);
+  }
+}
+
+function bootFailed(
+  box: LiveBox,
+  why: string,
+  evidence: Record<string, unknown>,
+  cause: unknown,
+  known?: BoxFailure,
+): HostError {
+  const reason = known?.reason === "oom" ? "oom" : "boot_failed";
+  const failure: BoxFailure = { reason, detail: why, evidence };
+  return new HostError(
+    "BOOT_FAILED",
+    500,
+    `Box ${box.record.key} did not start: ${why}`,
+    { failure },
+    { cause },
+  );
+}
+
+const counters = (box: LiveBox) => box.driver.stats(box.record.key, box.record.driverState ?? {});
+
+/** End of what the agent wrote to its standard error, at most 4 KiB. */
+export async function said(box: LiveBox): Promise<{ agentLog: string }> {
+  try {
+    const file = await open(join(box.folders.log, "agent.log"), "r");
+    try {
+      const { size } = await file.stat();
+      const buffer = Buffer.alloc(Math.min(size, 4096));
+      await file.read(buffer, 0, buffer.length, size - buffer.length);
+      return { agentLog: buffer.toString("utf8") };
+    } finally {
+      await file.close();
+    }
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return { agentLog: "" };
+    throw error;
+  }
+}

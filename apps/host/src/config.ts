@@ -1,0 +1,19 @@
+import { z } from "zod";
+
+const folder = z.string().startsWith("/", "must be an absolute path");
+
+/** Settings of the host daemon, read once from the environment. */
+export const HostConfig = z.object({
+  HOST_LISTEN_PORT: z.coerce.number().int().min(0).max(65_535),
+  HOST_TOKEN: z.string().min(16),
+  HOST_DATA_DIR: folder,
+  /** Holds agent.mjs; made by apps/guest/build.ts. */
+  GUEST_IMAGE_DIR: folder,
+  /** Laid out like /usr/local, with bin/node. */
+  TOOLCHAIN_DIR: folder,
+  HOST_ID: z.string().min(1),
+  /** 1: boxes end with the daemon instead of waiting for the next one to adopt them. */
+  HOST_STOP_BOXES_ON_EXIT: z.enum(["0", "1"]).default("0"),
+  LOG_LEVEL: z.enum(["silent", "fatal", "error", "warn", "info", "debug", "trace"]).default("info"),
+});
+export type HostConfig = z.output<typeof HostConfig>;

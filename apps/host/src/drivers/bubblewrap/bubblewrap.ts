@@ -1,0 +1,284 @@
+import { execFile } from "node:child_process";
+import { constants } from "node:fs";
+import { chmod, chown, mkdir, mkdtemp, open, readFile, rm } from "node:fs/promises";
+import { connect, type Socket } from "node:net";
+import { release } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { waitFor } from "@platform/daemon";
+import { BoxSpec, HostError, type BoxFailure, type BoxStats, type DriverReport } from "@platform/host-api";
+import type { ResolvedBoxSpec } from "@platform/host-api";
+import { z } from "zod";
+import type { BoxFolders, DriverState, GuestImage, SandboxDriver, StartedBox } from "../driver.ts";
+import { findCgroups } from "./cgroup-layout.ts";
+import { Cgroups } from "./cgroups.ts";
+import { launchBox } from "./launch.ts";
+import { findByArgument, isAlive, killProcess } from "./processes.ts";
+import { agentCommand, boxArguments, writeEtc, writeHosts } from "./rootfs.ts";
+import { seccompFilter } from "./seccomp.ts";
+
+const Identity = z.object({ pid: z.int(), startTicks: z.string() });
+const State = z.object({ supervisor: Identity, init: Identity, oomKillsAtStart: z.number().nullable() });
+
+export interface BubblewrapOptions {
+  /** Distinguishes this daemon's boxes from another daemon's: letters and digits, equal at every start. */
+  readonly tag: string;
+  readonly runsAsRoot: boolean;
+  /** Folder for probes, on the file system of the boxes. */
+  readonly scratch: string;
+  readonly image: GuestImage;
+  /** Uid and gid that a probe takes; `null` when not root. */
+  readonly probeOwner: { uid: number; gid: number } | null;
+}
+
+/**
+ * The box's first process ends a little after the agent that the kernel killed, so the counter can
+ * rise while the box still looks alive. A kill longer ago than two windows is not the cause of an end.
+ */
+interface OomHistory {
+  readonly now: number | null;
+  readonly before: number | null;
+  /** When `now` was read, milliseconds since the epoch. */
+  readonly at: number;
+}
+const oomWindowMs = 1_000;
+
+const installLine = "Install it with: apt-get install bubblewrap";
+const pathOnly = 0x200000; // O_PATH, which Node does not name.
+
+/** Boxes made of Linux namespaces, one unprivileged uid, control groups and a system-call filter. */
+export async function createBubblewrapDriver(options: BubblewrapOptions): Promise<SandboxDriver> {
+  const cgroups = new Cgroups(await findCgroups(`boxes-${options.tag}`));
+  return new BubblewrapDriver(options, cgroups);
+}
+
+class BubblewrapDriver implements SandboxDriver {
+  readonly name = "bubblewrap";
+  readonly freezer?: NonNullable<SandboxDriver["freezer"]>;
+  readonly #options: BubblewrapOptions;
+  readonly #cgroups: Cgroups;
+  readonly #filter = seccompFilter(process.arch);
+  readonly #exits = new Map<string, { code: number | null; signal: string | null }>();
+  readonly #oomHistory = new Map<string, OomHistory>();
+
+  constructor(options: BubblewrapOptions, cgroups: Cgroups) {
+    this.#options = options;
+    this.#cgroups = cgroups;
+    if (cgroups.canFreeze) {
+      this.freezer = { pause: (key) => cgroups.pause(key), resume: (key) => cgroups.resume(key) };
+    }
+  }
+
+  get #missing(): string[] {
+    return [
+      ...this.#cgroups.missing,
+      ...(this.#options.runsAsRoot ? [] : ["own uid"]),
+      ...(this.#filter ? [] : ["system-call filter"]),
+      "disk limit",
+    ];
+  }
+
+  async probe(signal: AbortSignal): Promise<DriverReport> {
+    const missing = this.#missing;
+    const report = { driver: this.name, level: "namespaces" as const, missing };
+    const version = await promisify(execFile)("bwrap", ["--version"], { signal })
+      .then(({ stdout }) => stdout.trim().split(" ").at(-1) ?? "")
+      .catch(() => null);
+    if (version === null) {
+      return { ...report, usable: false, version, why: `bwrap is not installed. ${installLine}` };
+    }
+    try {
+      await this.#startTrial();
+      return { ...report, usable: true, version, why: null };
+    } catch (error) {
+      const why =
+        `A trial box could not be started: ${(error as Error).message}. ` +
+        `Check that user namespaces are allowed (sysctl user.max_user_namespaces) and that others may ` +
+        `enter the data, agent and toolchain folders (chmod o+x on each folder above them).`;
+      return { ...report, usable: false, version, why };
+    }
+  }
+
+  async start(
+    key: string,
+    spec: ResolvedBoxSpec,
+    folders: BoxFolders,
+    image: GuestImage,
+    signal: AbortSignal,
+  ): Promise<StartedBox> {
+    signal.throwIfAborted();
+    if (spec.template !== "host") {
+      throw new HostError("INVALID", 400, `There is no template "${spec.template}" here. Use "host".`);
+    }
+    const { supervisor, init, exited } = await this.#launch(key, spec, folders, image, agentCommand);
+    void exited.then((exit) => this.#exits.set(key, exit));
+    const oomKillsAtStart = await this.#cgroups.oomKills(key);
+    return {
+      driverState: { supervisor, init, oomKillsAtStart },
+      isolation: {
+        driver: this.name,
+        level: "namespaces",
+        kernel: `Linux ${release()}`,
+        missing: this.#missing,
+      },
+    };
+  }
+
+  async failure(key: string, state: DriverState): Promise<BoxFailure | null> {
+    const { supervisor, init, oomKillsAtStart } = State.parse(state);
+    // Init stays while any process of the box does; the supervisor ends with the agent.
+    const alive = (await isAlive(supervisor)) && (await isAlive(init));
+    const oomKills = await this.#cgroups.oomKills(key);
+    const history = this.#oomHistory.get(key) ?? { now: oomKillsAtStart, before: oomKillsAtStart, at: 0 };
+    if (alive) {
+      if (Date.now() - history.at > oomWindowMs) {
+        this.#oomHistory.set(key, { now: oomKills, before: history.now, at: Date.now() });
+      }
+      return null;
+    }
+    const { before } = history;
+    const exit = this.#exits.get(key) ?? null;
+    const evidence = { exit, oomKillsBefore: before, ...(await this.#cgroups.stats(key)) };
+    if (oomKills !== null && before !== null && oomKills > before) {
+      const detail = "The kernel killed the box's agent for want of memory. Raise its memory limit.";
+      return { reason: "oom", detail, evidence };
+    }
+    if (exit !== null && exit.code !== null && exit.code < 128) {
+      return { reason: "exited", detail: `The box's agent ended with exit code ${exit.code}.`, evidence };
+    }
+    if (exit === null) {
+      return { reason: "exited", detail: "The box's agent ended while its host was not looking.", evidence };
+    }
+    return { reason: "killed", detail: "The box's agent was killed by a signal.", evidence };
+  }
+
+  /**
+   * The box owns the folder of its socket and could put a link there that leads to a socket of this
+   * machine. So the file is opened first, without following links, and dialled by that handle; that
+   * also lifts the limit of 107 characters on a socket's path.
+   */
+  async dialGuest(_key: string, _state: DriverState, folders: BoxFolders): Promise<Socket> {
+    const handle = await open(join(folders.run, "guest.sock"), pathOnly | constants.O_NOFOLLOW);
+    try {
+      if (!(await handle.stat()).isSocket()) throw new Error("the agent's socket is not a socket");
+      return await new Promise<Socket>((resolve, reject) => {
+        const socket = connect({ path: `/proc/self/fd/${handle.fd}`, allowHalfOpen: true });
+        socket.once("error", reject);
+        socket.once("connect", () => {
+          socket.off("error", reject);
+          resolve(socket);
+        });
+      });
+    } finally {
+      await handle.close();
+    }
+  }
+
+  async destroy(key: string, state: DriverState | null): Promise<void> {
+    const marked = await findByArgument(this.#marker(key));
+    const known = state ? State.parse(state) : null;
+    const processes = [
+      ...marked.map(({ process }) => process),
+      ...(known ? [known.supervisor, known.init] : []),
+    ];
+    // A frozen process takes its end only once it runs again.
+    if (this.#cgroups.canFreeze) await this.#cgroups.thaw(key);
+    for (const process of processes) await killProcess(process);
+    for (const process of processes) {
+      await waitFor(
+        `process ${process.pid} of box ${key} to end`,
+        async () => !(await isAlive(process)),
+        10_000,
+      );
+    }
+    await this.#cgroups.destroy(key);
+    this.#exits.delete(key);
+    this.#oomHistory.delete(key);
+  }
+
+  async stats(key: string, state: DriverState): Promise<BoxStats> {
+    State.parse(state);
+    return { ...(await this.#cgroups.stats(key)), diskBytes: null };
+  }
+
+  async relink(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
+    await writeHosts(folders, spec);
+  }
+
+  async remnants(): Promise<string[]> {
+    const prefix = this.#marker("");
+    const marked = await findByArgument(prefix, true);
+    const keys = marked.map(({ argument }) => argument.slice(prefix.length));
+    return [...new Set([...keys, ...(await this.#cgroups.keys())])];
+  }
+
+  #marker(key: string): string {
+    return `box.${this.#options.tag}.${key}`;
+  }
+
+  async #launch(
+    key: string,
+    spec: ResolvedBoxSpec,
+    folders: BoxFolders,
+    image: GuestImage,
+    command: readonly string[],
+  ) {
+    await writeEtc(folders, spec);
+    await mkdir(join(folders.log, "services"), { recursive: true });
+    if (folders.owner) await chown(join(folders.log, "services"), folders.owner.uid, folders.owner.gid);
+    await this.#cgroups.create(key, spec.limits);
+    const logFile = join(folders.log, "agent.log");
+    try {
+      return await launchBox({
+        bwrap: "bwrap",
+        args: await boxArguments(spec, folders, image),
+        command,
+        marker: this.#marker(key),
+        filter: this.#filter,
+        owner: folders.owner,
+        logFile,
+        beforeExec: (pid) => this.#cgroups.join(key, pid),
+      });
+    } catch (cause) {
+      const said = (await readFile(logFile, "utf8").catch(() => "")).trim().slice(-2000);
+      await this.destroy(key, null);
+      throw new Error(`${(cause as Error).message}${said ? `: ${said}` : ""}`, { cause });
+    }
+  }
+
+  /** The same folders, arguments and limits as a real box, with /bin/true in place of the agent. */
+  async #startTrial(): Promise<void> {
+    const { scratch, probeOwner, image } = this.#options;
+    const root = await mkdtemp(join(scratch, "probe-"));
+    const key = root.slice(root.lastIndexOf("/") + 1);
+    const at = (name: string) => join(root, name);
+    const folders: BoxFolders = {
+      ...{ root, workspace: at("workspace"), home: at("home"), run: at("run"), log: at("log") },
+      owner: probeOwner,
+    };
+    try {
+      await chmod(root, 0o711);
+      for (const name of ["workspace", "home", "run"]) {
+        await mkdir(at(name), { mode: 0o700 });
+        if (probeOwner) await chown(at(name), probeOwner.uid, probeOwner.gid);
+      }
+      await mkdir(at("log"), { mode: 0o711 });
+      const spec = BoxSpec.parse(trialSpec);
+      const { exited } = await this.#launch(key, spec, folders, image, ["/bin/true"]);
+      const { code, signal } = await exited;
+      const said = (await readFile(join(folders.log, "agent.log"), "utf8")).trim().slice(-500);
+      if (code !== 0) throw new Error(`/bin/true ended with ${signal ?? code} in it${said && `: ${said}`}`);
+    } finally {
+      await this.destroy(key, null);
+      await rm(root, { recursive: true, force: true });
+    }
+  }
+}
+
+const trialSpec: z.input<typeof BoxSpec> = {
+  purpose: "sandbox",
+  minimumIsolation: "namespaces",
+  content: { type: "empty" },
+  limits: { memoryBytes: 64 * 1024 * 1024, cpuMillis: 1000, maxProcesses: 8, diskBytes: 1024 * 1024 },
+  egress: { mode: "deny-all" },
+};

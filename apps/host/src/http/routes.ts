@@ -1,0 +1,97 @@
+import { BoxKey, BoxPatch, BoxSpec, HostError, type Doctor } from "@platform/host-api";
+import { z } from "zod";
+import type { Artifacts } from "../artifacts/index.ts";
+import type { Boxes } from "../boxes/index.ts";
+import type { EngineRegistry } from "../engines/registry.ts";
+
+export interface Services {
+  readonly boxes: Boxes;
+  readonly artifacts: Artifacts;
+  readonly engines: EngineRegistry;
+  readonly doctor: () => Promise<Doctor>;
+}
+
+export interface Call {
+  readonly key: string;
+  readonly query: URLSearchParams;
+  /** Parsed JSON; `undefined` without a body. */
+  readonly body: unknown;
+  /** Aborts when the daemon stops, not when the caller leaves: others may wait for the same work. */
+  readonly signal: AbortSignal;
+}
+
+type Handler = (call: Call) => unknown;
+
+const SnapshotRequest = z.object({ boxKey: BoxKey });
+const lineCount = z.coerce.number().int().min(1).max(10_000).default(100);
+
+const orNotFound = async <T>(found: Promise<T | null> | T | null, what: string): Promise<T> => {
+  const value = await found;
+  if (value === null) throw new HostError("NOT_FOUND", 404, `There is no ${what} on this host.`);
+  return value;
+};
+
+function boxRoutes({ boxes, artifacts }: Services): Record<string, Handler> {
+  return {
+    "GET /boxes": () => boxes.list(),
+    "PUT /boxes/:key": ({ key, body }) => boxes.put(key, BoxSpec.parse(body)),
+    "GET /boxes/:key": ({ key }) => orNotFound(boxes.find(key), `box ${key}`),
+    "DELETE /boxes/:key": ({ key }) => boxes.delete(key),
+    "PATCH /boxes/:key": ({ key, body }) => boxes.patch(key, BoxPatch.parse(body)),
+    "POST /boxes/:key/pause": ({ key }) => boxes.pause(key),
+    "POST /boxes/:key/resume": ({ key }) => boxes.resume(key),
+    "GET /boxes/:key/stats": ({ key }) => boxes.stats(key),
+    "GET /boxes/:key/egress": ({ key }) => boxes.get(key).outbound?.attempts ?? [],
+    "POST /boxes/:key/freeze": ({ key, body }) => artifacts.freeze(boxes, key, body ?? {}),
+    "POST /boxes/:key/bundle": ({ key, body }) => artifacts.bundle(boxes, key, body),
+    "PUT /snapshots/:key": ({ key, body }) =>
+      artifacts.snapshot(boxes, key, SnapshotRequest.parse(body).boxKey),
+    "DELETE /snapshots/:key": ({ key }) => artifacts.deleteSnapshot(key),
+  };
+}
+
+function databaseRoutes({ engines }: Services): Record<string, Handler> {
+  return {
+    "GET /databases": () => engines.list(),
+    "PUT /databases/:key": ({ key, body, signal }) => engines.create(key, body, signal),
+    "GET /databases/:key": async ({ key }) =>
+      (await orNotFound(engines.find(key), `database ${key}`)).database,
+    "DELETE /databases/:key": ({ key }) => engines.destroy(key),
+    "POST /databases/:key/start": async ({ key }) => (await engines.engineOf(key)).start(key),
+    "POST /databases/:key/stop": async ({ key }) => (await engines.engineOf(key)).stop(key),
+    "POST /databases/:key/restart": async ({ key }) => {
+      const engine = await engines.engineOf(key);
+      await engine.stop(key);
+      return engine.start(key);
+    },
+    "POST /databases/:key/rotate": async ({ key }) => (await engines.engineOf(key)).rotate(key),
+    "POST /databases/:key/probe": async ({ key }) => (await engines.engineOf(key)).probe(key),
+    "GET /databases/:key/credentials": async ({ key }) => (await engines.engineOf(key)).credentials(key),
+    "GET /databases/:key/stats": async ({ key }) => (await engines.engineOf(key)).stats(key),
+    "GET /databases/:key/logs": async ({ key, query }) => ({
+      lines: await (await engines.engineOf(key)).logs(key, lineCount.parse(query.get("lines") ?? undefined)),
+    }),
+  };
+}
+
+export type Routes = Readonly<Record<string, Handler>>;
+
+export function createRoutes(services: Services): Routes {
+  return { "GET /doctor": () => services.doctor(), ...boxRoutes(services), ...databaseRoutes(services) };
+}
+
+/**
+ * Paths are `/collection`, `/collection/key` or `/collection/key/action`.
+ *
+ * @throws HostError `NOT_FOUND` for an unknown route, `INVALID` for a malformed key
+ */
+export function findRoute(routes: Routes, method: string, path: string): { handler: Handler; key: string } {
+  const [collection, key, action, ...more] = path.split("/").filter(Boolean);
+  const pattern = `${method} /${[collection, key && ":key", action].filter(Boolean).join("/")}`;
+  const handler = more.length === 0 ? routes[pattern] : undefined;
+  if (!handler) throw new HostError("NOT_FOUND", 404, `There is no ${method} ${path}.`);
+  if (key !== undefined && !BoxKey.safeParse(key).success) {
+    throw new HostError("INVALID", 400, "A key has 7 to 63 lower-case letters, digits and hyphens.");
+  }
+  return { handler, key: key ?? "" };
+}

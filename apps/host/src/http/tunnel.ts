@@ -1,0 +1,89 @@
+import type { Duplex } from "node:stream";
+import { HostError } from "@platform/host-api";
+import type { Boxes } from "../boxes/index.ts";
+import { splice } from "./splice.ts";
+
+const headEnd = "\r\n\r\n";
+const maxHeadBytes = 16_384;
+
+interface Head {
+  readonly status: number;
+  readonly rest: Buffer;
+}
+
+/** Reads the agent's answer to CONNECT and leaves what follows it unread. */
+function readHead(stream: Duplex): Promise<Head> {
+  return new Promise((resolve, reject) => {
+    let seen = Buffer.alloc(0);
+    const done = () => stream.off("data", onData).off("error", fail).off("close", fail);
+    const fail = (cause?: Error) => {
+      done();
+      reject(new HostError("BOX_FAILED", 502, "The box's agent closed the connection.", {}, { cause }));
+    };
+    const onData = (chunk: Buffer) => {
+      seen = Buffer.concat([seen, chunk]);
+      const end = seen.indexOf(headEnd);
+      if (end < 0) {
+        if (seen.length > maxHeadBytes) fail();
+        return;
+      }
+      done();
+      stream.pause();
+      const status = Number(seen.subarray(9, 12).toString("latin1"));
+      resolve({ status, rest: seen.subarray(end + headEnd.length) });
+    };
+    stream.on("data", onData).on("error", fail).on("close", fail);
+  });
+}
+
+/** The agent's refusal in the host's words; its body follows the head and is short. */
+async function refusal(stream: Duplex, start: Buffer, port: number): Promise<HostError> {
+  let text = start.toString("utf8");
+  try {
+    for await (const chunk of stream) {
+      text += String(chunk);
+      if (text.length > maxHeadBytes) break;
+    }
+    const { error } = JSON.parse(text) as { error: { code: string; message: string } };
+    return new HostError("PORT_REFUSED", 502, error.message, { reason: error.code });
+  } catch (cause) {
+    return new HostError("PORT_REFUSED", 502, `Nothing accepts on port ${port} in the box.`, {}, { cause });
+  }
+}
+
+/**
+ * Answers `CONNECT key:port` with a raw stream to that port in the box.
+ *
+ * @throws HostError; nothing has been written to `client` then
+ */
+export async function openTunnel(boxes: Boxes, target: string, client: Duplex, head: Buffer): Promise<void> {
+  const [, key = "", port = ""] = /^([a-z0-9-]+):(\d{1,5})$/.exec(target) ?? [];
+  if (key === "") throw new HostError("INVALID", 400, 'CONNECT needs "boxKey:port".');
+  const box = boxes.get(key);
+  box.assertRunning();
+  let guest: Duplex;
+  try {
+    guest = await box.dialGuest();
+  } catch (cause) {
+    throw new HostError("BOX_FAILED", 502, `The agent of box ${key} does not answer.`, {}, { cause });
+  }
+  guest.on("error", () => guest.destroy());
+  guest.write(`CONNECT box:${port} HTTP/1.1\r\nhost: box:${port}\r\n\r\n`);
+  const answer = await readHead(guest).catch((error: unknown) => {
+    guest.destroy();
+    throw error;
+  });
+  if (answer.status !== 200) {
+    const error = await refusal(guest, answer.rest, Number(port));
+    guest.destroy();
+    throw error;
+  }
+  if (client.destroyed) {
+    guest.destroy();
+    return;
+  }
+  client.write("HTTP/1.1 200 Connection established\r\n\r\n");
+  if (answer.rest.length > 0) client.write(answer.rest);
+  if (head.length > 0) guest.write(head);
+  splice(client, guest);
+}

@@ -1,0 +1,2 @@
+export { OutboundFactory, type OutboundProxy, type OutboundAttempt } from "./proxy.ts";
+export type { ResolveDatabase, ResolveName } from "./target.ts";

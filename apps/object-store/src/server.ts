@@ -1,0 +1,95 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { createPool, migrate } from "@platform/postgres";
+import type { Log } from "@platform/daemon";
+import type { Pool } from "pg";
+import { handleAdmin } from "./admin.ts";
+import { Blobs } from "./blobs.ts";
+import { findKnownBlobs } from "./bucket-index.ts";
+import { type Gateway, virtualBucket } from "./call.ts";
+import { migrations } from "./migrations.ts";
+import { handleS3 } from "./s3.ts";
+import { S3Error } from "./s3-error.ts";
+import { createSealer } from "./secrets.ts";
+import { abortUpload, listAbandoned } from "./upload-index.ts";
+
+export interface ObjectStoreOptions {
+  /** 0 takes any free port. */
+  port: number;
+  dataDir: string;
+  databaseUrl: string;
+  token: string;
+  /** 32 bytes. */
+  encryptionKey: Buffer;
+  region: string;
+  log: Log;
+}
+
+export interface ObjectStore {
+  port: number;
+  close(): Promise<void>;
+}
+
+/** Younger files may belong to an upload whose row is on its way. */
+const orphanAgeMs = 3_600_000;
+const abandonedAfterDays = 7;
+
+/** Listens on 127.0.0.1 once the schema is in place. */
+export async function startObjectStore(options: ObjectStoreOptions): Promise<ObjectStore> {
+  const { log } = options;
+  const pool = createPool(options.databaseUrl, {
+    applicationName: "object-store",
+    onError: (error) => log.warn({ err: error }, "database connection lost"),
+  });
+  await migrate(pool, migrations);
+  const blobs = await Blobs.open(options.dataDir);
+  const removed = await blobs.sweep(Date.now() - orphanAgeMs, (names) => findKnownBlobs(pool, names));
+  if (removed > 0) log.info({ removed }, "removed what an earlier crash left");
+  await abortAbandoned(pool, blobs);
+  const sealer = createSealer(options.encryptionKey);
+  const gateway: Gateway = { pool, blobs, sealer, region: options.region, now: Date.now };
+  const server = createServer();
+  const handle = (mustContinue: boolean) => (request: IncomingMessage, response: ServerResponse) => {
+    const isInternal = /^\/internal(\/|$|\?)/.test(request.url ?? "") && virtualBucket(request) === null;
+    void (isInternal
+      ? handleAdmin(gateway, options, request, response, mustContinue)
+      : handleS3(gateway, log, request, response, mustContinue));
+  };
+  server.on("request", handle(false));
+  server.on("checkContinue", handle(true));
+  // An upload of 5 GiB may take long; a silent connection is what has to end.
+  server.requestTimeout = 0;
+  server.headersTimeout = 30_000;
+  server.on("connection", (socket) => socket.setTimeout(120_000, () => socket.destroy()));
+  const port = await listen(server, options.port);
+  return { port, close: () => close(server).finally(() => pool.end()) };
+}
+
+/** Parts count against the quota of their bucket, so forgotten ones must not stay. */
+async function abortAbandoned(pool: Pool, blobs: Blobs): Promise<void> {
+  for (const { id, key, bucketId } of await listAbandoned(pool, abandonedAfterDays)) {
+    try {
+      await blobs.remove(await abortUpload(pool, bucketId, key, id));
+    } catch (error) {
+      // Completed or aborted since it was listed.
+      if (!(error instanceof S3Error)) throw error;
+    }
+  }
+}
+
+function listen(server: Server, port: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(port, "127.0.0.1", () => {
+      const address = server.address();
+      if (typeof address === "object" && address) resolve(address.port);
+    });
+  });
+}
+
+/** Lets running requests end; idle connections are closed. */
+function close(server: Server): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.close((error) => (error ? reject(error) : resolve()));
+    server.closeIdleConnections();
+  });
+}

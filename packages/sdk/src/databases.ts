@@ -1,0 +1,74 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { ApiError } from "./error.ts";
+import { newIdempotencyKey, type Query, type Transport } from "./transport.ts";
+import type { CreateDatabase, Database, DatabaseCredentials } from "./types.ts";
+
+export class Databases {
+  readonly #http: Transport;
+  constructor(http: Transport) {
+    this.#http = http;
+  }
+
+  list = (query?: Query) => this.#http.json<Database[]>("GET", "/databases", { query });
+  get = (id: string) => this.#http.json<Database>("GET", `/databases/${encodeURIComponent(id)}`);
+  create = (body: CreateDatabase, idempotencyKey = newIdempotencyKey()) =>
+    this.#http.json<Database>("POST", "/databases", {
+      body: { engine: "postgresql", ...body },
+      idempotencyKey,
+    });
+  delete = (id: string) => this.#http.json<unknown>("DELETE", `/databases/${encodeURIComponent(id)}`);
+  credentials = (id: string) =>
+    this.#http.json<DatabaseCredentials>("GET", `/databases/${encodeURIComponent(id)}/credentials`);
+  logs = async (id: string, lines = 100): Promise<string[]> => {
+    const body = await this.#http.envelope("GET", `/databases/${encodeURIComponent(id)}/logs`, {
+      query: { lines },
+    });
+    return (body as { lines?: string[] }).lines ?? [];
+  };
+
+  /**
+   * Polls until the database runs and the server's own login with the issued credentials passed.
+   *
+   * @param options.timeoutMs default 180 000
+   * @throws ApiError DATABASE_FAILED or DATABASE_NOT_READY, with the last state in `details`
+   */
+  async waitUntilReady(
+    id: string,
+    options: { timeoutMs?: number; everyMs?: number; onState?: (state: string) => void } = {},
+  ): Promise<Database> {
+    const endsAt = performance.now() + (options.timeoutMs ?? 180_000);
+    for (;;) {
+      const database = await this.get(id);
+      options.onState?.(database.state);
+      if (isReady(database)) return database;
+      if (database.state === "failed" || database.state === "error") {
+        throw notReady("DATABASE_FAILED", `The database failed: ${reasonOf(database)}.`, database);
+      }
+      if (performance.now() > endsAt) {
+        throw notReady("DATABASE_NOT_READY", `The database is still ${database.state}.`, database);
+      }
+      await delay(options.everyMs ?? 500);
+    }
+  }
+}
+
+export function isReady(database: Database): boolean {
+  const isUp = database.state === "running" || database.state === "available";
+  return isUp && (!database.connection_test || database.connection_test.status === "ok");
+}
+
+function reasonOf(database: Database): string {
+  const error = database.last_error;
+  if (typeof error === "string") return error;
+  if (error) return JSON.stringify(error);
+  return database.connection_test?.reason ?? "no reason was given";
+}
+
+function notReady(code: string, message: string, database: Database): ApiError {
+  const details = {
+    database_id: database.id,
+    state: database.state,
+    connection_test: database.connection_test,
+  };
+  return new ApiError({ status: 504, code, message, details });
+}

@@ -1,0 +1,68 @@
+// What the programs need from the machine's own packages. Plain JavaScript for Node 20: it runs before
+// anything is installed.
+import { spawnSync } from "node:child_process";
+import { accessSync, constants, existsSync } from "node:fs";
+import { join } from "node:path";
+
+/** `required`: without it nothing runs. The others only switch a feature off. */
+export const systemPackages = [
+  { name: "bubblewrap", program: "bwrap", required: true, why: "isolates sandboxes and app instances" },
+  { name: "tar", program: "tar", required: true, why: "packs and unpacks app folders" },
+  { name: "git", program: "git", required: false, why: "lets sandboxes clone repositories" },
+  { name: "python3", program: "python3", required: false, why: "is part of the standard sandbox" },
+  { name: "psmisc", program: "fuser", required: false, why: "is part of the standard sandbox" },
+  { name: "redis-server", program: "redis-server", required: false, why: "serves Redis databases" },
+  { name: "mariadb-server", program: "mariadbd", required: false, why: "serves MySQL databases" },
+];
+
+const folders = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/** @param {string} path searched first; the system's own folders always follow */
+export function findProgram(program, path = "") {
+  for (const folder of [...path.split(":").filter(Boolean), ...folders]) {
+    const file = join(folder, program);
+    try {
+      accessSync(file, constants.X_OK);
+      return file;
+    } catch {
+      // Not in this folder; the next one decides.
+    }
+  }
+  return null;
+}
+
+export const missingPackages = (path = "") =>
+  systemPackages.filter((entry) => findProgram(entry.program, path) === null);
+
+export const installLine = (names) => `apt-get install -y --no-install-recommends ${names.join(" ")}`;
+
+/**
+ * As root on Debian, installs what is required and missing; else says what to run.
+ *
+ * @returns names still missing
+ */
+export function ensureSystemPackages({ path, isRoot, say }) {
+  const missing = missingPackages(path).filter((entry) => entry.required);
+  if (missing.length === 0) return [];
+  const names = missing.map((entry) => entry.name);
+  const isDebian = existsSync("/etc/debian_version") && findProgram("apt-get", path) !== null;
+  if (!isRoot || !isDebian) {
+    const line = isDebian
+      ? `sudo ${installLine(names)}`
+      : `install ${names.join(" ")} with this system's package manager`;
+    say(`✗ missing: ${missing.map((entry) => `${entry.name} (${entry.why})`).join(", ")} → ${line}`);
+    return names;
+  }
+  say(`• ${names.join(", ")} (${missing.map((entry) => entry.why).join("; ")})`);
+  const env = { PATH: folders.join(":"), DEBIAN_FRONTEND: "noninteractive", LANG: "C.UTF-8" };
+  const options = { stdio: ["ignore", 2, 2], env };
+  // The lists of a fresh machine are empty, so they are brought up to date once.
+  spawnSync("apt-get", ["update", "-q"], options);
+  spawnSync("apt-get", ["install", "-y", "--no-install-recommends", ...names], options);
+  const still = names.filter((name) => {
+    const entry = systemPackages.find((candidate) => candidate.name === name);
+    return entry && findProgram(entry.program, path) === null;
+  });
+  if (still.length > 0) say(`✗ still missing: ${still.join(", ")} → ${installLine(still)}`);
+  return still;
+}
