@@ -213,7 +213,7 @@ function register(app: FastifyInstance, { route, handle }: Handler, options: Ser
           params: call.params,
           status: answer.status,
           ip: request.ip,
-          resourceId: null,
+          resourceId: idInBody(answer.body),
         });
       for (const [name, value] of Object.entries(answer.headers)) reply.header(name, value);
       return reply
@@ -227,6 +227,11 @@ function register(app: FastifyInstance, { route, handle }: Handler, options: Ser
 function idOf(result: unknown): string | null {
   const id = (result as { id?: unknown } | null | undefined)?.id;
   return typeof id === "string" ? id : null;
+}
+
+function idInBody(body: string): string | null {
+  const answer = JSON.parse(body) as { data?: unknown } | null;
+  return idOf(answer) ?? idOf(answer?.data);
 }
 
 function wrap(route: RouteDefinition, result: unknown): unknown {

@@ -13,3 +13,5 @@ export { isUuid, resolvePlacement, slugify } from "./placement.ts";
 export { Conditions, ownedBy, page } from "./listing.ts";
 export { ensureTenant } from "./bootstrap.ts";
 export { tenantHandlers } from "./routes.ts";
+export { assertWholeTenant, ownWorkspace, workspaceHandlers } from "./workspaces.ts";
+export { ownProject, projectHandlers } from "./projects.ts";
