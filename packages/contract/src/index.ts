@@ -8,5 +8,6 @@ export * from "./previews.ts";
 export * from "./snapshots.ts";
 export * from "./databases.ts";
 export * from "./deployments.ts";
+export * from "./storage.ts";
 export * from "./platform.ts";
 export { toOpenApi } from "./openapi.ts";

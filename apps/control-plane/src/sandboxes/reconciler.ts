@@ -173,14 +173,21 @@ async function resume(platform: Platform, row: SandboxRow, signal: AbortSignal):
 /** Routes go first, so that visitors see "not found" and never a dead box. */
 async function destroy(platform: Platform, row: SandboxRow, signal: AbortSignal): Promise<number> {
   faultPoint("control-plane.sandbox.before-delete");
-  const version = await transaction(platform.pool, (db) => removeRoutes(db, "sandbox_id = $1 and kind = 'preview'", [row.id]));
+  const version = await transaction(platform.pool, (db) =>
+    removeRoutes(db, "sandbox_id = $1 and kind = 'preview'", [row.id]),
+  );
   platform.signals.announce("routes");
   await acknowledged(platform, version, ackTimeoutMs, signal);
   await platform.host.deleteBox(row.box_key, signal);
-  if (row.content.type === "snapshot" && row.content.temporary) await platform.host.deleteSnapshot(row.content.snapshotKey, signal);
+  if (row.content.type === "snapshot" && row.content.temporary)
+    await platform.host.deleteSnapshot(row.content.snapshotKey, signal);
   await platform.pool.query("delete from previews where sandbox_id = $1", [row.id]);
-  await platform.pool.query("delete from database_links where resource_type = 'sandbox' and resource_id = $1", [row.id]);
+  await platform.pool.query(
+    "delete from database_links where resource_type = 'sandbox' and resource_id = $1",
+    [row.id],
+  );
   faultPoint("control-plane.sandbox.before-destroyed");
-  if (await moveTo(platform, row, "destroyed", { destroyed_at: new Date(), ready: false })) await record(platform, event(row, "sandbox.destroyed"));
+  if (await moveTo(platform, row, "destroyed", { destroyed_at: new Date(), ready: false }))
+    await record(platform, event(row, "sandbox.destroyed"));
   return steadyMs;
 }

@@ -46,11 +46,7 @@ test("a service gets method, target, body and Host as the client sent them", asy
 });
 
 test("a wildcard serves the names below it, the longest one first, and never a name with its own route", async (t) => {
-  const [wide, narrow, own] = [
-    await service(t, "wide"),
-    await service(t, "narrow"),
-    await service(t, "own"),
-  ];
+  const [wide, narrow, own] = [await service(t, "wide"), await service(t, "narrow"), await service(t, "own")];
   await rig.publish({
     "*.w.test": { type: "service", url: wide.url },
     "*.s3.w.test": { type: "service", url: narrow.url },
