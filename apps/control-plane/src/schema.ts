@@ -139,4 +139,5 @@ create table request_logs (
 create index request_logs_by_deployment on request_logs (deployment_id, seq);
 `,
   },
+  { name: "0002-process-names", sql: "alter table commands add column label text" },
 ];

@@ -12,6 +12,7 @@ export interface ExecOptions {
   readonly stdin?: string | Uint8Array;
   /** Kept of each of both outputs, in bytes; the rest is read and dropped. 10 MiB by default. */
   readonly maxOutputBytes?: number;
+  /** Hears all output, also what is over `maxOutputBytes`. */
   readonly onStdout?: (text: string) => void;
   readonly onStderr?: (text: string) => void;
   /** Aborting kills the process group and rejects. */
@@ -38,6 +39,8 @@ const KILL_GRACE_MS = 10_000;
 /** Decodes one output as it arrives: a character may span two chunks, bad bytes become U+FFFD. */
 class Captured {
   readonly #decoder = new StringDecoder("utf8");
+  /** The listener hears everything, so its text is decoded apart from what is kept. */
+  readonly #heard = new StringDecoder("utf8");
   readonly #listener: ((text: string) => void) | undefined;
   #room: number;
   #parts: string[] = [];
@@ -52,18 +55,17 @@ class Captured {
     const kept = bytes.subarray(0, this.#room);
     this.#room -= kept.length;
     this.truncated ||= kept.length < bytes.length;
-    if (kept.length > 0) this.#emit(this.#decoder.write(Buffer.from(kept)));
+    if (kept.length > 0) this.#parts.push(this.#decoder.write(Buffer.from(kept)));
+    this.#tell(this.#heard.write(Buffer.from(bytes)));
   }
 
   end(): string {
-    this.#emit(this.#decoder.end());
-    return this.#parts.join("");
+    this.#tell(this.#heard.end());
+    return this.#parts.join("") + this.#decoder.end();
   }
 
-  #emit(text: string): void {
-    if (text === "") return;
-    this.#parts.push(text);
-    this.#listener?.(text);
+  #tell(text: string): void {
+    if (text !== "") this.#listener?.(text);
   }
 }
 

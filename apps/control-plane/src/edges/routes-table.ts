@@ -49,7 +49,11 @@ export async function putRoute(db: Queryable, route: NewRoute): Promise<number> 
  *
  * @returns the version to be acknowledged; 0 when there was nothing to remove
  */
-export async function removeRoutes(db: Queryable, where: string, params: readonly unknown[]): Promise<number> {
+export async function removeRoutes(
+  db: Queryable,
+  where: string,
+  params: readonly unknown[],
+): Promise<number> {
   await db.query("select pg_advisory_xact_lock(724002)");
   const { rows } = await db.query<{ version: string }>(
     `update routes set target = null, version = nextval('route_versions') where (${where}) and target is not null returning version`,
@@ -83,7 +87,13 @@ export async function pointPreviews(
               upstreams: [{ hostUrl: platform.host.address.url, boxKey: sandbox.box_key, port }],
               rewriteHost: null,
             };
-      await putRoute(db, { hostname, tenantId: sandbox.tenant_id, kind: "preview", target, sandboxId: sandbox.id });
+      await putRoute(db, {
+        hostname,
+        tenantId: sandbox.tenant_id,
+        kind: "preview",
+        target,
+        sandboxId: sandbox.id,
+      });
     }
   });
   platform.signals.announce("routes");

@@ -216,7 +216,13 @@ async function routePreview(
         wanted.ttlSeconds ?? null,
       ],
     );
-    const version = await putRoute(db, { hostname, tenantId: row.tenant_id, kind: "preview", target, sandboxId: row.id });
+    const version = await putRoute(db, {
+      hostname,
+      tenantId: row.tenant_id,
+      kind: "preview",
+      target,
+      sandboxId: row.id,
+    });
     return { preview: stored!, version };
   });
   platform.signals.announce("routes");

@@ -15,6 +15,9 @@ const soonMs = 200;
 const steadyMs = 15_000;
 const ackTimeoutMs = 5_000;
 
+const isolationUnavailable =
+  "No machine can isolate this sandbox as required. Ask your operator: the reason is in the machine's log.";
+
 type Desired = "running" | "paused" | "destroyed";
 
 /** What a sandbox that outlived its time shall become. */
@@ -109,7 +112,11 @@ async function provision(
   } catch (error) {
     if (!(error instanceof HostError) || error.code === "UNREACHABLE" || error.code === "INTERNAL")
       throw error;
-    return fail(platform, row, error.code.toLowerCase(), error.message, error.details);
+    if (error.code !== "ISOLATION_UNAVAILABLE")
+      return fail(platform, row, error.code.toLowerCase(), error.message, error.details);
+    // The machine's own words name its paths and tools: they are for its operator, not for tenants.
+    platform.log.error({ err: error, sandboxId: row.id }, "no isolation is usable on this machine");
+    return fail(platform, row, "isolation_unavailable", isolationUnavailable);
   }
   faultPoint("control-plane.sandbox.box-started");
   const guest = guestOf(platform.host, row.box_key);
@@ -173,14 +180,21 @@ async function resume(platform: Platform, row: SandboxRow, signal: AbortSignal):
 /** Routes go first, so that visitors see "not found" and never a dead box. */
 async function destroy(platform: Platform, row: SandboxRow, signal: AbortSignal): Promise<number> {
   faultPoint("control-plane.sandbox.before-delete");
-  const version = await transaction(platform.pool, (db) => removeRoutes(db, "sandbox_id = $1 and kind = 'preview'", [row.id]));
+  const version = await transaction(platform.pool, (db) =>
+    removeRoutes(db, "sandbox_id = $1 and kind = 'preview'", [row.id]),
+  );
   platform.signals.announce("routes");
   await acknowledged(platform, version, ackTimeoutMs, signal);
   await platform.host.deleteBox(row.box_key, signal);
-  if (row.content.type === "snapshot" && row.content.temporary) await platform.host.deleteSnapshot(row.content.snapshotKey, signal);
+  if (row.content.type === "snapshot" && row.content.temporary)
+    await platform.host.deleteSnapshot(row.content.snapshotKey, signal);
   await platform.pool.query("delete from previews where sandbox_id = $1", [row.id]);
-  await platform.pool.query("delete from database_links where resource_type = 'sandbox' and resource_id = $1", [row.id]);
+  await platform.pool.query(
+    "delete from database_links where resource_type = 'sandbox' and resource_id = $1",
+    [row.id],
+  );
   faultPoint("control-plane.sandbox.before-destroyed");
-  if (await moveTo(platform, row, "destroyed", { destroyed_at: new Date(), ready: false })) await record(platform, event(row, "sandbox.destroyed"));
+  if (await moveTo(platform, row, "destroyed", { destroyed_at: new Date(), ready: false }))
+    await record(platform, event(row, "sandbox.destroyed"));
   return steadyMs;
 }
