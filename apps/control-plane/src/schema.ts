@@ -141,4 +141,5 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
 `,
   },
   resourcesMigration,
+  { name: "0004-process-names", sql: "alter table commands add column label text" },
 ];
