@@ -54,7 +54,9 @@ export class Signals {
     const endsAt = performance.now() + timeoutMs;
     for (;;) {
       const ready = new AbortController();
-      const heard = this.next(topic, Math.max(1, Math.min(500, endsAt - performance.now())), ready.signal);
+      // Whole milliseconds: a timer refuses fractions.
+      const waitMs = Math.ceil(Math.max(1, Math.min(500, endsAt - performance.now())));
+      const heard = this.next(topic, waitMs, ready.signal);
       const value = await look();
       if (value !== undefined || performance.now() >= endsAt || signal?.aborted) {
         ready.abort();
