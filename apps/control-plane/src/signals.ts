@@ -34,7 +34,8 @@ export class Signals {
 
   /** Resolves at the next announcement of the topic or after `timeoutMs` milliseconds. */
   async next(topic: string, timeoutMs: number, signal?: AbortSignal): Promise<void> {
-    const timer = AbortSignal.timeout(timeoutMs);
+    // Node takes whole milliseconds only, and callers pass what is left of a wait.
+    const timer = AbortSignal.timeout(Math.ceil(timeoutMs));
     await once(this.#emitter, topic, { signal: signal ? AbortSignal.any([signal, timer]) : timer }).catch(
       () => undefined,
     ); // Time is over: look again.
