@@ -7,6 +7,9 @@ import { z } from "zod";
  * `applied=V` acknowledges V: a promote counts as done only when every live edge has asked so.
  */
 
+/** On every page that an edge answers with by itself; its value is the kind of page. Apps' answers have none. */
+export const edgePageHeader = "x-edge-page";
+
 export const Brand = z.object({
   tenantId: z.string(),
   name: z.string(),
