@@ -8,6 +8,7 @@ export * from "./previews.ts";
 export * from "./snapshots.ts";
 export * from "./databases.ts";
 export * from "./deployments.ts";
+export * from "./storage.ts";
 export * from "./platform.ts";
 export * from "./keys.ts";
 export * from "./tenancy.ts";

@@ -97,7 +97,13 @@ export function createServer(options: ServerOptions): FastifyInstance {
       .header("content-type", "application/json; charset=utf-8")
       .send(JSON.stringify(body));
   });
-  for (const one of options.handlers) register(app, one, options);
+  for (const one of options.handlers) if (!one.route.bytes) register(app, one, options);
+  // Bytes are never parsed, whatever content type they claim to have.
+  void app.register(async (scope) => {
+    scope.removeAllContentTypeParsers();
+    scope.addContentTypeParser("*", (_request, payload, done) => done(null, payload));
+    for (const one of options.handlers) if (one.route.bytes) register(scope, one, options);
+  });
   return app;
 }
 
@@ -161,7 +167,7 @@ function register(app: FastifyInstance, { route, handle }: Handler, options: Ser
           { details: { required_scope: route.scope } },
         );
       }
-      const body = withoutNulls(request.body);
+      const body = route.bytes ? undefined : withoutNulls(request.body);
       const key = request.headers["idempotency-key"];
       const hasKey = typeof key === "string" && key !== "" && request.method !== "GET";
       const path = request.url.split("?")[0]!;

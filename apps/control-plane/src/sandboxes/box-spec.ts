@@ -3,7 +3,7 @@ import type { Queryable } from "@platform/postgres";
 import { effectiveEgress } from "../egress/index.ts";
 import type { Platform } from "../platform.ts";
 import type { Tenant } from "../tenants/index.ts";
-import { linkedDatabases, runtimeEnvironment, type Linked } from "./environment.ts";
+import { linkedDatabases, listenHints, runtimeEnvironment, type Linked } from "./environment.ts";
 import type { SandboxRow } from "./store.ts";
 
 export const ownEnvironment = (platform: Platform, row: SandboxRow): Record<string, string> =>
@@ -16,7 +16,7 @@ export async function environmentOf(
 ): Promise<{ env: Record<string, string>; linked: Linked }> {
   const linked = await linkedDatabases(platform, "sandbox", row.id);
   const shared = await runtimeEnvironment(platform, "sandbox", row);
-  return { env: { ...shared, ...ownEnvironment(platform, row), ...linked.env }, linked };
+  return { env: { ...listenHints, ...shared, ...ownEnvironment(platform, row), ...linked.env }, linked };
 }
 
 export async function boxSpecOf(

@@ -5,6 +5,7 @@ export {
   previewDomain,
   previewHostname,
   publicUrl,
+  storageHostname,
   tenantByHostname,
   tenantById,
   type Tenant,
