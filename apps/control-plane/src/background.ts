@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { query } from "@platform/postgres";
 import { trimRequestLogs } from "./edges/index.ts";
+import { syncPendingEgress } from "./egress/index.ts";
 import type { Platform } from "./platform.ts";
 import { expireSnapshots } from "./snapshots/index.ts";
 import { tidyBuckets } from "./storage/index.ts";
@@ -30,6 +31,7 @@ export async function removeUnownedBoxes(platform: Platform): Promise<void> {
 const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["boxes", removeUnownedBoxes],
   ["snapshots", expireSnapshots],
+  ["egress", syncPendingEgress],
   ["request logs", trimRequestLogs],
   ["buckets", tidyBuckets],
   [

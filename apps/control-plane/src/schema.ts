@@ -1,4 +1,5 @@
 import type { Migration } from "@platform/postgres";
+import { tenancyMigration } from "./schema-tenancy.ts";
 import { resourcesMigration } from "./schema-resources.ts";
 
 /** Columns that every resource of a tenant has. `generation` guards every change (compare-and-set). */
@@ -142,4 +143,5 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   },
   resourcesMigration,
   { name: "0004-process-names", sql: "alter table commands add column label text" },
+  tenancyMigration,
 ];
