@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { query } from "@platform/postgres";
+import { trimExecutions } from "./cron/index.ts";
 import { trimRequestLogs } from "./edges/index.ts";
 import type { Platform } from "./platform.ts";
 import { expireSnapshots } from "./snapshots/index.ts";
@@ -32,6 +33,7 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["snapshots", expireSnapshots],
   ["request logs", trimRequestLogs],
   ["buckets", tidyBuckets],
+  ["cron executions", trimExecutions],
   [
     "old answers",
     async ({ pool }) => {

@@ -9,5 +9,6 @@ export * from "./snapshots.ts";
 export * from "./databases.ts";
 export * from "./deployments.ts";
 export * from "./storage.ts";
+export * from "./cron.ts";
 export * from "./platform.ts";
 export { toOpenApi } from "./openapi.ts";

@@ -12,6 +12,7 @@ export interface ExecOptions {
   readonly stdin?: string | Uint8Array;
   /** Kept of each of both outputs, in bytes; the rest is read and dropped. 10 MiB by default. */
   readonly maxOutputBytes?: number;
+  /** Hears all of the output, also what is over `maxOutputBytes`. */
   readonly onStdout?: (text: string) => void;
   readonly onStderr?: (text: string) => void;
   /** Aborting kills the process group and rejects. */
@@ -37,7 +38,8 @@ const KILL_GRACE_MS = 10_000;
 
 /** Decodes one output as it arrives: a character may span two chunks, bad bytes become U+FFFD. */
 class Captured {
-  readonly #decoder = new StringDecoder("utf8");
+  readonly #kept = new StringDecoder("utf8");
+  readonly #heard = new StringDecoder("utf8");
   readonly #listener: ((text: string) => void) | undefined;
   #room: number;
   #parts: string[] = [];
@@ -48,22 +50,23 @@ class Captured {
     this.#listener = listener;
   }
 
+  /** The listener hears everything, whatever is kept. */
   add(bytes: Uint8Array): void {
     const kept = bytes.subarray(0, this.#room);
     this.#room -= kept.length;
     this.truncated ||= kept.length < bytes.length;
-    if (kept.length > 0) this.#emit(this.#decoder.write(Buffer.from(kept)));
+    if (kept.length > 0) this.#parts.push(this.#kept.write(Buffer.from(kept)));
+    if (this.#listener && bytes.length > 0) this.#hear(this.#heard.write(Buffer.from(bytes)));
   }
 
   end(): string {
-    this.#emit(this.#decoder.end());
+    this.#parts.push(this.#kept.end());
+    this.#hear(this.#heard.end());
     return this.#parts.join("");
   }
 
-  #emit(text: string): void {
-    if (text === "") return;
-    this.#parts.push(text);
-    this.#listener?.(text);
+  #hear(text: string): void {
+    if (text !== "") this.#listener?.(text);
   }
 }
 
