@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { queryOne, transaction } from "@platform/postgres";
+import { CronScheduler, cronHandlers } from "./cron/index.ts";
 import { createDatabaseStep, databaseHandlers, onAttach } from "./databases/index.ts";
 import {
   configurationChanged,
@@ -97,6 +98,7 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...deploymentHandlers(platform),
     ...deploymentObserveHandlers(platform),
     ...storageHandlers(platform),
+    ...cronHandlers(platform),
   ];
 }
 
@@ -149,7 +151,13 @@ async function wakeByHostname(platform: Platform, hostname: string): Promise<voi
   if (row && row.state === "paused") await wake(platform, row);
 }
 
-export function createReconcilers(platform: Platform): Reconciler[] {
+/** Something that works in the background until it is stopped. */
+export interface Worker {
+  start(): void;
+  stop(): Promise<void>;
+}
+
+export function createReconcilers(platform: Platform): Worker[] {
   onAttach("sandbox", async (_platform, owner) => {
     const row = (await loadSandbox(platform.pool, owner.id)) as SandboxRow;
     await syncEnvironment(platform, row);
@@ -180,6 +188,7 @@ export function createReconcilers(platform: Platform): Reconciler[] {
       concurrency: 8,
       step: createDeploymentStep(platform),
     }),
+    new CronScheduler(platform),
   ];
 }
 

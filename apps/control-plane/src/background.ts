@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { query } from "@platform/postgres";
+import { trimExecutions } from "./cron/index.ts";
 import { trimRequestLogs } from "./edges/index.ts";
 import { syncPendingEgress } from "./egress/index.ts";
 import type { Platform } from "./platform.ts";
@@ -34,6 +35,7 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["egress", syncPendingEgress],
   ["request logs", trimRequestLogs],
   ["buckets", tidyBuckets],
+  ["cron executions", trimExecutions],
   [
     "old answers",
     async ({ pool }) => {
