@@ -15,7 +15,8 @@ async function onOwnNode() {
   if (process.execPath === node) return true;
   const system = await import("./system-packages.mjs").catch(() => null);
   const say = (line) => process.stderr.write(`${line}\n`);
-  const missing = system?.ensureSystemPackages({ path: process.env.PATH, isRoot: process.getuid() === 0, say }) ?? [];
+  const missing =
+    system?.ensureSystemPackages({ path: process.env.PATH, isRoot: process.getuid() === 0, say }) ?? [];
   if (missing.length > 0) say("• tests that need it are skipped");
   const child = spawn(node, process.argv.slice(1), { stdio: "inherit" });
   for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => child.kill(signal));
@@ -28,7 +29,11 @@ function run(args, environment = {}) {
   return new Promise((resolve) => {
     // A clean environment: inherited PG* and proxy settings must not decide a test.
     const { PATH, HOME, LANG, TMPDIR, CI, NODE_EXTRA_CA_CERTS } = process.env;
-    const env = Object.fromEntries(Object.entries({ PATH, HOME, LANG, TMPDIR, CI, NODE_EXTRA_CA_CERTS, ...environment }).filter(([, value]) => value !== undefined));
+    const env = Object.fromEntries(
+      Object.entries({ PATH, HOME, LANG, TMPDIR, CI, NODE_EXTRA_CA_CERTS, ...environment }).filter(
+        ([, value]) => value !== undefined,
+      ),
+    );
     const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "pipe"], env });
     let text = "";
     for (const stream of [child.stdout, child.stderr]) {
@@ -58,11 +63,22 @@ async function main() {
   await check("format", ["node_modules/prettier/bin/prettier.cjs", "--check", "--log-level", "warn", "."]);
   await check("types", ["node_modules/typescript/bin/tsc", "-p", "."]);
   await check("lint", ["node_modules/eslint/bin/eslint.js", "."]);
-  await check("import rules", ["node_modules/dependency-cruiser/bin/dependency-cruiser.mjs", "--config", ".dependency-cruiser.cjs", "packages", "apps", "e2e"]);
+  await check("import rules", [
+    "node_modules/dependency-cruiser/bin/dependency-cruiser.mjs",
+    "--config",
+    ".dependency-cruiser.cjs",
+    "packages",
+    "apps",
+    "e2e",
+  ]);
 
   const scratch = mkdtempSync(join(tmpdir(), "tests-"));
   const suites = [
-    { name: "unit and component tests", files: globSync("{packages,apps}/*/src/**/*.test.ts"), concurrency: 2 },
+    {
+      name: "unit and component tests",
+      files: globSync("{packages,apps}/*/src/**/*.test.ts"),
+      concurrency: 2,
+    },
     { name: "end-to-end tests", files: globSync("e2e/*.test.ts"), concurrency: 1 },
     { name: "slow end-to-end tests", files: globSync("e2e/full/*.test.ts"), concurrency: 1, slow: true },
   ];
@@ -73,11 +89,15 @@ async function main() {
       continue;
     }
     console.log(`\n== ${suite.name}`);
-    const { code, text } = await run(["--test", `--test-concurrency=${suite.concurrency}`, "--test-timeout=900000", ...suite.files.sort()], { SCRATCH: scratch });
+    const { code, text } = await run(
+      ["--test", `--test-concurrency=${suite.concurrency}`, "--test-timeout=900000", ...suite.files.sort()],
+      { SCRATCH: scratch },
+    );
     const failures = count(text, "fail") + count(text, "cancelled");
     passed += count(text, "pass");
     failed += code !== 0 && failures === 0 ? 1 : failures;
-    if (count(text, "skipped") > 0) skipped.push(`${count(text, "skipped")} of the ${suite.name}: the reason is beside each, marked ﹣`);
+    if (count(text, "skipped") > 0)
+      skipped.push(`${count(text, "skipped")} of the ${suite.name}: the reason is beside each, marked ﹣`);
   }
   if (existsSync(scratch)) rmSync(scratch, { recursive: true, force: true });
   if (skipped.length > 0) console.log(`\nNot run:\n${skipped.map((line) => `  ${line}`).join("\n")}`);

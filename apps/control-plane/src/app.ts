@@ -30,6 +30,7 @@ import {
   type SandboxRow,
 } from "./sandboxes/index.ts";
 import { snapshotHandlers } from "./snapshots/index.ts";
+import { storageHandlers, storageRoutes } from "./storage/index.ts";
 import { templateHandlers } from "./templates/index.ts";
 import {
   apiHostname,
@@ -58,6 +59,7 @@ export function allHandlers(platform: Platform): Handler[] {
     ...databaseHandlers(platform),
     ...deploymentHandlers(platform),
     ...deploymentObserveHandlers(platform),
+    ...storageHandlers(platform),
   ];
 }
 
@@ -143,14 +145,15 @@ export function createReconcilers(platform: Platform): Reconciler[] {
   ];
 }
 
-/** The API's own host name is a route like any other. */
+/** The host names of the API and of object storage are routes like any other. */
 export async function ensureApiRoute(platform: Platform, tenant: Tenant): Promise<void> {
-  await transaction(platform.pool, (db) =>
-    putRoute(db, {
+  await transaction(platform.pool, async (db) => {
+    await putRoute(db, {
       hostname: apiHostname(tenant),
       tenantId: tenant.id,
       kind: "api",
       target: { type: "control-plane" },
-    }),
-  );
+    });
+    for (const route of storageRoutes(platform.settings, tenant)) await putRoute(db, route);
+  });
 }

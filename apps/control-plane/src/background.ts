@@ -3,6 +3,7 @@ import { query } from "@platform/postgres";
 import { trimRequestLogs } from "./edges/index.ts";
 import type { Platform } from "./platform.ts";
 import { expireSnapshots } from "./snapshots/index.ts";
+import { tidyBuckets } from "./storage/index.ts";
 
 const everyMs = 15_000;
 
@@ -30,6 +31,7 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["boxes", removeUnownedBoxes],
   ["snapshots", expireSnapshots],
   ["request logs", trimRequestLogs],
+  ["buckets", tidyBuckets],
   [
     "old answers",
     async ({ pool }) => {

@@ -1,4 +1,5 @@
 import type { Migration } from "@platform/postgres";
+import { resourcesMigration } from "./schema-resources.ts";
 
 /** Columns that every resource of a tenant has. `generation` guards every change (compare-and-set). */
 const resource = `
@@ -139,5 +140,6 @@ create table request_logs (
 create index request_logs_by_deployment on request_logs (deployment_id, seq);
 `,
   },
-  { name: "0002-process-names", sql: "alter table commands add column label text" },
+  resourcesMigration,
+  { name: "0004-process-names", sql: "alter table commands add column label text" },
 ];

@@ -34,7 +34,7 @@ export class Signals {
 
   /** Resolves at the next announcement of the topic or after `timeoutMs` milliseconds. */
   async next(topic: string, timeoutMs: number, signal?: AbortSignal): Promise<void> {
-    const timer = AbortSignal.timeout(timeoutMs);
+    const timer = AbortSignal.timeout(Math.max(1, Math.ceil(timeoutMs)));
     await once(this.#emitter, topic, { signal: signal ? AbortSignal.any([signal, timer]) : timer }).catch(
       () => undefined,
     ); // Time is over: look again.
@@ -54,7 +54,9 @@ export class Signals {
     const endsAt = performance.now() + timeoutMs;
     for (;;) {
       const ready = new AbortController();
-      const heard = this.next(topic, Math.max(1, Math.min(500, endsAt - performance.now())), ready.signal);
+      // Whole milliseconds: a timer refuses fractions.
+      const waitMs = Math.ceil(Math.max(1, Math.min(500, endsAt - performance.now())));
+      const heard = this.next(topic, waitMs, ready.signal);
       const value = await look();
       if (value !== undefined || performance.now() >= endsAt || signal?.aborted) {
         ready.abort();

@@ -10,9 +10,8 @@ export interface ExecOptions {
   readonly timeoutMs?: number;
   /** Written to the command, which then sees its end. Without it the input is empty. */
   readonly stdin?: string | Uint8Array;
-  /** Kept of each of both outputs, in bytes; the rest is read and dropped. 10 MiB by default. */
+  /** Kept of each of both outputs, in bytes; only the listeners get the rest. 10 MiB by default. */
   readonly maxOutputBytes?: number;
-  /** Hears all output, also what is over `maxOutputBytes`. */
   readonly onStdout?: (text: string) => void;
   readonly onStderr?: (text: string) => void;
   /** Aborting kills the process group and rejects. */
@@ -38,8 +37,7 @@ const KILL_GRACE_MS = 10_000;
 
 /** Decodes one output as it arrives: a character may span two chunks, bad bytes become U+FFFD. */
 class Captured {
-  readonly #decoder = new StringDecoder("utf8");
-  /** The listener hears everything, so its text is decoded apart from what is kept. */
+  readonly #kept = new StringDecoder("utf8");
   readonly #heard = new StringDecoder("utf8");
   readonly #listener: ((text: string) => void) | undefined;
   #room: number;
@@ -52,16 +50,16 @@ class Captured {
   }
 
   add(bytes: Uint8Array): void {
+    if (this.#listener) this.#tell(this.#heard.write(Buffer.from(bytes)));
     const kept = bytes.subarray(0, this.#room);
     this.#room -= kept.length;
     this.truncated ||= kept.length < bytes.length;
-    if (kept.length > 0) this.#parts.push(this.#decoder.write(Buffer.from(kept)));
-    this.#tell(this.#heard.write(Buffer.from(bytes)));
+    if (kept.length > 0) this.#parts.push(this.#kept.write(Buffer.from(kept)));
   }
 
   end(): string {
     this.#tell(this.#heard.end());
-    return this.#parts.join("") + this.#decoder.end();
+    return this.#parts.join("") + this.#kept.end();
   }
 
   #tell(text: string): void {

@@ -38,14 +38,14 @@ export function addUp(program: Command, context: () => Context): void {
     });
 }
 
-function platformOptions(context: Context, options: ServeOptions): PlatformOptions {
+function platformOptions(context: Context, options: ServeOptions, stopBoxesOnExit: boolean): PlatformOptions {
   return {
     repository: context.repository,
     dataDir: resolve(context.cwd, options.data ?? join(context.repository, ".data")),
     path: context.environment["PATH"] ?? "/usr/local/bin:/usr/bin:/bin",
     databaseUrl: context.environment["DATABASE_URL"] ?? null,
     edgePort: options.port ?? null,
-    stopBoxesOnExit: true,
+    stopBoxesOnExit,
     onEvent: (program, event) => {
       if (event.type === "starting") context.output.say(`• ${program}`);
       else if (event.type === "exited") {
@@ -57,11 +57,12 @@ function platformOptions(context: Context, options: ServeOptions): PlatformOptio
   };
 }
 
-async function boot(context: Context, options: ServeOptions): Promise<Platform> {
+/** @param stopBoxesOnExit the main job leaves no process behind; `up` adopts its boxes at the next start */
+async function boot(context: Context, options: ServeOptions, stopBoxesOnExit: boolean): Promise<Platform> {
   // Only these commands need the server's packages, so only they pay for loading them.
   const { startPlatform } = await import("../up/supervisor.ts");
   try {
-    return await startPlatform(platformOptions(context, options));
+    return await startPlatform(platformOptions(context, options, stopBoxesOnExit));
   } catch (error) {
     if (error instanceof FolderInUseError)
       throw new CliError(
@@ -75,7 +76,7 @@ async function boot(context: Context, options: ServeOptions): Promise<Platform> 
 
 async function serve(context: Context, options: ServeOptions, asLine: boolean): Promise<void> {
   const stopped = untilSignal();
-  const platform = await boot(context, options);
+  const platform = await boot(context, options, asLine);
   try {
     const line = {
       api_url: platform.apiUrl,
@@ -95,7 +96,7 @@ async function prove(context: Context, options: MainJobOptions): Promise<void> {
   const stopped = untilSignal();
   const app = resolve(context.cwd, options.app ?? join(context.repository, "examples", "clinic-intake"));
   const { runMainJob } = await import("../main-job/index.ts");
-  const platform = await boot(context, options);
+  const platform = await boot(context, options, true);
   try {
     const isProved = await runMainJob(context, platform, {
       app,

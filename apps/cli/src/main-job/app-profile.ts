@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { CliError } from "../failure.ts";
+import { quote } from "../push-folder.ts";
 import { readManifest, type Manifest } from "../manifest.ts";
 
 /** How an app folder is installed, started and asked, from its manifest and its package.json. */
@@ -10,6 +11,7 @@ export interface AppProfile {
   readonly manifest: Manifest;
   readonly kind: "static" | "dynamic";
   readonly install: string | null;
+  readonly build: string | null;
   /** For the preview. */
   readonly preview: string;
   /** For production; null for files. */
@@ -38,6 +40,8 @@ export function profileOf(folder: string): AppProfile {
     throw new CliError("NOT_AN_APP", `${folder} does not say how it is served.`, remedy);
   }
   const kind = start === null ? "static" : "dynamic";
+  const build = manifest.build ?? (scripts?.["build"] && kind === "static" ? "npm run build" : null);
+  const output = manifest.output ?? (build === null ? "." : "dist");
   const port = manifest.port ?? (kind === "static" ? 8080 : 3000);
   return {
     folder,
@@ -45,7 +49,8 @@ export function profileOf(folder: string): AppProfile {
     manifest,
     kind,
     install: installCommand(folder, manifest, scripts !== null),
-    preview: kind === "static" ? `python3 -m http.server ${port} --bind 0.0.0.0` : (start ?? ""),
+    build,
+    preview: start ?? `python3 -m http.server ${port} --bind 0.0.0.0 --directory ${quote(output)}`,
     start,
     port,
     healthPath: manifest.healthPath ?? "/",

@@ -128,9 +128,7 @@ export async function withPostgres<T>(
       user: credentials.username,
       password: credentials.password,
       database: credentials.database,
-      ssl: isPlain
-        ? false
-        : { rejectUnauthorized: true, ...named(credentials.host), ...(ca ? { ca } : {}) },
+      ssl: isPlain ? false : { rejectUnauthorized: true, ...named(credentials.host), ...(ca ? { ca } : {}) },
     }),
   );
   client.on("error", () => undefined); // A server that goes away is seen by the query that follows.

@@ -81,7 +81,7 @@ export async function publish(
         : { name: `${profile.name}-${run.suffix}` }),
       deployment_type: profile.kind,
       ...(profile.install ? { install_command: profile.install } : {}),
-      ...(manifest.build ? { build_command: manifest.build } : {}),
+      ...(profile.build ? { build_command: profile.build } : {}),
       ...(manifest.output ? { output_path: manifest.output } : {}),
       ...(profile.start
         ? { run_command: profile.start, port: profile.port, health_check_path: profile.healthPath }
@@ -146,6 +146,8 @@ export async function proveSwitch(
           (await servedVersion(options.url)) === options.wantedVersion ? true : null,
         );
       }
+      // Whatever drains does so under these.
+      await load.untilFurther(100, 10_000);
     } finally {
       report = await load.stop();
     }

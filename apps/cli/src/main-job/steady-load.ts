@@ -24,6 +24,13 @@ export class SteadyLoad {
     this.#workers = Array.from({ length: connections }, () => this.#work());
   }
 
+  /** Resolves after this many more requests, or when the time is over. */
+  async untilFurther(requests: number, timeoutMs: number): Promise<void> {
+    const enough = this.#requests + requests;
+    const endsAt = performance.now() + timeoutMs;
+    while (this.#requests < enough && performance.now() < endsAt) await delay(10);
+  }
+
   async stop(): Promise<LoadReport> {
     this.#isOn = false;
     await Promise.all(this.#workers);

@@ -100,6 +100,13 @@ export async function prepareSandbox(
       return { value: null, evidence: `${count.stdout.trim()} packages on its disk` };
     });
   }
+  const { build } = profile;
+  if (build !== null) {
+    await proof.that(`\`${build}\` in ${label}`, async () => {
+      await execOrRefute(run, sandbox.id, build);
+      return { value: null, evidence: "it ended with 0" };
+    });
+  }
   return sandbox;
 }
 

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { chmodSync, statSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { freePort, isPortFree } from "@platform/postgres";
 import { CliError } from "../failure.ts";
@@ -88,7 +88,8 @@ function writeWhole(path: string, value: unknown): void {
   renameSync(`${path}.new`, path);
 }
 
-/** Searchable by others: servers below it run as users of their own. */
+/** Searchable by others, also one that is there already: boxes and servers below it run as users of their own. */
 export function makeDataFolder(dataDir: string): void {
   mkdirSync(join(dataDir, "logs"), { recursive: true, mode: 0o711 });
+  chmodSync(dataDir, (statSync(dataDir).mode & 0o7777) | 0o011);
 }

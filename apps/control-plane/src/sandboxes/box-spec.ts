@@ -2,7 +2,7 @@ import type { BoxSpec, EgressPolicy } from "@platform/host-api";
 import { z } from "zod";
 import type { Platform } from "../platform.ts";
 import type { Tenant } from "../tenants/index.ts";
-import { linkedDatabases, runtimeEnvironment, type Linked } from "./environment.ts";
+import { linkedDatabases, listenHints, runtimeEnvironment, type Linked } from "./environment.ts";
 import type { SandboxRow } from "./store.ts";
 
 const NetworkPolicy = z.object({
@@ -31,7 +31,7 @@ export async function environmentOf(
 ): Promise<{ env: Record<string, string>; linked: Linked }> {
   const linked = await linkedDatabases(platform, "sandbox", row.id);
   const shared = await runtimeEnvironment(platform, "sandbox", row);
-  return { env: { ...shared, ...ownEnvironment(platform, row), ...linked.env }, linked };
+  return { env: { ...listenHints, ...shared, ...ownEnvironment(platform, row), ...linked.env }, linked };
 }
 
 export function boxSpecOf(

@@ -155,11 +155,17 @@ export class Boxes {
     });
   }
 
-  /** Leaves the boxes running: the next daemon adopts them. */
-  async close(): Promise<void> {
+  /**
+   * Leaves the boxes running, so that the next daemon adopts them. With `mustStop` their processes end;
+   * records and files stay, and the next daemon reports them as killed.
+   */
+  async close(options: { mustStop?: boolean } = {}): Promise<void> {
     if (this.#watch) clearTimeout(this.#watch);
     this.#watch = null;
     for (const box of this.#boxes.values()) await box.closeSockets();
+    if (!options.mustStop) return;
+    const boxes = [...this.#boxes.values()];
+    await Promise.all(boxes.map((box) => box.driver.destroy(box.record.key, box.record.driverState)));
   }
 
   #begin(key: string, spec: ResolvedBoxSpec, specHash: string): LiveBox {
