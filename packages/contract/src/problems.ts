@@ -140,7 +140,8 @@ export function toProblemBody(
       retryable: error.isRetryable,
       ...(error.retryAfterMs === undefined ? {} : { retry_after_ms: error.retryAfterMs }),
     },
-    ...(error.errors ? { errors: error.errors } : {}),
+    // Clients read `errors` on 422 alone, and take its presence for a refused field.
+    ...(error.errors && error.status === 422 ? { errors: error.errors } : {}),
     type: `${problemsUrl}/${error.code}`,
     title: problems[error.code].title,
     status: error.status,

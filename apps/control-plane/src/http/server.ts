@@ -37,6 +37,7 @@ export function normaliseUrl(url: string): string {
   while (path.startsWith(prefix + prefix)) path = path.slice(prefix.length);
   if (path.startsWith(prefix)) {
     const rest = path.slice(prefix.length) || "/";
+    if (/^\/(\?|$)/.test(rest)) return "/";
     return outside.test(rest) && !/^\/(docs)/.test(rest) ? rest : path;
   }
   return outside.test(path) || path === "/" ? path : prefix + path;
@@ -157,7 +158,7 @@ function register(app: FastifyInstance, { route, handle }: Handler, options: Ser
   app.route({
     method: route.method,
     url: prefix + route.path,
-    exposeHeadRoute: false,
+    exposeHeadRoute: route.method === "GET" && route.envelope !== "raw",
     handler: async (request, reply) => {
       const caller = await options.authenticate(request, route);
       if (route.scope && !allows(caller.scopes, route.scope)) {

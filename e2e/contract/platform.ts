@@ -1,0 +1,78 @@
+import { spawn, type ChildProcess } from "node:child_process";
+import { chmod, mkdtemp, rm } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { createInterface } from "node:readline";
+import { once } from "node:events";
+import { fileURLToPath } from "node:url";
+
+export const repository = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
+
+export interface RunningPlatform {
+  readonly port: number;
+  readonly apiUrl: string;
+  readonly apiKey: string;
+  readonly dataFolder: string;
+  stop(): Promise<void>;
+}
+
+const startTimeoutMs = 120_000;
+const stopTimeoutMs = 60_000;
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as { port: number };
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+/** Starts the whole product as a user does, on a free port with a data folder of its own. */
+export async function startPlatform(): Promise<RunningPlatform> {
+  const dataFolder = await mkdtemp(join(tmpdir(), "contract-"));
+  // Boxes run under other users, who must be able to pass through the folder.
+  await chmod(dataFolder, 0o711);
+  const port = await freePort();
+  const child = spawn(
+    process.execPath,
+    [join(repository, "scripts", "start.mjs"), "--serve", "--port", String(port), "--data", dataFolder],
+    { stdio: ["ignore", "pipe", "pipe"] },
+  );
+  const said: string[] = [];
+  child.stderr.on("data", (chunk: Buffer) => said.push(chunk.toString()));
+  const stop = () => stopProcess(child, dataFolder);
+  try {
+    const { api_url, api_key } = await firstLine(child, said);
+    return { port, apiUrl: api_url, apiKey: api_key, dataFolder, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+function firstLine(child: ChildProcess, said: string[]): Promise<{ api_url: string; api_key: string }> {
+  return new Promise((resolve, reject) => {
+    const refuse = (why: string) => reject(new Error(`${why}\n${said.join("").slice(-4000)}`));
+    const timer = setTimeout(() => refuse("the platform did not start in time"), startTimeoutMs);
+    child.once("exit", (code) => refuse(`the platform ended with ${code}`));
+    createInterface({ input: child.stdout! }).on("line", (line) => {
+      if (!line.startsWith("{")) return;
+      clearTimeout(timer);
+      resolve(JSON.parse(line) as { api_url: string; api_key: string });
+    });
+  });
+}
+
+async function stopProcess(child: ChildProcess, dataFolder: string): Promise<void> {
+  if (child.exitCode === null && child.signalCode === null) {
+    const gone = once(child, "exit");
+    child.kill("SIGTERM");
+    const timer = setTimeout(() => child.kill("SIGKILL"), stopTimeoutMs);
+    await gone;
+    clearTimeout(timer);
+  }
+  if (process.env["KEEP"]) return;
+  await rm(dataFolder, { recursive: true, force: true, maxRetries: 5 });
+}
