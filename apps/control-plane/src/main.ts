@@ -13,6 +13,7 @@ import { createApp, createReconcilers, ensureApiRoute } from "./app.ts";
 import { runChores } from "./background.ts";
 import { ensureBootstrapKey } from "./keys/index.ts";
 import type { Platform } from "./platform.ts";
+import { appear } from "./presence.ts";
 import { migrations } from "./schema.ts";
 import { createSeal } from "./seal.ts";
 import { Signals } from "./signals.ts";
@@ -58,6 +59,7 @@ await migrate(pool, migrations);
 
 const stopping = new AbortController();
 const signals = new Signals(pool);
+const presence = await appear(pool, stopping.signal);
 const host = new HostClient({ url: config.HOST_URL, token: config.HOST_TOKEN });
 const publicPort = config.PUBLIC_PORT ?? null;
 const platform: Platform = {
@@ -66,6 +68,7 @@ const platform: Platform = {
   host,
   seal: createSeal(config.ENCRYPTION_KEY),
   signals,
+  holder: presence.holder,
   settings: {
     publicScheme: config.PUBLIC_SCHEME,
     publicPort,
@@ -96,6 +99,7 @@ onShutdown(async () => {
     app.close(),
     listening,
     chores,
+    presence.ended,
     ...reconcilers.map((reconciler) => reconciler.stop()),
   ]);
 });

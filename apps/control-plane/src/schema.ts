@@ -139,4 +139,8 @@ create table request_logs (
 create index request_logs_by_deployment on request_logs (deployment_id, seq);
 `,
   },
+  {
+    name: "0002-idempotency-holder",
+    sql: "alter table idempotency add column holder text not null default ''",
+  },
 ];

@@ -88,7 +88,11 @@ function writeWhole(path: string, value: unknown): void {
   renameSync(`${path}.new`, path);
 }
 
+/** One file for each program that runs. */
+export const processesFolder = (dataDir: string): string => join(dataDir, "processes");
+
 /** Searchable by others: servers below it run as users of their own. */
 export function makeDataFolder(dataDir: string): void {
   mkdirSync(join(dataDir, "logs"), { recursive: true, mode: 0o711 });
+  mkdirSync(processesFolder(dataDir), { recursive: true, mode: 0o700 });
 }
