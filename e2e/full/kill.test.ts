@@ -110,16 +110,15 @@ const programs = { "control-plane": controlPlane, host, edge };
 
 for (const [program, plans] of Object.entries(programs)) {
   describe(`a ${program} that is killed in the middle of its work`, () => {
-    const folders = makeFolders();
     let server: Server;
     before(async () => {
-      server = await Server.start(folders);
+      server = await Server.start(makeFolders());
     });
-    after(() => removeFolders(folders, server));
+    after(() => removeFolders(server.folders, server));
 
     for (const plan of plans) {
       const names = Object.values(plan.points).map((point) => point.slice(program.length + 1));
-      test(`doubles and orphans nothing: ${names.join(", ")}`, async () => {
+      test(`doubles and orphans nothing: ${names.join(", ")}`, async (t) => {
         const walk = new Walk(server, { isStatic: plan.isStatic ?? false });
         let armed: { point: string; pid: number; kills: number } | null = null;
         const hasFired = async () => {
@@ -131,8 +130,11 @@ for (const [program, plans] of Object.entries(programs)) {
           assert.notEqual(now, pid, `${program} still has the process that was to die at ${point}`);
           await waitFor("the supervisor to tell of it", () => server.kills(program) > kills, 5_000);
         };
+        let since = performance.now();
         await walk.run(plan.upTo, async (step) => {
           await hasFired();
+          t.diagnostic(`until ${step}: ${Math.round(performance.now() - since)} ms`);
+          since = performance.now();
           const point = plan.points[step];
           if (!point) return;
           const pid = await waitFor(`${program} to run`, () => server.program(program)?.pid, 20_000);

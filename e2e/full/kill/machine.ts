@@ -49,6 +49,15 @@ function processes(): Process[] {
 
 export const childrenOf = (pid: number): Child[] => processes().filter((one) => one.parent === pid);
 
+/** Our own programs that have this data folder in their settings. */
+export const programsOf = (data: string): Child[] =>
+  processes().filter(
+    (one) =>
+      /apps\/[\w-]+\/src\/main\.ts/.test(one.command) &&
+      (one.command.includes(data) ||
+        (quietly(() => readFileSync(`/proc/${one.pid}/environ`, "utf8")) ?? "").includes(data)),
+  );
+
 /** Boxes' control groups and names on command lines carry this. */
 const tagOf = (data: string) =>
   createHash("sha256").update(join(data, "host")).digest().toString("hex", 0, 6);

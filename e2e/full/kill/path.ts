@@ -63,20 +63,21 @@ export class Walk {
   readonly #api: Api;
   readonly #isStatic: boolean;
   /** Names and keys of this walk only. */
-  readonly name = `w-${randomBytes(4).toString("hex")}`;
+  readonly name: string;
   readonly owners = new Set<number>();
   database: Database | null = null;
   sandbox: Sandbox | null = null;
   previewUrl: string | null = null;
   published: Published[] = [];
 
-  constructor(server: Server, options: { isStatic?: boolean } = {}) {
+  constructor(server: Server, options: { isStatic?: boolean; name?: string } = {}) {
     this.#server = server;
     this.#api = server.api;
     this.#isStatic = options.isStatic ?? false;
+    this.name = options.name ?? `w-${randomBytes(4).toString("hex")}`;
   }
 
-  /** @param from steps before it, except those it needs, are done unarmed by the caller */
+  /** @param before called ahead of each step that is done, and of the deletion at the end */
   async run(upTo: Step, before: (step: Step) => Promise<void> | void): Promise<void> {
     for (const step of steps.slice(0, steps.indexOf(upTo) + 1)) {
       if (step === "delete") break;
@@ -87,6 +88,25 @@ export class Walk {
     await this.counted();
     await before("delete");
     await this.delete();
+  }
+
+  /** Everything up to a step, nothing deleted. */
+  async make(upTo: Exclude<Step, "delete">): Promise<void> {
+    for (const step of steps.slice(0, steps.indexOf(upTo) + 1)) {
+      if (step !== "delete") await this.#do(step);
+      this.#noteOwners();
+    }
+  }
+
+  /** The same walk against a later start of the same data folder. */
+  on(server: Server): Walk {
+    const later = new Walk(server, { isStatic: this.#isStatic, name: this.name });
+    return Object.assign(later, {
+      database: this.database,
+      sandbox: this.sandbox,
+      previewUrl: this.previewUrl,
+      published: this.published,
+    });
   }
 
   async #do(step: Exclude<Step, "delete">): Promise<void> {
