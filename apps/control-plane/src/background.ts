@@ -2,7 +2,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import { query } from "@platform/postgres";
 import { trimRequestLogs } from "./edges/index.ts";
 import type { Platform } from "./platform.ts";
-import { expireSnapshots } from "./snapshots/index.ts";
+import { forgetPreviews } from "./previews/index.ts";
+import { expireSnapshots, tidySnapshots } from "./snapshots/index.ts";
 
 const everyMs = 15_000;
 
@@ -29,6 +30,8 @@ export async function removeUnownedBoxes(platform: Platform): Promise<void> {
 const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["boxes", removeUnownedBoxes],
   ["snapshots", expireSnapshots],
+  ["cut off snapshots", tidySnapshots],
+  ["previews", forgetPreviews],
   ["request logs", trimRequestLogs],
   [
     "old answers",
