@@ -118,6 +118,7 @@ export function createApp(
   const app = createServer({
     log: platform.log,
     pool: platform.pool,
+    holder: platform.holder,
     handlers,
     authenticate,
     problemsUrl: (request) => `${origin(request)}/problems`,

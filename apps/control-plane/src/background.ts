@@ -6,6 +6,8 @@ import { syncPendingEgress } from "./egress/index.ts";
 import type { Platform } from "./platform.ts";
 import { expireSnapshots } from "./snapshots/index.ts";
 import { tidyBuckets } from "./storage/index.ts";
+import { forgetPreviews } from "./previews/index.ts";
+import { expireSnapshots, tidySnapshots } from "./snapshots/index.ts";
 
 const everyMs = 15_000;
 
@@ -33,6 +35,8 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["boxes", removeUnownedBoxes],
   ["snapshots", expireSnapshots],
   ["egress", syncPendingEgress],
+  ["cut off snapshots", tidySnapshots],
+  ["previews", forgetPreviews],
   ["request logs", trimRequestLogs],
   ["buckets", tidyBuckets],
   ["cron executions", trimExecutions],

@@ -14,6 +14,7 @@ import { createApp, createReconcilers, ensureApiRoute } from "./app.ts";
 import { runChores } from "./background.ts";
 import { ensureBootstrapKey } from "./keys/index.ts";
 import type { Platform } from "./platform.ts";
+import { appear } from "./presence.ts";
 import { migrations } from "./schema.ts";
 import { createSeal } from "./seal.ts";
 import { Signals } from "./signals.ts";
@@ -64,6 +65,7 @@ await migrate(pool, migrations);
 
 const stopping = new AbortController();
 const signals = new Signals(pool);
+const presence = await appear(pool, stopping.signal);
 const host = new HostClient({ url: config.HOST_URL, token: config.HOST_TOKEN });
 const publicPort = config.PUBLIC_PORT ?? null;
 const platform: Platform = {
@@ -72,6 +74,7 @@ const platform: Platform = {
   host,
   seal: createSeal(config.ENCRYPTION_KEY),
   signals,
+  holder: presence.holder,
   settings: {
     publicScheme: config.PUBLIC_SCHEME,
     publicPort,
@@ -117,6 +120,7 @@ onShutdown(async () => {
     listening,
     chores,
     webhooks.stop(),
+    presence.ended,
     ...reconcilers.map((reconciler) => reconciler.stop()),
   ]);
   // Last, when no request can add to it any more.

@@ -144,4 +144,8 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   resourcesMigration,
   { name: "0004-process-names", sql: "alter table commands add column label text" },
   tenancyMigration,
+  {
+    name: "0005-idempotency-holder",
+    sql: "alter table idempotency add column holder text not null default ''",
+  },
 ];

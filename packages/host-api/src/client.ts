@@ -52,7 +52,7 @@ export class HostError extends Error {
  * | putBox, box, boxes, deleteBox, patchBox | PUT, GET, DELETE, PATCH /boxes/:key; GET /boxes |
  * | pause, resume | POST /boxes/:key/pause, /resume |
  * | stats, egress | GET /boxes/:key/stats, /egress |
- * | snapshot | PUT /snapshots/:snapshotKey {boxKey}; DELETE /snapshots/:snapshotKey |
+ * | snapshots, putSnapshot, deleteSnapshot | GET /snapshots; PUT /snapshots/:snapshotKey {boxKey}; DELETE /snapshots/:snapshotKey |
  * | freeze, bundle | POST /boxes/:key/freeze, /boxes/:key/bundle |
  * | guest | any /boxes/:key/guest/<path>: the guest agent's own HTTP, streamed both ways |
  * | dialPort | CONNECT <key>:<port>: raw stream to a port in the box |
@@ -97,6 +97,8 @@ export class HostClient {
   egress = (key: string, signal?: AbortSignal) =>
     this.#jsonOrNull("GET", `/boxes/${key}/egress`, EgressAttempt.array(), signal);
 
+  snapshots = (signal?: AbortSignal) =>
+    this.#json("GET", "/snapshots", SnapshotInfo.array(), undefined, signal);
   putSnapshot = (snapshotKey: string, boxKey: string, signal?: AbortSignal) =>
     this.#json("PUT", `/snapshots/${snapshotKey}`, SnapshotInfo, { boxKey }, signal);
   deleteSnapshot = (snapshotKey: string, signal?: AbortSignal) =>

@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Pool } from "pg";
 import { PlatformError } from "@platform/contract";
+import { isPresent } from "../presence.ts";
 
 export interface StoredAnswer {
   readonly status: number;
@@ -35,8 +36,8 @@ interface Slot {
 
 /**
  * Runs `work` once per (tenant, key, method, path). A repeat with the same body gets the first answer;
- * while the first still runs, the repeat waits for it. A run whose process died is taken over when its
- * lock ends: ids derived from the key make the second run continue the first.
+ * while the first still runs, the repeat waits for it. A run whose process died is taken over at once:
+ * ids derived from the key make the second run continue the first.
  *
  * Answers of 500 and above, and retryable refusals, are not stored: the retry shall run.
  *
@@ -44,18 +45,19 @@ interface Slot {
  */
 export async function runOnce(
   pool: Pool,
+  holder: string,
   slot: Slot,
   work: () => Promise<StoredAnswer & { readonly keep: boolean }>,
 ): Promise<StoredAnswer> {
   const where = [slot.tenantId, slot.key, slot.method, slot.path];
   for (;;) {
     const claimed = await pool.query(
-      `insert into idempotency (tenant_id, key, method, path, body_hash, locked_until)
-       values ($1, $2, $3, $4, $5, now() + interval '${lockSeconds} seconds')
-       on conflict (tenant_id, key, method, path) do update set locked_until = excluded.locked_until
-       where idempotency.status is null and idempotency.locked_until < now() and idempotency.body_hash = excluded.body_hash
+      `insert into idempotency (tenant_id, key, method, path, body_hash, holder, locked_until)
+       values ($1, $2, $3, $4, $5, $6, now() + interval '${lockSeconds} seconds')
+       on conflict (tenant_id, key, method, path) do update set locked_until = excluded.locked_until, holder = excluded.holder
+       where idempotency.status is null and (idempotency.locked_until < now() or not ${isPresent("idempotency.holder")}) and idempotency.body_hash = excluded.body_hash
        returning 1`,
-      [...where, slot.bodyHash],
+      [...where, slot.bodyHash, holder],
     );
     if (claimed.rowCount === 1) break;
     const { rows } = await pool.query<{

@@ -9,6 +9,8 @@ import { derivedId, hashBody, runOnce, type StoredAnswer } from "./idempotency.t
 export interface ServerOptions {
   readonly log: Log;
   readonly pool: Pool;
+  /** Name of this process in locks. */
+  readonly holder: string;
   readonly handlers: readonly Handler[];
   /** @throws PlatformError UNAUTHENTICATED, INVALID_TENANT_CONTEXT, RATE_LIMITED */
   readonly authenticate: (request: FastifyRequest, route: RouteDefinition) => Promise<Caller>;
@@ -209,7 +211,7 @@ function register(app: FastifyInstance, { route, handle }: Handler, options: Ser
         bodyHash: hashBody(body),
       };
       let ran = false;
-      const answer = await runOnce(options.pool, slot, async () => {
+      const answer = await runOnce(options.pool, options.holder, slot, async () => {
         ran = true;
         return capture(call, route, handle, options, request);
       });

@@ -250,6 +250,22 @@ async function forgetUnproved(platform: Platform, preview: PreviewRow): Promise<
   platform.signals.announce("routes");
 }
 
+/**
+ * Removes addresses whose time is over, and those whose proof was cut off: no client has them.
+ * A proof takes far less than the two minutes.
+ */
+export async function forgetPreviews(platform: Platform): Promise<void> {
+  const removed = await transaction(platform.pool, async (db) => {
+    const { rows } = await db.query<{ hostname: string }>(
+      `delete from previews where expires_at < now() or (probe is null and created_at < now() - interval '2 minutes')
+       returning hostname`,
+    );
+    if (rows.length > 0) await removeRoutes(db, "hostname = any($1)", [rows.map((row) => row.hostname)]);
+    return rows.length;
+  });
+  if (removed > 0) platform.signals.announce("routes");
+}
+
 /** @param at when the last look began: the server answered after this moment */
 async function storeProof(
   platform: Platform,
