@@ -144,13 +144,7 @@ export async function expose(
   // and where the edge saw a failure, the server's own state is the better explanation.
   const at = new Date();
   const still = await again(outside.edge.ok && outside.websocket.ok ? answerMs : returnMs);
-  const reason = !still?.ok
-    ? (still?.reason ?? "not_listening")
-    : !outside.edge.ok
-      ? "edge_not_reached"
-      : !outside.websocket.ok
-        ? "upgrade_not_passed"
-        : null;
+  const reason = refusalOf(outside, still);
   if (reason !== null) {
     await forgetUnproved(platform, preview);
     throw portNotReachable(port, reason, {
@@ -161,6 +155,17 @@ export async function expose(
   const proved = await storeProof(platform, preview, at, inGuest, outside);
   if (!proved.is_primary) await alsoStable(platform, proved, row);
   return { preview: proved, row };
+}
+
+/** Null when every look succeeded. */
+function refusalOf(
+  outside: Pick<ProbeRecord, "edge" | "websocket">,
+  still: ProbeResult | null,
+): string | null {
+  if (!still?.ok && !(outside.edge.ok && !outside.websocket.ok && !isGone(still)))
+    return still?.reason ?? "not_listening";
+  if (!outside.edge.ok) return "edge_not_reached";
+  return outside.websocket.ok ? null : "upgrade_not_passed";
 }
 
 const isGone = (seen: ProbeResult | null) =>
