@@ -3,7 +3,7 @@ import { PlatformError, type ProbeRecord } from "@platform/contract";
 import type { ProbeResult } from "@platform/guest-protocol";
 import { queryOne, transaction } from "@platform/postgres";
 import { acknowledged, pointPreviews, putRoute, removeRoutes } from "../edges/index.ts";
-import { record } from "../events/index.ts";
+import { recordIn } from "../events/index.ts";
 import { derivedId, type Call } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { guestProblem, liveSandbox, type SandboxRow } from "../sandboxes/index.ts";
@@ -268,17 +268,20 @@ async function storeProof(
     guest: { ok: true, http_status: guest.httpStatus, latency_ms: guest.latencyMs },
     ...outside,
   };
-  const stored = await queryOne<PreviewRow>(
-    platform.pool,
-    "update previews set probe = $2 where id = $1 returning *",
-    [preview.id, probe],
-  );
-  await record(platform, {
-    tenantId: preview.tenant_id,
-    type: "preview.ready",
-    resourceType: "sandbox",
-    resourceId: preview.sandbox_id,
-    data: { id: preview.id, sandbox_id: preview.sandbox_id, port: preview.port, url: preview.url },
+  const stored = await transaction(platform.pool, async (db) => {
+    const row = await queryOne<PreviewRow>(db, "update previews set probe = $2 where id = $1 returning *", [
+      preview.id,
+      probe,
+    ]);
+    await recordIn(db, {
+      tenantId: preview.tenant_id,
+      type: "preview.ready",
+      resourceType: "sandbox",
+      resourceId: preview.sandbox_id,
+      data: { id: preview.id, sandbox_id: preview.sandbox_id, port: preview.port, url: preview.url },
+    });
+    return row;
   });
+  platform.signals.announce("events", `events:${preview.sandbox_id}`);
   return stored ?? { ...preview, probe };
 }
