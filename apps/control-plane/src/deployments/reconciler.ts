@@ -142,7 +142,7 @@ async function serveInstances(
     await activate(platform, row, release, silent, outcome.wasWarm);
   } else if (row.state !== "running")
     await setState(platform, row, { state: "running", error_message: null });
-  await retireInstances(platform, row.id, instance.id, row.active_release_id, signal);
+  await retireInstances(platform, row.id, instance, row.active_release_id, signal);
   return steadyMs;
 }
 
