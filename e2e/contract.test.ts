@@ -61,14 +61,26 @@ after(() => platform?.stop());
 describe("identity and catalogue", () => {
   test("the base URL works with /api/v1, without it, doubled, and with a slash too many", async () => {
     const { origin } = new URL(platform.apiUrl);
-    for (const path of ["/api/v1/whoami", "/whoami", "/api/v1/api/v1/whoami", "/api/v1/whoami/", "//whoami"]) {
-      const response = await fetch(origin + path, { headers: { authorization: `Bearer ${platform.apiKey}` } });
+    for (const path of [
+      "/api/v1/whoami",
+      "/whoami",
+      "/api/v1/api/v1/whoami",
+      "/api/v1/whoami/",
+      "//whoami",
+    ]) {
+      const response = await fetch(origin + path, {
+        headers: { authorization: `Bearer ${platform.apiKey}` },
+      });
       assert.equal(response.status, 200, path);
       assert.ok("organization" in ((await response.json()) as Json), path);
     }
     for (const method of ["GET", "HEAD"]) {
       for (const path of ["/api/v1", "/api/v1/"])
-        assert.equal((await fetch(origin + path, { method, redirect: "manual" })).status, 302, `${method} ${path}`);
+        assert.equal(
+          (await fetch(origin + path, { method, redirect: "manual" })).status,
+          302,
+          `${method} ${path}`,
+        );
       assert.equal((await fetch(`${origin}/health`, { method })).status, 200);
     }
     ok(await api.call("HEAD", "/whoami"));
@@ -81,7 +93,15 @@ describe("identity and catalogue", () => {
     const tenant = inside(ok(await api.get("/platform/tenants/current")), "T");
     assertShape(
       tenant,
-      { id: "uuid", name: "string", slug: "string", plan: "string", plan_name: "string", credit_balance: "number", inserted_at: "time" },
+      {
+        id: "uuid",
+        name: "string",
+        slug: "string",
+        plan: "string",
+        plan_name: "string",
+        credit_balance: "number",
+        inserted_at: "time",
+      },
       "tenant",
     );
     const plan = inside(ok(await api.get("/tenant/plan")), "D");
@@ -101,7 +121,12 @@ describe("refusals", () => {
   const table: [string, () => Promise<Answer>, number, string][] = [
     ["no credential", () => api.get("/whoami", { key: null }), 401, "UNAUTHENTICATED"],
     ["an unknown key", () => api.get("/whoami", { key: "msk_u_unknown" }), 401, "UNAUTHENTICATED"],
-    ["a foreign tenant", () => api.get("/whoami", { headers: { "x-miosa-tenant": anyId } }), 403, "INVALID_TENANT_CONTEXT"],
+    [
+      "a foreign tenant",
+      () => api.get("/whoami", { headers: { "x-miosa-tenant": anyId } }),
+      403,
+      "INVALID_TENANT_CONTEXT",
+    ],
     ["malformed JSON", () => api.call("POST", "/sandboxes", { raw: "{" }), 400, "INVALID_JSON"],
     ["a list as body", () => api.post("/databases", []), 422, "VALIDATION_FAILED"],
     ["a wrong type", () => api.post("/sandboxes", { timeout_sec: "soon" }), 422, "VALIDATION_FAILED"],
@@ -116,23 +141,51 @@ describe("refusals", () => {
     ["a database id that is none", () => api.get("/databases/not!an!id"), 400, "INVALID_ID"],
     ["a deployment id that is none", () => api.get("/deployments/not!an!id"), 400, "INVALID_ID"],
     ["an unknown template", () => api.post("/sandboxes", { template_id: "nope" }), 404, "TEMPLATE_NOT_FOUND"],
-    ["a time-out over the limit", () => api.post(`/sandboxes/${box}/exec`, { command: "true", timeout: 90_000 }), 422, "TIMEOUT_TOO_LONG"],
+    [
+      "a time-out over the limit",
+      () => api.post(`/sandboxes/${box}/exec`, { command: "true", timeout: 90_000 }),
+      422,
+      "TIMEOUT_TOO_LONG",
+    ],
     ["a cursor of nobody", () => api.get("/deployments?cursor=abc"), 422, "INVALID_FILTER"],
-    ["a body over the limit", () => api.call("POST", "/sandboxes", { raw: new Uint8Array(65 * 1024 * 1024) }), 413, "PAYLOAD_TOO_LARGE"],
-    ["a port where nothing listens", () => api.post(`/sandboxes/${box}/expose`, { port: 4999, wait_ms: 300 }), 409, "PORT_NOT_REACHABLE"],
-    ["a file that is not there", () => api.get(`/sandboxes/${box}/files/workspace/none`), 404, "FILE_NOT_FOUND"],
+    [
+      "a body over the limit",
+      () => api.call("POST", "/sandboxes", { raw: new Uint8Array(65 * 1024 * 1024) }),
+      413,
+      "PAYLOAD_TOO_LARGE",
+    ],
+    [
+      "a port where nothing listens",
+      () => api.post(`/sandboxes/${box}/expose`, { port: 4999, wait_ms: 300 }),
+      409,
+      "PORT_NOT_REACHABLE",
+    ],
+    [
+      "a file that is not there",
+      () => api.get(`/sandboxes/${box}/files/workspace/none`),
+      404,
+      "FILE_NOT_FOUND",
+    ],
   ];
   for (const [name, ask, status, code] of table)
     test(`${name} is ${status} ${code}`, async () => {
       const answer = await ask();
       refused(answer, status, code);
       if (code === "VALIDATION_FAILED")
-        assert.ok(Object.values((answer.json as { errors: Record<string, string[]> }).errors).every(Array.isArray));
+        assert.ok(
+          Object.values((answer.json as { errors: Record<string, string[]> }).errors).every(Array.isArray),
+        );
     });
 
   test("a request id of the caller comes back, one that could forge log lines does not", async () => {
-    assert.equal((await api.get("/whoami", { headers: { "x-request-id": "mine-1" } })).headers["x-request-id"], "mine-1");
-    assert.notEqual((await api.get("/whoami", { headers: { "x-request-id": "a b" } })).headers["x-request-id"], "a b");
+    assert.equal(
+      (await api.get("/whoami", { headers: { "x-request-id": "mine-1" } })).headers["x-request-id"],
+      "mine-1",
+    );
+    assert.notEqual(
+      (await api.get("/whoami", { headers: { "x-request-id": "a b" } })).headers["x-request-id"],
+      "a b",
+    );
   });
 
   test("every route of the document asks for a key and answers unknown ids without a fault of its own", async () => {
@@ -145,7 +198,10 @@ describe("refusals", () => {
       if (!path.includes("{")) continue;
       const { status, text } = await api.call(method, target, body);
       const isExpected = status === 404 || ((status === 422 || status === 400) && method !== "GET");
-      assert.ok(isExpected || (method === "DELETE" && status < 300), `${method} ${path} ${status}: ${text.slice(0, 300)}`);
+      assert.ok(
+        isExpected || (method === "DELETE" && status < 300),
+        `${method} ${path} ${status}: ${text.slice(0, 300)}`,
+      );
     }
   });
 });
@@ -160,14 +216,28 @@ describe("sandboxes", () => {
     assert.deepEqual(one["metadata"], { purpose: "demo" });
     assert.equal(one["created_at"], one["inserted_at"]);
     assert.deepEqual(one["resource_contract"], {
-      id: "sandbox/small@v1", product: "sandbox", size: "small", version: "v1", vcpus: 2, memory_mb: 4096, disk_size_mb: 10_240,
+      id: "sandbox/small@v1",
+      product: "sandbox",
+      size: "small",
+      version: "v1",
+      vcpus: 2,
+      memory_mb: 4096,
+      disk_size_mb: 10_240,
     });
     assert.match(String(one["preview_url"]), new RegExp(`^https?://${one["slug"]}\\.sandbox\\.`));
     const list = ok(await api.get("/sandboxes?external_workspace_id=clinic-7"));
     assertShape((inside(list, "L") as Json[])[0], shapes.sandbox, "listed sandbox");
     assertShape(
       (list.json as Json)["meta"],
-      { page: "number", limit: "number", total: "number", total_pages: "number", has_next_page: "boolean", state_counts: "object", reserved_memory_mb: "number" },
+      {
+        page: "number",
+        limit: "number",
+        total: "number",
+        total_pages: "number",
+        has_next_page: "boolean",
+        state_counts: "object",
+        reserved_memory_mb: "number",
+      },
       "meta",
     );
     assert.equal(data(ok(await api.get("/sandboxes/by-name/contract")))["id"], box);
@@ -186,14 +256,29 @@ describe("sandboxes", () => {
     const at = `/sandboxes/${box}`;
     assertShape(inside(ok(await api.get(`${at}/usage`)), "D"), shapes.usage, "usage");
     const metrics = inside(ok(await api.get(`${at}/metrics?window=1h`)), "D");
-    assertShape(metrics, { resource_type: "string", sandbox_id: "uuid", window: "string", current: "object", series: "object" }, "metrics");
-    assertShape(inside(ok(await api.get(`${at}/ports`)), "T"), { sandbox_id: "uuid", count: "number", ports: "array" }, "ports");
+    assertShape(
+      metrics,
+      { resource_type: "string", sandbox_id: "uuid", window: "string", current: "object", series: "object" },
+      "metrics",
+    );
+    assertShape(
+      inside(ok(await api.get(`${at}/ports`)), "T"),
+      { sandbox_id: "uuid", count: "number", ports: "array" },
+      "ports",
+    );
     assertShape(inside(ok(await api.get(`${at}/logs?lines=5`)), "T"), { logs: "array" }, "logs");
     const readiness = inside(ok(await api.get(`${at}/readiness`)), "T") as Json;
     assert.equal(readiness["ready"], true);
     const { components } = readiness["readiness"] as { components: Record<string, Json> };
     assert.deepEqual(Object.keys(components).sort(), [
-      "clock", "command_agent", "durability", "filesystem", "identity", "internal_probe", "process_control", "resource_contract",
+      "clock",
+      "command_agent",
+      "durability",
+      "filesystem",
+      "identity",
+      "internal_probe",
+      "process_control",
+      "resource_contract",
     ]);
     assert.ok(Object.values(components).every(({ status }) => status === "ready"));
   });
@@ -217,10 +302,16 @@ describe("sandboxes", () => {
 
   test("environment values are set, listed without their value, seen by commands, and removed", async () => {
     const at = `/sandboxes/${box}/env`;
-    const set = ok(await api.call("PUT", at, { body: { vars: [{ key: "GREETING", value: "a secret value" }] } }));
+    const set = ok(
+      await api.call("PUT", at, { body: { vars: [{ key: "GREETING", value: "a secret value" }] } }),
+    );
     assert.ok(!set.text.includes("a secret value"));
     const rows = inside(ok(await api.get(at)), "L") as Json[];
-    assertShape(rows.find((row) => row["key"] === "GREETING"), { key: "string", name: "string", preview: "string", encrypted: "boolean" }, "env");
+    assertShape(
+      rows.find((row) => row["key"] === "GREETING"),
+      { key: "string", name: "string", preview: "string", encrypted: "boolean" },
+      "env",
+    );
     ok(await api.post(`${at}/sync`));
     const said = await api.post(`/sandboxes/${box}/exec`, { command: 'echo "$GREETING"' });
     assert.equal(data(said)["stdout"], "a secret value\n");
@@ -234,7 +325,10 @@ describe("sandboxes", () => {
     const id = data(made)["id"];
     await api.until(`${at}/${id}`, (json) => (json["data"] as Json)["status"] === "ready");
     assert.ok((inside(ok(await api.get(at)), "L") as Json[]).some((row) => row["id"] === id));
-    const fork = inside(ok(await api.create(`/sandboxes/${box}/fork`, { snapshot_id: id, name: "fork-1" }), 201), "T") as Json;
+    const fork = inside(
+      ok(await api.create(`/sandboxes/${box}/fork`, { snapshot_id: id, name: "fork-1" }), 201),
+      "T",
+    ) as Json;
     assertShape(fork, shapes.sandbox, "fork");
     const error = refused(await api.call("DELETE", `${at}/${id}`), 409, "SNAPSHOT_IN_USE");
     const { dependents } = error["details"] as { dependents: Json[] };
@@ -253,7 +347,12 @@ describe("sandboxes", () => {
     assert.equal((inside(ok(await api.post(`${at}/resume`)), "T") as Json)["state"], "running");
     const extended = inside(ok(await api.post(`${at}/extend`, { timeout_sec: 7200 })), "T") as Json;
     assert.ok(Number(extended["timeout_remaining_ms"]) > 7_100_000);
-    assert.equal((inside(ok(await api.call("PATCH", at, { body: { idle_timeout_sec: 900 } })), "T") as Json)["idle_timeout_sec"], 900);
+    assert.equal(
+      (inside(ok(await api.call("PATCH", at, { body: { idle_timeout_sec: 900 } })), "T") as Json)[
+        "idle_timeout_sec"
+      ],
+      900,
+    );
   });
 });
 
@@ -262,56 +361,111 @@ describe("commands, files and streams", () => {
     const run = (body: unknown) => api.post(`/sandboxes/${box}/exec`, body);
     const failed = inside(ok(await run({ command: "echo hi; exit 3", timeout: 30 })), "D") as Json;
     assertShape(failed, shapes.exec, "exec");
-    assert.deepEqual([failed["stdout"], failed["stderr"], failed["exit_code"], failed["timed_out"]], ["hi\n", "", 3, false]);
+    assert.deepEqual(
+      [failed["stdout"], failed["stderr"], failed["exit_code"], failed["timed_out"]],
+      ["hi\n", "", 3, false],
+    );
     const late = data(ok(await run({ command: "sleep 20", timeout: 1 })));
     assert.deepEqual([late["exit_code"], late["timed_out"]], [-1, true]);
     const there = data(ok(await run({ command: "echo $X; pwd", dir: "/tmp", env: { X: "1" } })));
     assert.equal(there["stdout"], "1\n/tmp\n");
-    const both = data(ok(await api.post(`/sandboxes/${box}/commands`, { command: "cat", stdin: "in", timeout_seconds: 10 }), 201));
+    const both = data(
+      ok(
+        await api.post(`/sandboxes/${box}/commands`, { command: "cat", stdin: "in", timeout_seconds: 10 }),
+        201,
+      ),
+    );
     assert.equal(both["stdout"], "in");
   });
 
   test("a streamed command sends its lines and ends with its exit, -1 after a time-out", async () => {
     const read = async (command: string, timeout: number) =>
-      api.stream(`/sandboxes/${box}/exec/stream`, () => false, { body: { command, timeout }, accept: "text/event-stream, application/json, */*" });
+      api.stream(`/sandboxes/${box}/exec/stream`, () => false, {
+        body: { command, timeout },
+        accept: "text/event-stream, application/json, */*",
+      });
     const short = await read("echo hi; echo no >&2; exit 3", 20);
     assert.match(short.headers["content-type"] ?? "", /^text\/event-stream/);
     assert.ok(short.ended && short.headers["x-request-id"]);
     for (const { event, data: payload } of short.events) assert.equal(payload["type"], event);
-    assert.deepEqual(short.events.find(({ event }) => event === "stdout")?.data, { type: "stdout", line: "hi" });
-    assert.deepEqual(short.events.find(({ event }) => event === "stderr")?.data, { type: "stderr", line: "no" });
+    assert.deepEqual(short.events.find(({ event }) => event === "stdout")?.data, {
+      type: "stdout",
+      line: "hi",
+    });
+    assert.deepEqual(short.events.find(({ event }) => event === "stderr")?.data, {
+      type: "stderr",
+      line: "no",
+    });
     assert.equal(short.events.at(-1)?.event, "exit");
     assert.equal(short.events.at(-1)?.data["exit_code"], 3);
     const late = await read("echo a; sleep 20", 1);
-    assert.deepEqual(late.events.map(({ event }) => event), ["stdout", "exit"]);
+    assert.deepEqual(
+      late.events.map(({ event }) => event),
+      ["stdout", "exit"],
+    );
     assert.equal(late.events.at(-1)?.data["exit_code"], -1);
   });
 
   test("the readiness stream of a ready sandbox says so at once and ends, also with a ticket alone", async () => {
     const { ticket } = inside(ok(await api.post("/sse/ticket")), "T") as { ticket: string };
-    const read = await api.stream(`/sandboxes/${box}/readiness/stream?ticket=${ticket}`, () => false, { key: null });
-    assert.deepEqual(read.events.map(({ event, data: payload }) => [event, payload["type"], payload["ready"]]), [["ready", "ready", true]]);
+    const read = await api.stream(`/sandboxes/${box}/readiness/stream?ticket=${ticket}`, () => false, {
+      key: null,
+    });
+    assert.deepEqual(
+      read.events.map(({ event, data: payload }) => [event, payload["type"], payload["ready"]]),
+      [["ready", "ready", true]],
+    );
     assert.ok(read.ended);
     refused(await api.get(`/sandboxes/${box}?ticket=${ticket}`, { key: null }), 401, "UNAUTHENTICATED");
-    refused(await api.get("/events/stream?ticket=tkt_wrong", { key: null, headers: { accept: "text/event-stream" } }), 401, "UNAUTHENTICATED");
+    refused(
+      await api.get("/events/stream?ticket=tkt_wrong", {
+        key: null,
+        headers: { accept: "text/event-stream" },
+      }),
+      401,
+      "UNAUTHENTICATED",
+    );
   });
 
   test("durable commands, processes and services can be found, read and ended", async () => {
     const at = `/sandboxes/${box}`;
-    const command = inside(ok(await api.post(`${at}/commands`, { command: "echo durable; sleep 60", tty: false }), 201), "D") as Json;
+    const command = inside(
+      ok(await api.post(`${at}/commands`, { command: "echo durable; sleep 60", tty: false }), 201),
+      "D",
+    ) as Json;
     assert.equal(command["status"], "running");
-    await api.until(`${at}/commands/${command["id"]}/logs`, (json) => ((json["data"] as Json)["lines"] as string[]).includes("durable"));
-    assertShape(inside(ok(await api.post(`${at}/commands/${command["id"]}/kill`)), "D"), { id: "uuid", status: "string" }, "killed command");
-    const started = inside(ok(await api.post(`${at}/processes`, { command: "echo n; sleep 60", name: "worker" }), 201), "D") as Json;
+    await api.until(`${at}/commands/${command["id"]}/logs`, (json) =>
+      ((json["data"] as Json)["lines"] as string[]).includes("durable"),
+    );
+    assertShape(
+      inside(ok(await api.post(`${at}/commands/${command["id"]}/kill`)), "D"),
+      { id: "uuid", status: "string" },
+      "killed command",
+    );
+    const started = inside(
+      ok(await api.post(`${at}/processes`, { command: "echo n; sleep 60", name: "worker" }), 201),
+      "D",
+    ) as Json;
     assertShape(started, { ...shapes.process, pid: "number" }, "process");
     for (const key of [started["id"], started["pid"]])
       assert.equal(data(ok(await api.get(`${at}/processes/${key}`)))["name"], "worker");
-    assert.ok((inside(ok(await api.get(`${at}/processes`)), "L") as Json[]).some((row) => row["id"] === started["id"]));
+    assert.ok(
+      (inside(ok(await api.get(`${at}/processes`)), "L") as Json[]).some(
+        (row) => row["id"] === started["id"],
+      ),
+    );
     ok(await api.call("DELETE", `${at}/processes/${started["id"]}`));
-    const service = inside(ok(await api.post(`${at}/services`, { name: "idle", command: "sleep 600" }), 201), "D") as Json;
+    const service = inside(
+      ok(await api.post(`${at}/services`, { name: "idle", command: "sleep 600" }), 201),
+      "D",
+    ) as Json;
     assertShape(service, shapes.process, "service");
     assert.equal(data(ok(await api.post(`${at}/services/idle/restart`)))["name"], "idle");
-    assertShape(inside(ok(await api.get(`${at}/services/idle/logs?tail=5`)), "D"), { lines: "array" }, "service logs");
+    assertShape(
+      inside(ok(await api.get(`${at}/services/idle/logs?tail=5`)), "D"),
+      { lines: "array" },
+      "service logs",
+    );
     ok(await api.call("DELETE", `${at}/processes/${service["id"]}`));
     assert.equal(data(ok(await api.post(`${at}/services/idle/restart`)))["status"], "running");
   });
@@ -321,41 +475,114 @@ describe("commands, files and streams", () => {
     const odd = "/workspace/ä b#?.txt";
     const one = inside(ok(await api.post(`${at}/files`, { path: odd, content: base64("hällo") }), 201), "D");
     assert.deepEqual(one, { path: odd, size_bytes: 6 });
-    for (const path of [`${at}/files/workspace/${encodeURIComponent("ä b#?.txt")}`, `${at}/files/${encodeURIComponent(odd.slice(1))}`, `${at}/fs/download?path=${encodeURIComponent(odd)}`]) {
+    for (const path of [
+      `${at}/files/workspace/${encodeURIComponent("ä b#?.txt")}`,
+      `${at}/files/${encodeURIComponent(odd.slice(1))}`,
+      `${at}/fs/download?path=${encodeURIComponent(odd)}`,
+    ]) {
       const read = ok(await api.get(path));
       assert.equal(read.text, "hällo", path);
       assert.match(read.headers["content-type"] ?? "", /octet-stream/);
     }
-    const many = inside(ok(await api.post(`${at}/files/write-many`, { files: [{ path: "/workspace/a.txt", content_base64: "YQ==" }, { path: "/workspace/bad", content_base64: "%" }] })), "D") as { written: Json[]; failed: Json[] };
+    const many = inside(
+      ok(
+        await api.post(`${at}/files/write-many`, {
+          files: [
+            { path: "/workspace/a.txt", content_base64: "YQ==" },
+            { path: "/workspace/bad", content_base64: "%" },
+          ],
+        }),
+      ),
+      "D",
+    ) as { written: Json[]; failed: Json[] };
     assert.deepEqual(many.written, [{ path: "/workspace/a.txt", size_bytes: 1 }]);
     assertShape(many.failed[0], { path: "string", error: "string" }, "failed");
-    ok(await api.post(`${at}/files/batch`, { files: [{ path: "/workspace/d/b.txt", content: base64("b") }] }));
-    ok(await api.post(`${at}/fs/write-many`, { files: [{ path: "/workspace/d/c.txt", content_base64: base64("c") }] }));
-    assert.deepEqual(inside(ok(await api.get(`${at}/files/read?path=/workspace/a.txt`)), "D"), { path: "/workspace/a.txt", content: "a" });
-    const { entries } = inside(ok(await api.get(`${at}/files?path=/workspace&depth=2`)), "D") as { entries: Json[] };
-    assertShape(entries.find((row) => row["path"] === "/workspace/d/b.txt"), { name: "string", size: "number", is_dir: "boolean", modified_at: "time" }, "entry");
+    ok(
+      await api.post(`${at}/files/batch`, { files: [{ path: "/workspace/d/b.txt", content: base64("b") }] }),
+    );
+    ok(
+      await api.post(`${at}/fs/write-many`, {
+        files: [{ path: "/workspace/d/c.txt", content_base64: base64("c") }],
+      }),
+    );
+    assert.deepEqual(inside(ok(await api.get(`${at}/files/read?path=/workspace/a.txt`)), "D"), {
+      path: "/workspace/a.txt",
+      content: "a",
+    });
+    const { entries } = inside(ok(await api.get(`${at}/files?path=/workspace&depth=2`)), "D") as {
+      entries: Json[];
+    };
+    assertShape(
+      entries.find((row) => row["path"] === "/workspace/d/b.txt"),
+      { name: "string", size: "number", is_dir: "boolean", modified_at: "time" },
+      "entry",
+    );
     for (const path of ["files/stat", "fs/stat"])
-      assertShape(inside(ok(await api.post(`${at}/${path}`, { path: "/workspace/a.txt" })), "D"), { path: "string", size: "number", is_dir: "boolean", mode: "number", modified_at: "time" }, path);
-    assertShape(inside(ok(await api.get(`${at}/files/tree?path=/workspace&depth=2`)), "D"), { path: "string", name: "string", type: "string", children: "array" }, "tree");
-    assert.deepEqual((inside(ok(await api.post(`${at}/fs/write`, { path: "/workspace/t.txt", content: "text" }), 201), "T") as Json)["success"], true);
+      assertShape(
+        inside(ok(await api.post(`${at}/${path}`, { path: "/workspace/a.txt" })), "D"),
+        { path: "string", size: "number", is_dir: "boolean", mode: "number", modified_at: "time" },
+        path,
+      );
+    assertShape(
+      inside(ok(await api.get(`${at}/files/tree?path=/workspace&depth=2`)), "D"),
+      { path: "string", name: "string", type: "string", children: "array" },
+      "tree",
+    );
+    assert.deepEqual(
+      (
+        inside(
+          ok(await api.post(`${at}/fs/write`, { path: "/workspace/t.txt", content: "text" }), 201),
+          "T",
+        ) as Json
+      )["success"],
+      true,
+    );
     ok(await api.post(`${at}/fs/write`, { path: "/workspace/u.txt", content_base64: base64("bytes") }), 201);
-    assert.equal((inside(ok(await api.get(`${at}/fs/read?path=/workspace/u.txt`)), "T") as Json)["content"], "bytes");
+    assert.equal(
+      (inside(ok(await api.get(`${at}/fs/read?path=/workspace/u.txt`)), "T") as Json)["content"],
+      "bytes",
+    );
     ok(await api.post(`${at}/fs/mkdir`, { path: "/workspace/m/n", recursive: true }));
     const { files } = inside(ok(await api.get(`${at}/fs?path=/workspace`)), "T") as { files: Json[] };
-    assertShape(files.find((row) => row["name"] === "m"), { name: "string", type: "string", size_bytes: "number", modified_at: "time" }, "fs entry");
-    assert.equal((inside(ok(await api.call("DELETE", `${at}/fs?path=/workspace/m`)), "T") as Json)["success"], true);
+    assertShape(
+      files.find((row) => row["name"] === "m"),
+      { name: "string", type: "string", size_bytes: "number", modified_at: "time" },
+      "fs entry",
+    );
+    assert.equal(
+      (inside(ok(await api.call("DELETE", `${at}/fs?path=/workspace/m`)), "T") as Json)["success"],
+      true,
+    );
     ok(await api.call("DELETE", `${at}/files/workspace/t.txt`));
   });
 
   test("a watched folder tells of a change by name, and of no file that is still being written", async () => {
     const opened = Promise.withResolvers<void>();
-    const watching = api.stream(`/sandboxes/${box}/files/watch?path=/workspace`, ({ events }) => events.some((one) => one.data["path"] === "/workspace/seen.txt"), { onOpen: opened.resolve });
+    const watching = api.stream(
+      `/sandboxes/${box}/files/watch?path=/workspace`,
+      ({ events }) => events.some((one) => one.data["path"] === "/workspace/seen.txt"),
+      { onOpen: opened.resolve },
+    );
     await opened.promise;
     // The stream is open before the watch is set in the sandbox: write until it was heard.
-    const writing = setInterval(() => void api.post(`/sandboxes/${box}/files`, { path: "/workspace/seen.txt", content: base64(String(Date.now())) }), 500);
+    const writing = setInterval(
+      () =>
+        void api.post(`/sandboxes/${box}/files`, {
+          path: "/workspace/seen.txt",
+          content: base64(String(Date.now())),
+        }),
+      500,
+    );
     const { events } = await watching;
     clearInterval(writing);
-    assertShape(events.at(-1)?.data, { event: "string", type: "string", path: "string", is_dir: "boolean" }, "watch");
-    assert.deepEqual(events.filter(({ data: { path } }) => String(path).endsWith(".upload")), []);
+    assertShape(
+      events.at(-1)?.data,
+      { event: "string", type: "string", path: "string", is_dir: "boolean" },
+      "watch",
+    );
+    assert.deepEqual(
+      events.filter(({ data: { path } }) => String(path).endsWith(".upload")),
+      [],
+    );
   });
 });

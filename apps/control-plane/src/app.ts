@@ -119,6 +119,7 @@ export function createApp(
     log: platform.log,
     pool: platform.pool,
     holder: platform.holder,
+    seal: platform.seal,
     handlers,
     authenticate,
     problemsUrl: (request) => `${origin(request)}/problems`,

@@ -4,7 +4,6 @@ import { trimExecutions } from "./cron/index.ts";
 import { trimRequestLogs } from "./edges/index.ts";
 import { syncPendingEgress } from "./egress/index.ts";
 import type { Platform } from "./platform.ts";
-import { expireSnapshots } from "./snapshots/index.ts";
 import { tidyBuckets } from "./storage/index.ts";
 import { forgetPreviews } from "./previews/index.ts";
 import { expireSnapshots, tidySnapshots } from "./snapshots/index.ts";

@@ -148,4 +148,8 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
     name: "0005-idempotency-holder",
     sql: "alter table idempotency add column holder text not null default ''",
   },
+  {
+    name: "0006-sealed-answers",
+    sql: "alter table idempotency drop column body, add column body_sealed bytea",
+  },
 ];

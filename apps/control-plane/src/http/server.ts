@@ -3,11 +3,14 @@ import { z } from "zod";
 import { newId, unguessableId, type Log } from "@platform/daemon";
 import { PlatformError, allows, notFound, toProblemBody, type RouteDefinition } from "@platform/contract";
 import type { Pool } from "pg";
+import type { Seal } from "../seal.ts";
 import type { Call, Caller, Handler } from "./context.ts";
 import { derivedId, hashBody, runOnce, type StoredAnswer } from "./idempotency.ts";
 
 export interface ServerOptions {
   readonly log: Log;
+  /** Seals stored answers. */
+  readonly seal: Seal;
   readonly pool: Pool;
   /** Name of this process in locks. */
   readonly holder: string;
@@ -211,7 +214,7 @@ function register(app: FastifyInstance, { route, handle }: Handler, options: Ser
         bodyHash: hashBody(body),
       };
       let ran = false;
-      const answer = await runOnce(options.pool, options.holder, slot, async () => {
+      const answer = await runOnce(options, slot, async () => {
         ran = true;
         return capture(call, route, handle, options, request);
       });

@@ -128,7 +128,9 @@ export class Artifacts implements ContentSource {
   /** Every whole snapshot of this host. */
   async snapshots(): Promise<SnapshotInfo[]> {
     const names = await readdir(this.#snapshots);
-    const found = await Promise.all(names.filter((name) => !name.startsWith(".")).map((name) => this.#info(name)));
+    const found = await Promise.all(
+      names.filter((name) => !name.startsWith(".")).map((name) => this.#info(name)),
+    );
     return found.filter((info) => info !== null);
   }
 
