@@ -8,6 +8,7 @@ import {
   deploymentHandlers,
   deploymentObserveHandlers,
 } from "./deployments/index.ts";
+import { domainHandlers } from "./domains/index.ts";
 import { putRoute, registerEdgeRoutes } from "./edges/index.ts";
 import { egressHandlers } from "./egress/index.ts";
 import { eventHandlers, platformEventHandlers } from "./events/index.ts";
@@ -99,6 +100,7 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...deploymentObserveHandlers(platform),
     ...storageHandlers(platform),
     ...cronHandlers(platform),
+    ...domainHandlers(platform),
   ];
 }
 

@@ -13,6 +13,8 @@ export interface Settings {
   readonly databaseHostname: string;
   readonly instanceMemoryBytes: number;
   readonly edgeUrl: string;
+  /** `address:port` of the resolver that proves domains; absent or null: those of this machine. */
+  readonly dnsResolver?: string | null;
   readonly objectStore: { readonly url: string; readonly token: string } | null;
 }
 

@@ -10,6 +10,7 @@ export * from "./databases.ts";
 export * from "./deployments.ts";
 export * from "./storage.ts";
 export * from "./cron.ts";
+export * from "./domains.ts";
 export * from "./platform.ts";
 export * from "./keys.ts";
 export * from "./tenancy.ts";

@@ -1,7 +1,7 @@
 import { faultPoint } from "@platform/daemon";
-import { query, transaction } from "@platform/postgres";
+import { query, transaction, type Queryable } from "@platform/postgres";
 import type { RouteTarget } from "@platform/edge-api";
-import { acknowledged, putRoute, removeRoutes } from "../edges/index.ts";
+import { acknowledged, lockRoutes, putRoute, removeRoutes } from "../edges/index.ts";
 import { record } from "../events/index.ts";
 import type { Platform } from "../platform.ts";
 import { loadRelease, type ReleaseRow } from "../releases/index.ts";
@@ -32,11 +32,11 @@ export function createDeploymentStep(platform: Platform) {
 const hostnameOf = async (platform: Platform, row: DeploymentRow) =>
   deploymentHostname((await tenantById(platform.pool, row.tenant_id))!, row.slug);
 
-/** Custom host names follow the deployment: the same target under each. */
-async function customHostnames(platform: Platform, row: DeploymentRow): Promise<string[]> {
+/** Custom host names follow the deployment: the same target under each, but for those that redirect. */
+async function customHostnames(db: Queryable, row: DeploymentRow): Promise<string[]> {
   const rows = await query<{ hostname: string }>(
-    platform.pool,
-    "select hostname from routes where deployment_id = $1 and kind = 'custom' and target is not null",
+    db,
+    "select hostname from routes where deployment_id = $1 and kind = 'custom' and target->>'type' <> 'redirect'",
     [row.id],
   );
   return rows.map((one) => one.hostname);
@@ -50,8 +50,10 @@ async function pointAt(
   releaseId: string | null,
 ): Promise<number> {
   const hostname = await hostnameOf(platform, row);
-  const custom = await customHostnames(platform, row);
   const version = await transaction(platform.pool, async (db) => {
+    // Before the look: a name that is assigned or given up at this moment is not missed, nor brought back.
+    await lockRoutes(db);
+    const custom = await customHostnames(db, row);
     let newest = 0;
     for (const [name, kind] of [
       [hostname, "deployment"] as const,

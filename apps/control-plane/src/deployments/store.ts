@@ -126,7 +126,7 @@ export async function deploymentView(
   const tenant = (await tenantById(platform.pool, row.tenant_id))!;
   const custom = await queryOne<{ hostname: string }>(
     platform.pool,
-    "select hostname from routes where deployment_id = $1 and kind = 'custom' and target is not null limit 1",
+    "select hostname from routes where deployment_id = $1 and kind = 'custom' and target->>'type' <> 'redirect' order by hostname limit 1",
     [row.id],
   );
   return {

@@ -1,2 +1,9 @@
-export { acknowledged, pointPreviews, putRoute, removeRoutes, type NewRoute } from "./routes-table.ts";
+export {
+  acknowledged,
+  lockRoutes,
+  pointPreviews,
+  putRoute,
+  removeRoutes,
+  type NewRoute,
+} from "./routes-table.ts";
 export { registerEdgeRoutes, trimRequestLogs } from "./internal-routes.ts";

@@ -12,6 +12,11 @@ export interface NewRoute {
   readonly sandboxId?: string | null;
 }
 
+/** Changes of routes take turns until their transactions end: an edge that has seen 7 must never miss 6. */
+export async function lockRoutes(db: Queryable): Promise<void> {
+  await db.query("select pg_advisory_xact_lock(724002)");
+}
+
 /**
  * Stores where a host name leads. A route that says the same already keeps its version, so that a
  * reconciler may call it at every look.
@@ -19,8 +24,7 @@ export interface NewRoute {
  * @returns the version that an edge must have applied for this route to be in force there
  */
 export async function putRoute(db: Queryable, route: NewRoute): Promise<number> {
-  // Versions must become visible in their order: an edge that has seen 7 must never miss 6.
-  await db.query("select pg_advisory_xact_lock(724002)");
+  await lockRoutes(db);
   const { rows } = await db.query<{ version: string }>(
     `insert into routes as r (hostname, version, tenant_id, kind, target, deployment_id, release_id, sandbox_id)
      values ($1, nextval('route_versions'), $2, $3, $4, $5, $6, $7)

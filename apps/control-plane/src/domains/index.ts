@@ -1,0 +1,1 @@
+export { domainHandlers } from "./routes.ts";
