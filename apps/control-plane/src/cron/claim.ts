@@ -96,7 +96,7 @@ export async function endLostRuns(platform: Platform): Promise<void> {
   );
 }
 
-/** Keeps a week of executions, and of each job the newest thousand. */
+/** Keeps thirty days of executions, and of each job at most the newest thousand. */
 export async function trimExecutions(platform: Platform): Promise<void> {
   await platform.pool.query(
     `delete from cron_executions e where state not in ('pending', 'running') and (created_at < now() - interval '30 days'
