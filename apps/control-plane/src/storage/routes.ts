@@ -113,6 +113,9 @@ function objectHandlers(platform: Platform, own: (call: Call) => Promise<BucketR
       const headers = pick(call.request.headers, uploaded);
       const { content, length } = await bodyOf(call as Call);
       headers["content-length"] = String(length);
+      // The store refuses by the same rule, but its answer may be lost while the body still flows.
+      if (row.quota_bytes !== null && length > Number(row.quota_bytes) - (await usageOf(platform, row)).bytes)
+        throw asProblem(new StoreRefusal("QuotaExceeded", "over the quota"), row, key);
       const stored = await putStoreObject(platform, row.id, key, content, headers).catch((error: unknown) => {
         throw asProblem(error, row, key);
       });
