@@ -39,6 +39,8 @@ export interface StreamRead {
   readonly ended: boolean;
 }
 
+export const base64 = (text: string) => Buffer.from(text).toString("base64");
+
 const parse = (text: string): unknown => {
   try {
     return JSON.parse(text);
@@ -50,10 +52,10 @@ const parse = (text: string): unknown => {
 /** Talks to the API as a published client does, and remembers every answer. */
 export class Api {
   readonly answers: Answer[] = [];
-  readonly #url: string;
-  readonly #key: string;
+  #url = "";
+  #key = "";
 
-  constructor(apiUrl: string, apiKey: string) {
+  connect(apiUrl: string, apiKey: string): void {
     this.#url = apiUrl;
     this.#key = apiKey;
   }
@@ -70,7 +72,11 @@ export class Api {
         ...(isJson || sent.raw !== undefined ? { "content-type": "application/json" } : {}),
         ...sent.headers,
       },
-      ...(isJson ? { body: JSON.stringify(sent.body) } : sent.raw === undefined ? {} : { body: sent.raw as string }),
+      ...(isJson
+        ? { body: JSON.stringify(sent.body) }
+        : sent.raw === undefined
+          ? {}
+          : { body: sent.raw as string }),
     });
     const text = await response.text();
     const answer: Answer = {
@@ -94,7 +100,13 @@ export class Api {
   async stream(
     path: string,
     done: (read: StreamRead) => boolean,
-    options: { body?: unknown; key?: string | null; timeoutMs?: number; accept?: string; onOpen?: () => void } = {},
+    options: {
+      body?: unknown;
+      key?: string | null;
+      timeoutMs?: number;
+      accept?: string;
+      onOpen?: () => void;
+    } = {},
   ): Promise<StreamRead> {
     const abort = new AbortController();
     const timer = setTimeout(() => abort.abort(), options.timeoutMs ?? 20_000);
@@ -143,7 +155,8 @@ export class Api {
     for (;;) {
       const answer = await this.get(path);
       if (answer.status === 200 && done(answer.json as Json)) return answer;
-      if (Date.now() > endsAt) throw new Error(`${path} never came to what was awaited: ${answer.text.slice(0, 2000)}`);
+      if (Date.now() > endsAt)
+        throw new Error(`${path} never came to what was awaited: ${answer.text.slice(0, 2000)}`);
       await delay(250);
     }
   }
@@ -160,7 +173,8 @@ function addBlock(read: StreamRead, block: string): void {
     else if (line.startsWith("data:")) data.push(line.slice("data:".length).trim());
   }
   if (data.length === 0) return;
-  if (data.length > 1) throw new Error(`an event has ${data.length} data lines; clients read one JSON per line`);
+  if (data.length > 1)
+    throw new Error(`an event has ${data.length} data lines; clients read one JSON per line`);
   read.events.push({ event, id, data: JSON.parse(data[0]!) as Json });
 }
 
@@ -168,18 +182,28 @@ function addBlock(read: StreamRead, block: string): void {
 export function visit(port: number, url: string, path = "/"): Promise<Answer> {
   const { host } = new URL(url);
   return new Promise((resolve, reject) => {
-    const sent = httpRequest({ host: "127.0.0.1", port, path, headers: { host }, agent: false }, (response) => {
-      const parts: Buffer[] = [];
-      response.on("data", (part: Buffer) => parts.push(part));
-      response.on("error", reject);
-      response.on("end", () => {
-        const text = Buffer.concat(parts).toString("utf8");
-        const headers = Object.fromEntries(
-          Object.entries(response.headers).map(([name, value]) => [name, String(value)]),
-        );
-        resolve({ method: "GET", path: `${host}${path}`, status: response.statusCode ?? 0, headers, text, json: parse(text) });
-      });
-    });
+    const sent = httpRequest(
+      { host: "127.0.0.1", port, path, headers: { host }, agent: false },
+      (response) => {
+        const parts: Buffer[] = [];
+        response.on("data", (part: Buffer) => parts.push(part));
+        response.on("error", reject);
+        response.on("end", () => {
+          const text = Buffer.concat(parts).toString("utf8");
+          const headers = Object.fromEntries(
+            Object.entries(response.headers).map(([name, value]) => [name, String(value)]),
+          );
+          resolve({
+            method: "GET",
+            path: `${host}${path}`,
+            status: response.statusCode ?? 0,
+            headers,
+            text,
+            json: parse(text),
+          });
+        });
+      },
+    );
     sent.setTimeout(20_000, () => sent.destroy(new Error(`${url} did not answer`)));
     sent.on("error", reject);
     sent.end();

@@ -30,7 +30,10 @@ export function routesOf(document: Document): Route[] {
         path,
         operation,
         pattern: new RegExp(
-          `^${path.replace(/[.+?^$()|[\]\\]/g, "\\$&").replace(/\{path\}$/, ".+").replace(/\{\w+\}/g, "[^/]+")}$`,
+          `^${path
+            .replace(/[.+?^$()|[\]\\]/g, "\\$&")
+            .replace(/\{path\}$/, ".+")
+            .replace(/\{\w+\}/g, "[^/]+")}$`,
         ),
       })),
     )
@@ -50,7 +53,9 @@ export function answerFaults(document: Document, answers: readonly Answer[]): st
     if (!route || answer.json === undefined) return [];
     const { responses } = route.operation;
     const isError = answer.status >= 400;
-    const declared = isError ? responses["default"] : (responses[String(answer.status)] ?? Object.values(responses)[0]);
+    const declared = isError
+      ? responses["default"]
+      : (responses[String(answer.status)] ?? Object.values(responses)[0]);
     const schema = declared?.content?.["application/json"]?.schema;
     if (!schema || Object.keys(schema).length === 0) return [];
     const check = checks.get(schema) ?? ajv.compile({ ...schema, ...components });
