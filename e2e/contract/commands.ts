@@ -6,7 +6,7 @@ import { assertShape, inside, shapes } from "./shapes.ts";
 import type { Scene } from "./scene.ts";
 
 export function commands(scene: Scene): void {
-  const { api, ok, refused, open } = scene;
+  const { api, ok, refused } = scene;
   test("a command that fails or runs too long is an answer, not an error", async () => {
     const run = (body: unknown) => api.post(`/sandboxes/${scene.box}/exec`, body);
     const failed = inside(ok(await run({ command: "echo hi; exit 3", timeout: 30 })), "D") as Json;
