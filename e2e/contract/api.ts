@@ -39,6 +39,8 @@ export interface StreamRead {
   readonly ended: boolean;
 }
 
+export const base64 = (text: string) => Buffer.from(text).toString("base64");
+
 const parse = (text: string): unknown => {
   try {
     return JSON.parse(text);
@@ -50,10 +52,10 @@ const parse = (text: string): unknown => {
 /** Talks to the API as a published client does, and remembers every answer. */
 export class Api {
   readonly answers: Answer[] = [];
-  readonly #url: string;
-  readonly #key: string;
+  #url = "";
+  #key = "";
 
-  constructor(apiUrl: string, apiKey: string) {
+  connect(apiUrl: string, apiKey: string): void {
     this.#url = apiUrl;
     this.#key = apiKey;
   }

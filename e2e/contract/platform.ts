@@ -73,6 +73,5 @@ async function stopProcess(child: ChildProcess, dataFolder: string): Promise<voi
     await gone;
     clearTimeout(timer);
   }
-  if (process.env["KEEP"]) return;
   await rm(dataFolder, { recursive: true, force: true, maxRetries: 5 });
 }

@@ -10,6 +10,8 @@ const fixed = [
   /miosa_deploy\b/g,
   /miosa_persistent/g,
   /docker_deploy(_app|_host_id)?/g,
+  // Makes servers of that framework listen where a preview can reach them.
+  /FASTIFY_ADDRESS/g,
 ];
 
 const names =

@@ -261,14 +261,15 @@ async function finishedBuild(platform: Platform, buildId: string): Promise<Build
 }
 
 /**
- * Builds the last source again, without holding the call: answers with the build once it began. The rest,
+ * Builds what serves (or else the last source) again, without holding the call: answers with the build once it began. The rest,
  * the move of traffic included, goes on; its outcome is on the build and on the deployment.
  */
 export async function redeploy(platform: Platform, call: Call, row: DeploymentRow): Promise<BuildRow> {
   const last = await queryOne<BuildRow>(
     platform.pool,
-    "select * from builds where deployment_id = $1 and source_digest is not null order by created_at desc limit 1",
-    [row.id],
+    `select * from builds where deployment_id = $1 and source_digest is not null
+     order by (release_id = $2) is true desc, created_at desc limit 1`,
+    [row.id, row.active_release_id],
   );
   if (!last)
     throw new PlatformError(
@@ -279,6 +280,7 @@ export async function redeploy(platform: Platform, call: Call, row: DeploymentRo
   const pinned: Call = { ...call, idFor: (what) => (what === "build" ? buildId : call.idFor(what)) };
   const whole = publishTo(platform, pinned, row, {
     ...last.request,
+    promote: true,
     source_sandbox_id: undefined,
     source_digest: last.source_digest!,
   });

@@ -1,3 +1,5 @@
+import type { Readable } from "node:stream";
+import { finished } from "node:stream/promises";
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import { z } from "zod";
 import { newId, unguessableId, type Log } from "@platform/daemon";
@@ -88,8 +90,12 @@ export function createServer(options: ServerOptions): FastifyInstance {
       `${request.method} ${request.url.split("?")[0]} is not part of this API. See /docs.`,
     );
   });
-  app.setErrorHandler((error, request, reply) => {
+  app.setErrorHandler(async (error, request, reply) => {
     const problem = toPlatformError(error);
+    if (problem.code === "PAYLOAD_TOO_LARGE") {
+      reply.removeHeader("connection");
+      await drain(request.raw);
+    }
     if (problem.code === "INTERNAL")
       options.log.error(
         { err: error, requestId: request.id, path: request.url.split("?")[0] },
@@ -111,6 +117,19 @@ export function createServer(options: ServerOptions): FastifyInstance {
     for (const one of options.handlers) if (one.route.bytes) register(scope, one, options);
   });
   return app;
+}
+
+/**
+ * Reads the rest of a refused body: who still sends would else lose the connection, and with it the
+ * refusal. Ends early when far more comes than any client means to send.
+ */
+async function drain(body: Readable): Promise<void> {
+  let left = 4 * bodyLimitBytes;
+  body.on("data", (chunk: Buffer) => {
+    left -= chunk.length;
+    if (left < 0) body.destroy();
+  });
+  await finished(body.resume(), { writable: false }).catch(() => undefined); // The sender went away.
 }
 
 function toPlatformError(error: unknown): PlatformError {
