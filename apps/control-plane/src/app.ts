@@ -8,9 +8,11 @@ import {
   deploymentObserveHandlers,
 } from "./deployments/index.ts";
 import { putRoute, registerEdgeRoutes } from "./edges/index.ts";
-import { eventHandlers } from "./events/index.ts";
+import { egressHandlers } from "./egress/index.ts";
+import { eventHandlers, platformEventHandlers } from "./events/index.ts";
+import { auditHandlers } from "./audit/index.ts";
 import { createServer, registerPublicPages, type AuditEntry, type Handler } from "./http/index.ts";
-import { createAuthenticator, ticketHandlers } from "./keys/index.ts";
+import { createAuthenticator, keyHandlers, scopedTokenHandlers, ticketHandlers } from "./keys/index.ts";
 import type { Platform } from "./platform.ts";
 import { previewHandlers } from "./previews/index.ts";
 import { Reconciler } from "./reconcile/index.ts";
@@ -29,20 +31,56 @@ import {
   wake,
   type SandboxRow,
 } from "./sandboxes/index.ts";
+import { runtimeEnvHandlers } from "./runtime-env/index.ts";
 import { snapshotHandlers } from "./snapshots/index.ts";
+import { storageHandlers, storageRoutes } from "./storage/index.ts";
 import { templateHandlers } from "./templates/index.ts";
 import {
   apiHostname,
+  assetHandlers,
+  brandingHandlers,
   brandOf,
+  projectHandlers,
   publicUrl,
+  registerAssets,
   tenantByHostname,
+  tenantDomainHandlers,
   tenantHandlers,
+  workspaceHandlers,
   type Tenant,
 } from "./tenants/index.ts";
+import { usageHandlers } from "./usage/index.ts";
+import { webhookHandlers } from "./webhooks/index.ts";
 
-export function allHandlers(platform: Platform): Handler[] {
+export interface TenancySettings {
+  /** Lets webhooks lead to private and loopback addresses: for development on one machine. */
+  readonly webhookAllowPrivate: boolean;
+  /** DNS servers that verify domains, such as 127.0.0.1:5353; null: the machine's own. */
+  readonly dnsServers: readonly string[] | null;
+}
+
+function tenancyHandlers(platform: Platform, settings: TenancySettings): Handler[] {
   return [
     ...tenantHandlers(platform),
+    ...workspaceHandlers(platform),
+    ...projectHandlers(platform),
+    ...brandingHandlers(platform),
+    ...assetHandlers(platform),
+    ...tenantDomainHandlers(platform, settings),
+    ...keyHandlers(platform),
+    ...scopedTokenHandlers(platform),
+    ...webhookHandlers(platform, { allowPrivate: settings.webhookAllowPrivate }),
+    ...platformEventHandlers(platform),
+    ...usageHandlers(platform),
+    ...auditHandlers(platform),
+    ...runtimeEnvHandlers(platform),
+    ...egressHandlers(platform),
+  ];
+}
+
+export function allHandlers(platform: Platform, settings: TenancySettings): Handler[] {
+  return [
+    ...tenancyHandlers(platform, settings),
     ...ticketHandlers(platform),
     ...eventHandlers(platform),
     ...templateHandlers(),
@@ -58,15 +96,16 @@ export function allHandlers(platform: Platform): Handler[] {
     ...databaseHandlers(platform),
     ...deploymentHandlers(platform),
     ...deploymentObserveHandlers(platform),
+    ...storageHandlers(platform),
   ];
 }
 
 /** The public server with the edges' internal addresses. */
 export function createApp(
   platform: Platform,
-  options: { edgeToken: string; audit: (entry: AuditEntry) => void },
+  options: { edgeToken: string; audit: (entry: AuditEntry) => void; tenancy: TenancySettings },
 ): FastifyInstance {
-  const handlers = allHandlers(platform);
+  const handlers = allHandlers(platform, options.tenancy);
   const routes = handlers.map((one) => one.route);
   const authenticate = createAuthenticator(platform);
   const tenantOf = async (request: FastifyRequest): Promise<Tenant | null> =>
@@ -95,6 +134,7 @@ export function createApp(
       };
     },
   });
+  registerAssets(app, platform);
   registerEdgeRoutes(app, platform, options.edgeToken, (hostname) => wakeByHostname(platform, hostname));
   return app;
 }
@@ -144,14 +184,15 @@ export function createReconcilers(platform: Platform): Reconciler[] {
   ];
 }
 
-/** The API's own host name is a route like any other. */
+/** The host names of the API and of object storage are routes like any other. */
 export async function ensureApiRoute(platform: Platform, tenant: Tenant): Promise<void> {
-  await transaction(platform.pool, (db) =>
-    putRoute(db, {
+  await transaction(platform.pool, async (db) => {
+    await putRoute(db, {
       hostname: apiHostname(tenant),
       tenantId: tenant.id,
       kind: "api",
       target: { type: "control-plane" },
-    }),
-  );
+    });
+    for (const route of storageRoutes(platform.settings, tenant)) await putRoute(db, route);
+  });
 }

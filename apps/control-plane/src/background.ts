@@ -1,9 +1,11 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { query } from "@platform/postgres";
 import { trimRequestLogs } from "./edges/index.ts";
+import { syncPendingEgress } from "./egress/index.ts";
 import type { Platform } from "./platform.ts";
 import { forgetPreviews } from "./previews/index.ts";
 import { expireSnapshots, tidySnapshots } from "./snapshots/index.ts";
+import { tidyBuckets } from "./storage/index.ts";
 
 const everyMs = 15_000;
 
@@ -32,7 +34,9 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["snapshots", expireSnapshots],
   ["cut off snapshots", tidySnapshots],
   ["previews", forgetPreviews],
+  ["egress", syncPendingEgress],
   ["request logs", trimRequestLogs],
+  ["buckets", tidyBuckets],
   [
     "old answers",
     async ({ pool }) => {

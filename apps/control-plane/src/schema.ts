@@ -1,4 +1,6 @@
 import type { Migration } from "@platform/postgres";
+import { tenancyMigration } from "./schema-tenancy.ts";
+import { resourcesMigration } from "./schema-resources.ts";
 
 /** Columns that every resource of a tenant has. `generation` guards every change (compare-and-set). */
 const resource = `
@@ -139,8 +141,11 @@ create table request_logs (
 create index request_logs_by_deployment on request_logs (deployment_id, seq);
 `,
   },
+  resourcesMigration,
+  { name: "0004-process-names", sql: "alter table commands add column label text" },
+  tenancyMigration,
   {
-    name: "0002-idempotency-holder",
+    name: "0006-idempotency-holder",
     sql: "alter table idempotency add column holder text not null default ''",
   },
 ];

@@ -34,7 +34,7 @@ export class Signals {
 
   /** Resolves at the next announcement of the topic or after `timeoutMs` milliseconds. */
   async next(topic: string, timeoutMs: number, signal?: AbortSignal): Promise<void> {
-    const timer = AbortSignal.timeout(timeoutMs);
+    const timer = AbortSignal.timeout(Math.max(1, Math.ceil(timeoutMs)));
     await once(this.#emitter, topic, { signal: signal ? AbortSignal.any([signal, timer]) : timer }).catch(
       () => undefined,
     ); // Time is over: look again.

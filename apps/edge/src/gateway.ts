@@ -6,12 +6,14 @@ import { clientGone, type Exchange } from "./exchange.ts";
 import { acceptsHtml, sendPage, type PageKind } from "./pages/index.ts";
 import {
   forward,
+  schemeOf,
   isTimeout,
   type BoxPools,
-  type ControlPlaneOrigin,
   type ForwardedFacts,
   type Origin,
   type Outcome,
+  type ServiceOrigin,
+  type ServiceOrigins,
   type Tunnels,
 } from "./proxy/index.ts";
 import { isMachineName, type RouteTable, type ServedRoute } from "./routes/index.ts";
@@ -27,7 +29,8 @@ const HEALTH_HOSTNAME = "edge.internal";
 export interface GatewayParts {
   readonly table: RouteTable;
   readonly pools: BoxPools;
-  readonly controlPlane: ControlPlaneOrigin;
+  readonly controlPlane: ServiceOrigin;
+  readonly services: ServiceOrigins;
   readonly bundles: StaticBundles;
   readonly tunnels: Tunnels;
   readonly wake: WakeCalls;
@@ -74,7 +77,7 @@ export class Gateway {
     } else if (hostname === HEALTH_HOSTNAME && exchange.target.split("?")[0] === "/healthz") {
       this.#health(exchange);
     } else if (isMachineName(hostname)) {
-      await this.#serveControlPlane(exchange);
+      await this.#serveService(exchange, this.#parts.controlPlane);
     } else {
       this.#page(exchange, "not_found");
     }
@@ -86,7 +89,11 @@ export class Gateway {
       case "boxes":
         return this.#serveBoxes(exchange, served);
       case "control-plane":
-        return this.#serveControlPlane(exchange);
+        return this.#serveService(exchange, this.#parts.controlPlane);
+      case "service":
+        return this.#serveService(exchange, this.#parts.services.origin(target.url));
+      case "redirect":
+        return this.#redirect(exchange, target.hostname);
       case "static":
         return this.#serveStatic(exchange, target);
       case "page":
@@ -119,13 +126,14 @@ export class Gateway {
     this.#conclude(exchange, outcome, "error");
   }
 
-  async #serveControlPlane(exchange: Exchange): Promise<void> {
-    const { controlPlane, facts } = this.#parts;
+  /** The Host header stays: what the program answers, and a signature over it, depend on it. */
+  async #serveService(exchange: Exchange, origin: ServiceOrigin): Promise<void> {
+    const { facts } = this.#parts;
     const outcome = await forward({
       exchange,
       facts,
       rewriteHost: null,
-      origins: () => [controlPlane],
+      origins: () => [origin],
       upgrade: exchange.upgrade,
     });
     // Unsent: the caller may safely repeat it, and is told so.
@@ -156,6 +164,20 @@ export class Gateway {
     if (result === "missing") this.#page(exchange, "file_not_found");
     else if (result === "refused") this.#page(exchange, "bad_request");
     else if (result === "method_not_allowed") this.#page(exchange, "method_not_allowed");
+  }
+
+  /** 308 keeps method and body. Scheme and port stay as the client used them. */
+  #redirect(exchange: Exchange, hostname: string): void {
+    const { res, host, target } = exchange;
+    const scheme = schemeOf(exchange.req, this.#parts.facts);
+    const port = /:\d{1,5}$/.exec(host)?.[0] ?? "";
+    res.writeHead(308, {
+      location: `${scheme}://${hostname}${port}${target}`,
+      "cache-control": "max-age=300",
+      "content-length": "0",
+      "x-request-id": exchange.requestId,
+    });
+    res.end();
   }
 
   /**

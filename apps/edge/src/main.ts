@@ -5,7 +5,7 @@ import { Agent } from "undici";
 import { RequestLog } from "./access-log/index.ts";
 import { EdgeConfig } from "./config.ts";
 import { Gateway } from "./gateway.ts";
-import { BoxPools, ControlPlaneOrigin, Tunnels } from "./proxy/index.ts";
+import { BoxPools, ServiceOrigin, ServiceOrigins, Tunnels } from "./proxy/index.ts";
 import { LocalCopy, LocalCopyRefused, RouteFeed, RouteTable } from "./routes/index.ts";
 import { EdgeServer } from "./server.ts";
 import { StaticBundles } from "./static/index.ts";
@@ -30,7 +30,8 @@ const internal = {
   log,
 };
 const pools = new BoxPools(config.HOST_TOKEN);
-const controlPlane = new ControlPlaneOrigin(config.CONTROL_PLANE_URL);
+const controlPlane = new ServiceOrigin("control-plane", config.CONTROL_PLANE_URL);
+const services = new ServiceOrigins();
 const tunnels = new Tunnels();
 const requestLog = new RequestLog(internal);
 const feed = new RouteFeed({ ...internal, edgeId: config.EDGE_ID, table, copy });
@@ -38,6 +39,7 @@ const gateway = new Gateway({
   table,
   pools,
   controlPlane,
+  services,
   bundles: new StaticBundles(store),
   tunnels,
   wake: new WakeCalls(internal),
@@ -52,7 +54,10 @@ const server = new EdgeServer({
   maxConnections: config.EDGE_MAX_CONNECTIONS,
   log,
 });
-table.onChange(() => pools.retain(upstreams()));
+table.onChange(() => {
+  pools.retain(upstreams());
+  services.retain(serviceUrls());
+});
 
 faultPoint("edge.boot.before-listen");
 // It serves from the local copy at once, whatever the control plane does.
@@ -61,7 +66,7 @@ feed.start();
 requestLog.start();
 
 // The last registered runs first: requests finish before what serves them goes away.
-onShutdown(() => Promise.all([pools.close(), controlPlane.close(), dispatcher.destroy()]));
+onShutdown(() => Promise.all([pools.close(), controlPlane.close(), services.close(), dispatcher.destroy()]));
 onShutdown(() => Promise.all([feed.stop(), requestLog.stop()]));
 onShutdown(() => server.drain(DRAIN_MS));
 runUntilSignal({ graceMs: STOP_MS, parent: true });
@@ -80,4 +85,8 @@ async function restoreRoutes(): Promise<void> {
 
 function* upstreams(): IterableIterator<BoxUpstream> {
   for (const { target } of table.routes()) if (target.type === "boxes") yield* target.upstreams;
+}
+
+function* serviceUrls(): IterableIterator<string> {
+  for (const { target } of table.routes()) if (target.type === "service") yield target.url;
 }

@@ -15,6 +15,7 @@ import type { SandboxDriver } from "./drivers/driver.ts";
 import { createPostgresEngine } from "./engines/postgres/index.ts";
 import { EngineRegistry } from "./engines/registry.ts";
 import { serve } from "./http/server.ts";
+import { boxHome, reachableCopy } from "./reachable.ts";
 import { OutboundFactory, type ResolveName } from "./outbound/index.ts";
 
 export interface HostParts {
@@ -60,12 +61,17 @@ async function prepareFolders(root: string): Promise<void> {
 export async function startHost({ config, log, resolveName = resolveByMachine }: HostParts): Promise<Host> {
   const root = config.HOST_DATA_DIR;
   const runsAsRoot = process.getuid?.() === 0;
-  await prepareFolders(root);
+  await mkdir(root, { recursive: true });
+  const home = boxHome(root);
+  await prepareFolders(home);
   const hash = createHash("sha256").update(root).digest();
   const ownerOffset = hash.readUInt16BE(0);
-  const image = { folder: config.GUEST_IMAGE_DIR, toolchain: config.TOOLCHAIN_DIR };
+  const image = {
+    folder: await reachableCopy(config.GUEST_IMAGE_DIR, home, runsAsRoot),
+    toolchain: await reachableCopy(config.TOOLCHAIN_DIR, home, runsAsRoot),
+  };
   const bubblewrap = await createBubblewrapDriver({
-    ...{ tag: hash.toString("hex", 0, 6), runsAsRoot, image, scratch: join(root, "probes") },
+    ...{ tag: hash.toString("hex", 0, 6), runsAsRoot, image, scratch: join(home, "probes") },
     probeOwner: runsAsRoot ? { uid: 199_999, gid: 199_999 } : null,
   });
   const drivers = [bubblewrap];
@@ -75,7 +81,7 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   const engines = new EngineRegistry([postgres]);
   const artifacts = new Artifacts(await openArtifactStore(join(root, "artifacts")), join(root, "snapshots"));
   const boxes = new Boxes({
-    records: new RecordStore(join(root, "boxes")),
+    records: new RecordStore(join(home, "boxes")),
     image,
     content: artifacts,
     databaseAuthority: await postgres.certificateAuthority(),

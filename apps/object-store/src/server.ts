@@ -49,7 +49,10 @@ export async function startObjectStore(options: ObjectStoreOptions): Promise<Obj
   const gateway: Gateway = { pool, blobs, sealer, region: options.region, now: Date.now };
   const server = createServer();
   const handle = (mustContinue: boolean) => (request: IncomingMessage, response: ServerResponse) => {
-    const isInternal = /^\/internal(\/|$|\?)/.test(request.url ?? "") && virtualBucket(request) === null;
+    // What came through an edge is a client's, whatever its path looks like.
+    const isForwarded = request.headers["x-forwarded-host"] !== undefined;
+    const isInternal =
+      !isForwarded && /^\/internal(\/|$|\?)/.test(request.url ?? "") && virtualBucket(request) === null;
     void (isInternal
       ? handleAdmin(gateway, options, request, response, mustContinue)
       : handleS3(gateway, log, request, response, mustContinue));

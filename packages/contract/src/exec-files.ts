@@ -244,6 +244,21 @@ export const execRoutes = {
 } as const;
 
 const Content = z.object({ path: z.string().min(1).max(4096), content: z.string() });
+const FilesBase64 = z.object({
+  files: z.array(z.object({ path: z.string().min(1), content_base64: z.string() })).max(5000),
+});
+const WrittenFiles = z.object({
+  written: z.array(z.object({ path: z.string(), size_bytes: z.int() })),
+  failed: z.array(z.object({ path: z.string(), error: z.string() })),
+});
+const FileEntry = z.looseObject({
+  name: z.string(),
+  path: z.string(),
+  size: z.int(),
+  is_dir: z.boolean(),
+  mode: z.int().optional(),
+  modified_at: z.string().nullable(),
+});
 export const fileRoutes = {
   write: defineRoute({
     id: "writeFile",
@@ -281,6 +296,7 @@ export const fileRoutes = {
     ...files,
     envelope: "data",
     body: z.object({ path: z.string().min(1) }),
+    response: FileEntry,
   }),
   tree: defineRoute({
     id: "fileTree",
@@ -298,9 +314,8 @@ export const fileRoutes = {
     summary: "Write several files",
     ...filesWrite,
     envelope: "data",
-    body: z.object({
-      files: z.array(z.object({ path: z.string().min(1), content_base64: z.string() })).max(5000),
-    }),
+    body: FilesBase64,
+    response: WrittenFiles,
   }),
   batch: defineRoute({
     id: "writeFileBatch",
@@ -310,6 +325,7 @@ export const fileRoutes = {
     ...filesWrite,
     envelope: "data",
     body: z.object({ files: z.array(Content).max(5000) }),
+    response: WrittenFiles,
   }),
   watch: defineRoute({
     id: "watchFiles",
@@ -354,7 +370,45 @@ export const fileRoutes = {
     ...filesWrite,
     envelope: "top",
     status: 201,
-    body: Content,
+    body: z
+      .object({
+        path: z.string().min(1).max(4096),
+        content: z.string().optional(),
+        content_base64: z.string().optional(),
+      })
+      .refine((body) => body.content !== undefined || body.content_base64 !== undefined, {
+        path: ["content"],
+        message: "is missing; send content (text) or content_base64",
+      }),
+  }),
+  fsWriteMany: defineRoute({
+    id: "fsWriteMany",
+    method: "POST",
+    path: `${sandbox}/fs/write-many`,
+    summary: "Write several files",
+    ...filesWrite,
+    envelope: "data",
+    body: FilesBase64,
+    response: WrittenFiles,
+  }),
+  fsStat: defineRoute({
+    id: "fsStat",
+    method: "POST",
+    path: `${sandbox}/fs/stat`,
+    summary: "What a path is",
+    ...files,
+    envelope: "data",
+    body: z.object({ path: z.string().min(1) }),
+    response: FileEntry,
+  }),
+  fsDownload: defineRoute({
+    id: "fsDownload",
+    method: "GET",
+    path: `${sandbox}/fs/download`,
+    summary: "A file's bytes",
+    ...files,
+    envelope: "raw",
+    query: z.object({ path: z.string().min(1) }),
   }),
   fsMkdir: defineRoute({
     id: "fsMkdir",

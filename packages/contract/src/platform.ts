@@ -28,7 +28,7 @@ export const platformRoutes = {
     path: "/platform/tenants/current",
     summary: "The tenant",
     tag,
-    envelope: "data",
+    envelope: "top",
     scope: null,
   }),
   plan: defineRoute({

@@ -25,6 +25,8 @@ export interface RouteDefinition {
   readonly problems?: readonly ProblemCode[];
   /** Honours Idempotency-Key. All creating calls do. */
   readonly idempotent?: boolean;
+  /** The body is bytes of any content type: the handler reads `request.body` as a stream. */
+  readonly bytes?: boolean;
   /** Also takes `?ticket=` in place of the bearer header. */
   readonly stream?: boolean;
 }

@@ -7,6 +7,9 @@ import { z } from "zod";
  * `applied=V` acknowledges V: a promote counts as done only when every live edge has asked so.
  */
 
+/** On every page that an edge answers with by itself; its value is the kind of page. Apps' answers have none. */
+export const edgePageHeader = "x-edge-page";
+
 export const Brand = z.object({
   tenantId: z.string(),
   name: z.string(),
@@ -32,6 +35,10 @@ export const RouteTarget = z.discriminatedUnion("type", [
   /** Files of a bundle in the artifact store; `spaFallback` serves index.html for unknown paths without extension. */
   z.object({ type: z.literal("static"), digest: z.string(), spaFallback: z.boolean().default(false) }),
   z.object({ type: z.literal("control-plane") }),
+  /** Another program of the platform, such as the object store; it sees the Host header as it was sent. */
+  z.object({ type: z.literal("service"), url: z.url({ protocol: /^http$/ }) }),
+  /** The same path and query at another host name, for good (status 308). */
+  z.object({ type: z.literal("redirect"), hostname: z.string() }),
   /** A branded page instead of an app. `starting` refreshes itself. */
   z.object({
     type: z.literal("page"),
@@ -44,7 +51,7 @@ export const RouteTarget = z.discriminatedUnion("type", [
 export type RouteTarget = z.output<typeof RouteTarget>;
 
 export const Route = z.object({
-  /** Lower case, without port. */
+  /** Lower case, without port. `*.NAME` stands for all names below NAME that have no route of their own. */
   hostname: z.string(),
   tenantId: z.string(),
   kind: z.enum(["api", "preview", "deployment", "custom", "storage"]),

@@ -30,4 +30,4 @@ export {
   lastLines,
   type ServerStart,
 } from "./server-process.ts";
-export { serverHome } from "./traversable.ts";
+export { closedFolder, serverHome } from "./traversable.ts";

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { chmodSync, statSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { freePort, isPortFree } from "@platform/postgres";
 import { CliError } from "../failure.ts";
@@ -91,8 +91,9 @@ function writeWhole(path: string, value: unknown): void {
 /** One file for each program that runs. */
 export const processesFolder = (dataDir: string): string => join(dataDir, "processes");
 
-/** Searchable by others: servers below it run as users of their own. */
+/** Searchable by others, also one that is there already: boxes and servers below it run as users of their own. */
 export function makeDataFolder(dataDir: string): void {
   mkdirSync(join(dataDir, "logs"), { recursive: true, mode: 0o711 });
   mkdirSync(processesFolder(dataDir), { recursive: true, mode: 0o700 });
+  chmodSync(dataDir, (statSync(dataDir).mode & 0o7777) | 0o011);
 }

@@ -21,6 +21,9 @@ import { deploymentView, loadDeployment, ownDeployment, type DeploymentRow } fro
 /** Longer than install, build and start together may take, milliseconds. */
 const publishTimeoutMs = 40 * 60_000;
 
+/** Time that a redeploy's build gets to begin before the call answers, milliseconds. */
+const redeployBeginMs = 20_000;
+
 interface NewDeployment {
   readonly name: string;
   readonly slug?: string | undefined;
@@ -257,6 +260,44 @@ async function finishedBuild(platform: Platform, buildId: string): Promise<Build
   );
 }
 
+/**
+ * Builds the last source again, without holding the call: answers with the build once it began. The rest,
+ * the move of traffic included, goes on; its outcome is on the build and on the deployment.
+ */
+export async function redeploy(platform: Platform, call: Call, row: DeploymentRow): Promise<BuildRow> {
+  const last = await queryOne<BuildRow>(
+    platform.pool,
+    "select * from builds where deployment_id = $1 and source_digest is not null order by created_at desc limit 1",
+    [row.id],
+  );
+  if (!last)
+    throw new PlatformError(
+      "SOURCE_EMPTY",
+      "Nothing was published to this deployment yet. Publish a sandbox first.",
+    );
+  const buildId = call.idFor("build");
+  const pinned: Call = { ...call, idFor: (what) => (what === "build" ? buildId : call.idFor(what)) };
+  const whole = publishTo(platform, pinned, row, {
+    ...last.request,
+    source_sandbox_id: undefined,
+    source_digest: last.source_digest!,
+  });
+  whole.catch((error: unknown) => {
+    platform.log.info({ err: error, deploymentId: row.id, buildId }, "a redeploy was refused");
+  });
+  const begun = platform.signals.until(`build:${buildId}`, redeployBeginMs, async () => {
+    const build = await loadBuild(platform.pool, buildId);
+    return build && build.state !== "queued" ? build : undefined;
+  });
+  const build =
+    (await Promise.race([begun, whole.then(() => begun)])) ?? (await loadBuild(platform.pool, buildId));
+  if (!build)
+    throw new PlatformError("DEPLOYMENT_BUSY", "The build could not begin in time. Retry.", {
+      retryAfterMs: 5000,
+    });
+  return build;
+}
+
 export interface Published {
   readonly deployment: Record<string, unknown>;
   readonly version: Record<string, unknown>;
@@ -339,8 +380,8 @@ async function publishedView(
   const deployment = (await loadDeployment(platform.pool, deploymentId))!;
   return {
     deployment: await deploymentView(platform, deployment),
-    version: versionView((await loadVersion(platform.pool, build.version_id))!),
-    release: releaseView((await loadRelease(platform.pool, build.release_id))!, deployment.active_release_id),
+    version: versionView((await loadVersion(platform.pool, build.version_id))!, deployment),
+    release: releaseView((await loadRelease(platform.pool, build.release_id))!, deployment),
     promoted: promoted && deployment.active_release_id === build.release_id,
   };
 }

@@ -259,8 +259,9 @@ async function stop(platform: Platform, row: DeploymentRow, signal: AbortSignal)
 }
 
 async function remove(platform: Platform, row: DeploymentRow, signal: AbortSignal): Promise<number> {
-  await transaction(platform.pool, (db) => removeRoutes(db, "deployment_id = $1", [row.id]));
+  const version = await transaction(platform.pool, (db) => removeRoutes(db, "deployment_id = $1", [row.id]));
   platform.signals.announce("routes");
+  await acknowledged(platform, version, ackTimeoutMs, signal);
   await removeInstances(platform, row.id, signal);
   faultPoint("control-plane.deployment.before-deleted");
   await platform.pool.query(

@@ -162,7 +162,7 @@ export async function deploymentView(
     run_command: row.run_command,
     runtime_image: null,
     auto_deploy: row.auto_deploy,
-    auto_subdomain: true,
+    auto_subdomain: null,
     custom_domain_id: null,
     linked_database_id: await mainDatabaseOf(platform, { type: "deployment", id: row.id }),
     deployment_product: "miosa_deploy",
@@ -176,8 +176,13 @@ export async function deploymentView(
   };
 }
 
-export const instanceView = (row: InstanceRow, settings: { instanceMemoryBytes: number }) => ({
+export const instanceView = (
+  row: InstanceRow,
+  owner: { tenant_id: string },
+  settings: { instanceMemoryBytes: number },
+) => ({
   id: row.id,
+  tenant_id: owner.tenant_id,
   deployment_id: row.deployment_id,
   release_id: row.release_id,
   host_id: null,

@@ -1,10 +1,20 @@
 import { request } from "node:http";
 import { setTimeout as delay } from "node:timers/promises";
+import { edgePageHeader } from "@platform/edge-api";
 import type { Platform } from "../platform.ts";
 
+/** With an app that answers with errors, milliseconds. */
 const patienceMs = 5_000;
+/** With an edge or a host that does not answer: it may be starting again, milliseconds. */
+const restartPatienceMs = 30_000;
 
-function once(platform: Platform, hostname: string, path: string): Promise<number | null> {
+interface Seen {
+  readonly status: number | null;
+  /** False for a page of the edge itself, such as "not found" where the route is not in force yet. */
+  readonly isFromApp: boolean;
+}
+
+function once(platform: Platform, hostname: string, path: string): Promise<Seen> {
   const edge = new URL(platform.settings.edgeUrl);
   const port = platform.settings.publicPort;
   return new Promise((resolve) => {
@@ -23,11 +33,12 @@ function once(platform: Platform, hostname: string, path: string): Promise<numbe
       },
       (response) => {
         response.resume();
-        resolve(response.statusCode ?? null);
+        const status = response.statusCode ?? null;
+        resolve({ status, isFromApp: response.headers[edgePageHeader] === undefined });
       },
     );
     sent.on("timeout", () => sent.destroy());
-    sent.on("error", () => resolve(null));
+    sent.on("error", () => resolve({ status: null, isFromApp: false }));
     sent.end();
   });
 }
@@ -39,11 +50,13 @@ export async function answersThroughEdge(
   path: string,
   signal: AbortSignal,
 ): Promise<{ ok: boolean; status: number | null }> {
-  const endsAt = performance.now() + patienceMs;
+  const startedAt = performance.now();
   for (;;) {
-    const status = await once(platform, hostname, path);
-    if (status !== null && status < 500) return { ok: true, status };
-    if (performance.now() >= endsAt || signal.aborted) return { ok: false, status };
+    const { status, isFromApp } = await once(platform, hostname, path);
+    if (isFromApp && status !== null && status < 500) return { ok: true, status };
+    const isFromApp = status !== null && status !== 502 && status !== 503 && status !== 504;
+    const waitedMs = performance.now() - startedAt;
+    if (waitedMs >= (isFromApp ? patienceMs : restartPatienceMs) || signal.aborted) return { ok: false, status };
     await delay(50);
   }
 }

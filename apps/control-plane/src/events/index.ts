@@ -1,2 +1,3 @@
 export { record, recordIn, type NewEvent } from "./record.ts";
 export { eventHandlers, streamEvents } from "./stream.ts";
+export { platformEventHandlers } from "./platform-events.ts";

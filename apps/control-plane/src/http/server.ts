@@ -99,7 +99,13 @@ export function createServer(options: ServerOptions): FastifyInstance {
       .header("content-type", "application/json; charset=utf-8")
       .send(JSON.stringify(body));
   });
-  for (const one of options.handlers) register(app, one, options);
+  for (const one of options.handlers) if (!one.route.bytes) register(app, one, options);
+  // Bytes are never parsed, whatever content type they claim to have.
+  void app.register(async (scope) => {
+    scope.removeAllContentTypeParsers();
+    scope.addContentTypeParser("*", (_request, payload, done) => done(null, payload));
+    for (const one of options.handlers) if (one.route.bytes) register(scope, one, options);
+  });
   return app;
 }
 
@@ -163,7 +169,7 @@ function register(app: FastifyInstance, { route, handle }: Handler, options: Ser
           { details: { required_scope: route.scope } },
         );
       }
-      const body = withoutNulls(request.body);
+      const body = route.bytes ? undefined : withoutNulls(request.body);
       const key = request.headers["idempotency-key"];
       const hasKey = typeof key === "string" && key !== "" && request.method !== "GET";
       const path = request.url.split("?")[0]!;
@@ -215,7 +221,7 @@ function register(app: FastifyInstance, { route, handle }: Handler, options: Ser
           params: call.params,
           status: answer.status,
           ip: request.ip,
-          resourceId: null,
+          resourceId: idInBody(answer.body),
         });
       for (const [name, value] of Object.entries(answer.headers)) reply.header(name, value);
       return reply
@@ -229,6 +235,11 @@ function register(app: FastifyInstance, { route, handle }: Handler, options: Ser
 function idOf(result: unknown): string | null {
   const id = (result as { id?: unknown } | null | undefined)?.id;
   return typeof id === "string" ? id : null;
+}
+
+function idInBody(body: string): string | null {
+  const answer = JSON.parse(body) as { data?: unknown } | null;
+  return idOf(answer) ?? idOf(answer?.data);
 }
 
 function wrap(route: RouteDefinition, result: unknown): unknown {

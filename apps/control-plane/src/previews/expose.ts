@@ -27,6 +27,10 @@ export interface PreviewRow {
 
 const standardWaitMs = 20_000;
 const edgeWaitMs = 10_000;
+/** A server that answered before may take this long again: some compile a page per request. */
+const answerMs = 10_000;
+/** How long a server that is gone may take to come back by itself. */
+const returnMs = 500;
 
 const explanations: Record<string, (port: number) => string> = {
   not_listening: (port) =>
@@ -111,11 +115,11 @@ export async function expose(
   const { row, guest } = await liveSandbox(platform, call.caller, call.params["id"]!);
   const port = await portOf(call, row, wanted, () => guest.ports());
   const timeoutMs = wanted.waitMs ?? standardWaitMs;
-  const services = await guest.services.list().catch(() => []);
-  const service =
-    services.filter((one) => one.status !== "stopped").length === 1 ? services[0]!.name : undefined;
+  const services = (await guest.services.list().catch(() => [])).filter((one) => one.status !== "stopped");
+  const service = services.length === 1 ? { service: services[0]!.name } : {};
+  const path = wanted.path ?? "/";
   const inGuest = await guest
-    .probe(port, { path: wanted.path ?? "/", timeoutMs, ...(service ? { service } : {}) }, call.signal)
+    .probe(port, { path, timeoutMs, ...service }, call.signal)
     .catch((error: unknown) => {
       throw guestProblem(error, `Port ${port}`);
     });
@@ -127,38 +131,40 @@ export async function expose(
     });
   faultPoint("control-plane.preview.after-guest-probe");
   const preview = await routePreview(platform, call, row, port, wanted);
+  const again = (forMs: number) =>
+    guest.probe(port, { path, timeoutMs: forMs, ...service }).catch(() => null);
   const outside = await probeThroughEdge(
     { url: platform.settings.edgeUrl, publicPort: platform.settings.publicPort },
     preview.hostname,
-    wanted.path ?? "/",
+    path,
     edgeWaitMs,
+    async () => isGone(await again(returnMs)),
   );
-  if (!outside.edge.ok || !outside.websocket.ok) {
-    // The server may have died between the two looks: its own state is the better explanation.
-    const again = await guest
-      .probe(port, { path: wanted.path ?? "/", timeoutMs: 500, ...(service ? { service } : {}) })
-      .catch(() => null);
+  // Once more inside, for every outcome: a server that answered and then died must not leave with a URL,
+  // and where the edge saw a failure, the server's own state is the better explanation.
+  const at = new Date();
+  const still = await again(outside.edge.ok && outside.websocket.ok ? answerMs : returnMs);
+  const reason = !still?.ok
+    ? (still?.reason ?? "not_listening")
+    : !outside.edge.ok
+      ? "edge_not_reached"
+      : !outside.websocket.ok
+        ? "upgrade_not_passed"
+        : null;
+  if (reason !== null) {
     await forgetUnproved(platform, preview);
-    const reason =
-      again && !again.ok ? again.reason! : outside.edge.ok ? "upgrade_not_passed" : "edge_not_reached";
     throw portNotReachable(port, reason, {
-      edge: outside.edge,
-      websocket: outside.websocket,
-      ...(again && !again.ok ? { evidence: again.evidence } : {}),
+      ...outside,
+      ...(still?.ok ? {} : { evidence: still?.evidence ?? {} }),
     });
   }
-  // Once more inside: a server that answered and then died must not leave with a URL.
-  const still = await guest
-    .probe(port, { path: wanted.path ?? "/", timeoutMs: 300, ...(service ? { service } : {}) })
-    .catch(() => null);
-  if (!still?.ok) {
-    await forgetUnproved(platform, preview);
-    throw portNotReachable(port, still?.reason ?? "process_exited", { evidence: still?.evidence ?? {} });
-  }
-  const proved = await storeProof(platform, preview, inGuest, outside);
+  const proved = await storeProof(platform, preview, at, inGuest, outside);
   if (!proved.is_primary) await alsoStable(platform, proved, row);
   return { preview: proved, row };
 }
+
+const isGone = (seen: ProbeResult | null) =>
+  seen !== null && !seen.ok && (seen.reason === "not_listening" || seen.reason === "process_exited");
 
 /** The sandbox's own address leads to the first port that was proved, unless it leads somewhere already. */
 async function alsoStable(platform: Platform, proved: PreviewRow, row: SandboxRow): Promise<void> {
@@ -226,7 +232,11 @@ async function routePreview(
     return { preview: stored!, version };
   });
   platform.signals.announce("routes");
-  await acknowledged(platform, version, edgeWaitMs, call.signal);
+  const silent = await acknowledged(platform, version, edgeWaitMs, call.signal);
+  if (silent.length > 0) {
+    await forgetUnproved(platform, preview);
+    throw portNotReachable(port, "edge_not_reached", { silent_edges: silent });
+  }
   return preview;
 }
 
@@ -256,14 +266,16 @@ export async function forgetPreviews(platform: Platform): Promise<void> {
   if (removed > 0) platform.signals.announce("routes");
 }
 
+/** @param at when the last look began: the server answered after this moment */
 async function storeProof(
   platform: Platform,
   preview: PreviewRow,
+  at: Date,
   guest: ProbeResult,
   outside: Pick<ProbeRecord, "edge" | "websocket">,
 ): Promise<PreviewRow> {
   const probe: ProbeRecord = {
-    at: new Date().toISOString(),
+    at: at.toISOString(),
     guest: { ok: true, http_status: guest.httpStatus, latency_ms: guest.latencyMs },
     ...outside,
   };

@@ -15,7 +15,7 @@ const view = (row: PreviewRow) => ({
   sandbox_id: row.sandbox_id,
   name: row.name,
   port: row.port,
-  state: row.probe ? "ready" : "pending",
+  state: row.probe ? "active" : "pending",
   visibility: row.visibility,
   url: row.url,
   route_status: "active",

@@ -1,14 +1,16 @@
 import { randomBytes } from "node:crypto";
-import { request as httpRequest } from "node:http";
+import { request as httpRequest, type IncomingMessage } from "node:http";
 import { setTimeout as delay } from "node:timers/promises";
 import type { ProbeRecord } from "@platform/contract";
+import { edgePageHeader } from "@platform/edge-api";
 
 export interface EdgeAnswer {
-  readonly ok: boolean;
   readonly status: number | null;
   readonly latencyMs: number | null;
   /** `switched` or `answered` for an upgrade. */
   readonly kind: "answered" | "switched" | "failed";
+  /** False for a page of the edge itself, whatever its status. */
+  readonly isFromApp: boolean;
 }
 
 /** A request by the public host name, through the edge, as a visitor's browser sends it. */
@@ -43,18 +45,19 @@ function ask(
           : { connection: "close" }),
       },
     });
-    const answer = (kind: EdgeAnswer["kind"], status: number | null) => {
-      const latencyMs = performance.now() - startedAt;
+    const answer = (kind: EdgeAnswer["kind"], response: IncomingMessage | null) => {
+      const latencyMs = response === null ? null : performance.now() - startedAt;
+      const isFromApp = response !== null && response.headers[edgePageHeader] === undefined;
       sent.destroy();
-      resolve({ ok: kind !== "failed", status, latencyMs: status === null ? null : latencyMs, kind });
+      resolve({ status: response?.statusCode ?? null, latencyMs, kind, isFromApp });
     };
     sent.on("response", (response) => {
       response.resume();
-      answer("answered", response.statusCode ?? null);
+      answer("answered", response);
     });
     sent.on("upgrade", (response, socket) => {
       socket.destroy();
-      answer("switched", response.statusCode ?? 101);
+      answer("switched", response);
     });
     sent.on("timeout", () => answer("failed", null));
     sent.on("error", () => answer("failed", null));
@@ -62,43 +65,47 @@ function ask(
   });
 }
 
-/** 502 to 504 are the edge's own words for "the app did not answer". */
-const isFromApp = (status: number | null) =>
-  status !== null && status !== 502 && status !== 503 && status !== 504;
+/** How long an app that answers may refuse upgrades without a word, milliseconds: it may be restarting. */
+const upgradePatienceMs = 2_000;
+/** Failed tries before it is worth a look whether the server is still there. */
+const triesBeforeLook = 3;
 
 /**
  * The second and third proof of a preview: a request and a WebSocket upgrade by public host name. An
  * app need not speak WebSocket; its own refusal (404, 426, …) shows that the upgrade reached it.
+ *
+ * @param isGone looks whether the server went away for good: then nothing is waited for
  */
 export async function probeThroughEdge(
   edge: { url: string; publicPort: number | null },
   hostname: string,
   path: string,
   timeoutMs: number,
+  isGone: () => Promise<boolean> = async () => false,
 ): Promise<Pick<ProbeRecord, "edge" | "websocket">> {
   const endsAt = performance.now() + timeoutMs;
-  let http: EdgeAnswer = { ok: false, status: null, latencyMs: null, kind: "failed" };
-  let socket: EdgeAnswer = http;
-  for (let waitMs = 20; ; waitMs = Math.min(250, waitMs * 2)) {
+  const nothing: EdgeAnswer = { status: null, latencyMs: null, kind: "failed", isFromApp: false };
+  let http = nothing;
+  let socket = nothing;
+  let firstRefusalAt: number | null = null;
+  for (let tries = 1, waitMs = 20; ; tries++, waitMs = Math.min(250, waitMs * 2)) {
     const left = Math.max(500, endsAt - performance.now());
+    socket = nothing;
     http = await ask(edge.url, hostname, edge.publicPort, path, false, left);
-    if (isFromApp(http.status)) {
+    if (http.isFromApp) {
       socket = await ask(edge.url, hostname, edge.publicPort, path, true, left);
-      if (socket.kind === "switched" || isFromApp(socket.status)) break;
-    }
+      if (socket.isFromApp) break;
+      firstRefusalAt ??= performance.now();
+      if (performance.now() - firstRefusalAt >= upgradePatienceMs) break;
+    } else if (tries >= triesBeforeLook && (await isGone())) break;
     if (performance.now() + waitMs >= endsAt) break;
     await delay(waitMs);
   }
   const round = (ms: number | null) => (ms === null ? null : Math.round(ms * 10) / 10);
   return {
-    edge: {
-      ok: isFromApp(http.status),
-      http_status: http.status,
-      latency_ms: round(http.latencyMs),
-      hostname,
-    },
+    edge: { ok: http.isFromApp, http_status: http.status, latency_ms: round(http.latencyMs), hostname },
     websocket: {
-      ok: socket.kind === "switched" || (socket.kind === "answered" && isFromApp(socket.status)),
+      ok: socket.isFromApp,
       answered: socket.kind === "switched" ? "switched" : String(socket.status ?? "no answer"),
       latency_ms: round(socket.latencyMs),
     },

@@ -1,6 +1,6 @@
 import type { BoxSpec } from "@platform/host-api";
 import type { Platform } from "../platform.ts";
-import type { Linked } from "../sandboxes/index.ts";
+import { listenHints, type Linked } from "../sandboxes/index.ts";
 
 interface Runnable {
   readonly digest: string;
@@ -28,11 +28,9 @@ export function runSpec(
       maxProcesses: 4096,
       diskBytes: 10 * 1024 ** 3,
     },
-    // HOST and FASTIFY_ADDRESS make the usual servers listen where they can be reached.
     env: {
       NODE_ENV: "production",
-      HOST: "0.0.0.0",
-      FASTIFY_ADDRESS: "0.0.0.0",
+      ...listenHints,
       PORT: String(app.port),
       ...env,
     },

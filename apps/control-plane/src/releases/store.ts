@@ -79,8 +79,28 @@ export const loadVersion = (db: Queryable, id: string) =>
 
 const iso = (date: Date | null) => date?.toISOString() ?? null;
 
-export const versionView = (row: VersionRow) => ({
+/** Whose version or release it is: clients demand `tenant_id` on each. */
+export interface ViewOwner {
+  readonly tenant_id: string;
+  readonly workspace_id: string | null;
+  readonly project_id: string | null;
+  readonly external_workspace_id: string | null;
+  readonly external_user_id: string | null;
+  readonly external_project_id: string | null;
+}
+
+const ownerView = (owner: ViewOwner) => ({
+  tenant_id: owner.tenant_id,
+  workspace_id: owner.workspace_id,
+  project_id: owner.project_id,
+  external_workspace_id: owner.external_workspace_id,
+  external_user_id: owner.external_user_id,
+  external_project_id: owner.external_project_id,
+});
+
+export const versionView = (row: VersionRow, owner: ViewOwner) => ({
   id: row.id,
+  ...ownerView(owner),
   deployment_id: row.deployment_id,
   version_number: row.version_number,
   kind: row.kind,
@@ -89,7 +109,7 @@ export const versionView = (row: VersionRow) => ({
   build_id: row.build_id,
   artifact_uri: row.artifact_sha256 ? `sha256:${row.artifact_sha256}` : null,
   artifact_sha256: row.artifact_sha256,
-  artifact_manifest: row.artifact_manifest,
+  artifact_manifest: row.artifact_manifest ?? {},
   runtime_image: null,
   runtime_command: row.runtime_command,
   runtime_port: row.runtime_port,
@@ -102,20 +122,24 @@ export const versionView = (row: VersionRow) => ({
   inserted_at: row.created_at.toISOString(),
 });
 
-/** @param activeId the release that serves traffic: it reads `active` */
-export const releaseView = (row: ReleaseRow, activeId: string | null) => ({
+/** The release that serves traffic reads `active`. */
+export const releaseView = (
+  row: ReleaseRow,
+  owner: ViewOwner & { readonly active_release_id: string | null },
+) => ({
   id: row.id,
+  ...ownerView(owner),
   deployment_id: row.deployment_id,
   deployment_version_id: row.deployment_version_id,
   environment_id: null,
   service_id: null,
   kind: row.kind,
-  state: row.state === "ready" && row.id === activeId ? "active" : row.state,
+  state: row.state === "ready" && row.id === owner.active_release_id ? "active" : row.state,
   artifact_uri: row.artifact_sha256 ? `sha256:${row.artifact_sha256}` : null,
   artifact_sha256: row.artifact_sha256,
   sha256: row.artifact_sha256,
   size_bytes: row.size_bytes === null ? null : Number(row.size_bytes),
-  artifact_manifest: row.artifact_manifest,
+  artifact_manifest: row.artifact_manifest ?? {},
   storage_backend: "blob",
   storage_uri: row.artifact_sha256 ? `sha256:${row.artifact_sha256}` : null,
   start_command: row.start_command,
@@ -141,6 +165,9 @@ export const buildView = (row: BuildRow) => ({
   plan: row.plan,
   source_digest: row.source_digest,
   error: row.failure,
+  error_message: row.failure?.message ?? null,
+  duration_ms:
+    row.started_at && row.finished_at ? row.finished_at.getTime() - row.started_at.getTime() : null,
   started_at: iso(row.started_at),
   finished_at: iso(row.finished_at),
   created_at: row.created_at.toISOString(),

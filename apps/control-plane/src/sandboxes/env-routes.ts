@@ -3,6 +3,7 @@ import { handler, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { maskedPreview } from "../seal.ts";
 import { environmentOf, ownEnvironment } from "./box-spec.ts";
+import { listenHints } from "./environment.ts";
 import { loadSandbox, ownSandbox, type SandboxRow } from "./store.ts";
 
 /** Brings the environment as it should be now to the running box: processes started later see it. */
@@ -10,7 +11,9 @@ export async function syncEnvironment(platform: Platform, row: SandboxRow): Prom
   const { env, linked } = await environmentOf(platform, row);
   if (row.state === "running" || row.state === "paused")
     await platform.host.patchBox(row.box_key, { env, links: linked.links });
-  return Object.keys(env).sort();
+  return Object.keys(env)
+    .filter((name) => listenHints[name] !== env[name])
+    .sort();
 }
 
 export function sandboxEnvHandlers(platform: Platform): Handler[] {
@@ -19,6 +22,7 @@ export function sandboxEnvHandlers(platform: Platform): Handler[] {
     const row = (await loadSandbox(pool, id))!;
     const { env } = await environmentOf(platform, row);
     return Object.entries(env)
+      .filter(([name, value]) => listenHints[name] !== value)
       .sort(([a], [b]) => a.localeCompare(b))
       .map(([name, value]) => ({ key: name, name, encrypted: true, preview: maskedPreview(value) }));
   };

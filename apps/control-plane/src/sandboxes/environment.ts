@@ -2,6 +2,9 @@ import { HostError, type BoxLink } from "@platform/host-api";
 import { query } from "@platform/postgres";
 import type { Platform } from "../platform.ts";
 
+/** Makes the usual servers listen where they can be reached; the same in sandbox and production. */
+export const listenHints: Record<string, string> = { HOST: "0.0.0.0", FASTIFY_ADDRESS: "0.0.0.0" };
+
 interface LinkRow {
   readonly database_id: string;
   readonly env_name: string;

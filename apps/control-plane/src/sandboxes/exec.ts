@@ -29,7 +29,7 @@ export function timeoutMsOf(
 export const absolute = (path: string | undefined): string =>
   !path ? "/workspace" : path.startsWith("/") ? path : `/workspace/${path}`;
 
-const missingFolder = (error: unknown) =>
+export const isMissingFolder = (error: unknown) =>
   (error as { code?: unknown }).code === 3 || (error as { code?: unknown }).code === 5;
 
 /** Splits text into lines over chunk borders. */
@@ -59,18 +59,10 @@ export function execHandlers(platform: Platform): Handler[] {
       const wanted = options(body);
       const { guest } = await liveSandbox(platform, caller, params["id"]!);
       const result = await guest.exec(body.command, { ...wanted, signal }).catch((error: unknown) => {
-        if (missingFolder(error)) return notStarted(wanted.cwd);
+        if (isMissingFolder(error)) return notStarted(wanted.cwd);
         throw guestProblem(error, "The command");
       });
-      return {
-        stdout: result.stdout,
-        stderr: result.stderr,
-        exit_code: result.timedOut ? -1 : result.exitCode,
-        duration_ms: Math.round(result.durationMs),
-        timed_out: result.timedOut,
-        stdout_truncated: result.stdoutTruncated,
-        stderr_truncated: result.stderrTruncated,
-      };
+      return execResultView(result);
     }),
     handler(r.execStream, async ({ caller, params, body, reply, requestId }) => {
       const wanted = options(body);
@@ -94,7 +86,7 @@ export function execHandlers(platform: Platform): Handler[] {
           duration_ms: Math.round(result.durationMs),
         });
       } catch (error) {
-        if (missingFolder(error)) {
+        if (isMissingFolder(error)) {
           stream.send("stderr", { line: notStarted(wanted.cwd).stderr });
           stream.send("exit", { exit_code: 127, timed_out: false });
         } else {
@@ -117,7 +109,7 @@ export function execHandlers(platform: Platform): Handler[] {
 }
 
 /** A command that cannot start is a result, never an HTTP error. */
-const notStarted = (cwd: string) => ({
+export const notStarted = (cwd: string) => ({
   stdout: "",
   stderr: `cannot start in ${cwd}: no such folder`,
   exitCode: 127,
@@ -125,4 +117,14 @@ const notStarted = (cwd: string) => ({
   durationMs: 0,
   stdoutTruncated: false,
   stderrTruncated: false,
+});
+
+export const execResultView = (result: ReturnType<typeof notStarted>) => ({
+  stdout: result.stdout,
+  stderr: result.stderr,
+  exit_code: result.timedOut ? -1 : result.exitCode,
+  duration_ms: Math.round(result.durationMs),
+  timed_out: result.timedOut,
+  stdout_truncated: result.stdoutTruncated,
+  stderr_truncated: result.stderrTruncated,
 });

@@ -112,6 +112,17 @@ export function fileHandlers(platform: Platform): Handler[] {
     }
     return { written, failed };
   };
+  const fromBase64 = (files: { path: string; content_base64: string }[]) =>
+    files.map((file) => ({ path: file.path, content: file.content_base64 }));
+  const stat = (call: Call, wanted: string) =>
+    at(call, wanted, async (guest, path) => entryView((await guest.filesystem.stat({ path })).entry!));
+  const download = (call: Call, wanted: string) =>
+    at(call, wanted, async (guest, path) => {
+      const stream = await guest.readFile(path);
+      const length = (stream as { headers?: Record<string, string> }).headers?.["content-length"];
+      if (length !== undefined) call.reply.header("content-length", length);
+      call.reply.header("content-type", "application/octet-stream").send(stream);
+    });
   const tail = (call: Call) => {
     const raw = call.params["*"] ?? "";
     return `/${raw.replace(/^\/+/, "")}`;
@@ -134,33 +145,20 @@ export function fileHandlers(platform: Platform): Handler[] {
         content: await readText(guest, path),
       })),
     ),
-    handler(r.stat, async (call) =>
-      at(call as Call, call.body.path, async (guest, path) =>
-        entryView((await guest.filesystem.stat({ path })).entry!),
-      ),
-    ),
+    handler(r.stat, async (call) => stat(call as Call, call.body.path)),
     handler(r.tree, async (call) =>
       at(call as Call, call.query.path, async (guest, path) => {
         const { entry } = await guest.filesystem.stat({ path });
         return toTree(entry!, isDir(entry!) ? await list(guest, path, call.query.depth) : []);
       }),
     ),
-    handler(r.writeMany, async (call) =>
-      writeMany(
-        call as Call,
-        call.body.files.map((file) => ({ path: file.path, content: file.content_base64 })),
-      ),
-    ),
+    handler(r.writeMany, async (call) => writeMany(call as Call, fromBase64(call.body.files))),
     handler(r.batch, async (call) => writeMany(call as Call, call.body.files)),
     handler(r.watch, async (call) => watch(platform, call as Call, sandboxPath(call.query.path))),
-    handler(r.download, async (call) => {
-      await at(call as Call, tail(call as Call), async (guest, path) => {
-        const stream = await guest.readFile(path);
-        const length = (stream as { headers?: Record<string, string> }).headers?.["content-length"];
-        if (length !== undefined) call.reply.header("content-length", length);
-        return call.reply.header("content-type", "application/octet-stream").send(stream);
-      });
-    }),
+    handler(r.download, async (call) => download(call as Call, tail(call as Call))),
+    handler(r.fsDownload, async (call) => download(call as Call, call.query.path)),
+    handler(r.fsStat, async (call) => stat(call as Call, call.body.path)),
+    handler(r.fsWriteMany, async (call) => writeMany(call as Call, fromBase64(call.body.files))),
     handler(r.remove, async (call) =>
       at(call as Call, tail(call as Call), async (guest, path) => {
         await guest.filesystem.remove({ path });
@@ -175,8 +173,12 @@ export function fileHandlers(platform: Platform): Handler[] {
     ),
     handler(r.fsWrite, async (call) =>
       at(call as Call, call.body.path, async (guest, path) => {
-        await write(guest, path, Buffer.from(call.body.content, "utf8"));
-        return { success: true, path };
+        const { content, content_base64 } = call.body;
+        const bytes =
+          content_base64 === undefined
+            ? Buffer.from(content ?? "", "utf8")
+            : decodeBase64(content_base64, path);
+        return { success: true, ...(await write(guest, path, bytes)) };
       }),
     ),
     handler(r.fsMkdir, async (call) =>
@@ -226,6 +228,9 @@ async function* limited(stream: Readable, path: string): AsyncGenerator<Buffer> 
   }
 }
 
+/** A file that is being written has a name of its own until it is whole. */
+const uploadPart = /(^|\/)\.[\w-]+\.upload$/;
+
 const eventNames: Partial<Record<EventType, string>> = {
   [EventType.CREATE]: "created",
   [EventType.WRITE]: "modified",
@@ -247,7 +252,7 @@ async function watch(platform: Platform, call: Call, path: string): Promise<void
     )) {
       if (event.case !== "filesystem") continue;
       const name = eventNames[event.value.type];
-      if (!name) continue;
+      if (!name || uploadPart.test(event.value.name)) continue;
       const { entry } = event.value;
       stream.send(name, {
         event: name,

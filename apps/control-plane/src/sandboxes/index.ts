@@ -8,5 +8,5 @@ export { sandboxObserveHandlers } from "./observe.ts";
 export { templateStartHandlers } from "./template-start.ts";
 export { createSandboxStep } from "./reconciler.ts";
 export { createSandbox, randomSuffix } from "./create.ts";
-export { linkedDatabases, runtimeEnvironment, type Linked } from "./environment.ts";
+export { linkedDatabases, listenHints, runtimeEnvironment, type Linked } from "./environment.ts";
 export { loadSandbox, ownSandbox, mayUse, want as wantSandbox, type SandboxRow } from "./store.ts";

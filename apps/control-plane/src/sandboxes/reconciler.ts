@@ -17,6 +17,9 @@ const steadyMs = 15_000;
 const watchMs = 5_000;
 const ackTimeoutMs = 5_000;
 
+const isolationUnavailable =
+  "No machine can isolate this sandbox as required. Ask your operator: the reason is in the machine's log.";
+
 type Desired = "running" | "paused" | "destroyed";
 
 /** What a sandbox that outlived its time shall become. */
@@ -107,11 +110,15 @@ async function provision(
     box =
       existing?.state === "running"
         ? existing
-        : await platform.host.putBox(row.box_key, boxSpecOf(row, tenant, env, linked), signal);
+        : await platform.host.putBox(row.box_key, await boxSpecOf(platform.pool, row, tenant, env, linked), signal);
   } catch (error) {
     if (!(error instanceof HostError) || error.code === "UNREACHABLE" || error.code === "INTERNAL")
       throw error;
-    return fail(platform, row, error.code.toLowerCase(), error.message, error.details);
+    if (error.code !== "ISOLATION_UNAVAILABLE")
+      return fail(platform, row, error.code.toLowerCase(), error.message, error.details);
+    // The machine's own words name its paths and tools: they are for its operator, not for tenants.
+    platform.log.error({ err: error, sandboxId: row.id }, "no isolation is usable on this machine");
+    return fail(platform, row, "isolation_unavailable", isolationUnavailable);
   }
   faultPoint("control-plane.sandbox.box-started");
   const guest = guestOf(platform.host, row.box_key);

@@ -4,7 +4,7 @@ import { query, queryOne } from "@platform/postgres";
 import { handler, openEventStream, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { guestProblem, liveSandbox } from "./access.ts";
-import { absolute, timeoutMsOf } from "./exec.ts";
+import { absolute, execResultView, isMissingFolder, notStarted, timeoutMsOf } from "./exec.ts";
 import type { SandboxRow } from "./store.ts";
 
 /** Durable commands, processes and services are all supervised by the guest under a name of their own. */
@@ -15,6 +15,8 @@ interface CommandRow {
   readonly kind: "command" | "process" | "service";
   readonly command: string;
   readonly cwd: string | null;
+  /** The name that the caller gave to a process; need not be unique. */
+  readonly label: string | null;
   readonly created_at: Date;
 }
 
@@ -25,10 +27,7 @@ function view(row: CommandRow, record: ServiceRecord | null) {
   const exit = record === null ? null : (record.exitCode ?? (record.signal ? -1 : null));
   return {
     id: row.id,
-    name:
-      row.kind === "service"
-        ? row.service_name
-        : row.service_name.replace(/^(command|process)-[0-9a-f-]+$/, row.id),
+    name: row.kind === "service" ? row.service_name : (row.label ?? row.id),
     kind: row.kind,
     status: statusOf(record),
     state: statusOf(record),
@@ -58,15 +57,16 @@ export function serviceHandlers(platform: Platform): Handler[] {
     kind: CommandRow["kind"],
     name: string | null,
     spec: Omit<GuestService, "name">,
+    label: string | null = null,
   ): Promise<{ row: CommandRow; record: ServiceRecord }> {
     const { row: sandbox, guest } = await live(call);
     const id = call.idFor(kind);
     const serviceName = name ?? `${kind}-${id}`;
     const row = (await queryOne<CommandRow>(
       pool,
-      `insert into commands (id, sandbox_id, service_name, kind, command, cwd) values ($1, $2, $3, $4, $5, $6)
+      `insert into commands (id, sandbox_id, service_name, kind, command, cwd, label) values ($1, $2, $3, $4, $5, $6, $7)
        on conflict (id) do update set command = excluded.command returning *`,
-      [await stableId(sandbox, kind, name, id), sandbox.id, serviceName, kind, spec.command, spec.cwd],
+      [await stableId(sandbox, kind, name, id), sandbox.id, serviceName, kind, spec.command, spec.cwd, label],
     ))!;
     const record = await guest.services.put({ name: serviceName, ...spec }).catch((error: unknown) => {
       throw guestProblem(error, `The ${kind}`);
@@ -163,17 +163,19 @@ export function serviceHandlers(platform: Platform): Handler[] {
     handler(r.commandKill, async (call) => {
       const { row, guest } = await find(call as Call, call.params["cid"]!);
       await guest.services.sendSignal(row.service_name, "SIGKILL").catch(() => undefined); // It may have ended already.
+      // The kill was asked for, its end not yet seen: `status` says the one, `state` the other.
       return { ...view(row, await guest.services.get(row.service_name).catch(() => null)), status: "killed" };
     }),
     handler(r.processCreate, async (call) => {
       const { body } = call;
-      const { row, record } = await start(call as Call, "process", null, {
-        command: body.command,
-        cwd: absolute(body.cwd),
-        env: body.env ?? {},
-        restart: "never",
-      });
-      return { ...view(row, record), name: body.name ?? row.id };
+      const { row, record } = await start(
+        call as Call,
+        "process",
+        null,
+        { command: body.command, cwd: absolute(body.cwd), env: body.env ?? {}, restart: "never" },
+        body.name ?? null,
+      );
+      return view(row, record);
     }),
     handler(r.processList, async (call) => listAll(call as Call, ["process", "service", "command"])),
     handler(r.processGet, async (call) => {
@@ -271,6 +273,7 @@ function bootService(
     kind: "service",
     command: record.command,
     cwd: record.cwd,
+    label: null,
     created_at: sandbox.created_at,
   };
 }
@@ -299,15 +302,8 @@ async function runSynchronously(
       ...(body.stdin === undefined ? {} : { stdin: body.stdin }),
     })
     .catch((error: unknown) => {
+      if (isMissingFolder(error)) return notStarted(absolute(body.cwd));
       throw guestProblem(error, "The command");
     });
-  return {
-    stdout: result.stdout,
-    stderr: result.stderr,
-    exit_code: result.timedOut ? -1 : result.exitCode,
-    duration_ms: Math.round(result.durationMs),
-    timed_out: result.timedOut,
-    stdout_truncated: result.stdoutTruncated,
-    stderr_truncated: result.stderrTruncated,
-  };
+  return execResultView(result);
 }

@@ -5,6 +5,7 @@ export {
   previewDomain,
   previewHostname,
   publicUrl,
+  storageHostname,
   tenantByHostname,
   tenantById,
   type Tenant,
@@ -13,3 +14,8 @@ export { isUuid, resolvePlacement, slugify } from "./placement.ts";
 export { Conditions, ownedBy, page } from "./listing.ts";
 export { ensureTenant } from "./bootstrap.ts";
 export { tenantHandlers } from "./routes.ts";
+export { assertWholeTenant, ownWorkspace, workspaceHandlers } from "./workspaces.ts";
+export { ownProject, projectHandlers } from "./projects.ts";
+export { brandingHandlers } from "./branding.ts";
+export { assetHandlers, registerAssets } from "./assets.ts";
+export { tenantDomainHandlers, type DomainSettings } from "./domains.ts";

@@ -35,6 +35,7 @@ export const previewHostname = (tenant: Tenant, slug: string, port: number | nul
 export const deploymentHostname = (tenant: Tenant, slug: string) =>
   `${slug}.${tenant.deployment_domain ?? tenant.domain}`;
 export const apiHostname = (tenant: Tenant) => `api.${tenant.domain}`;
+export const storageHostname = (tenant: Tenant) => `s3.${tenant.domain}`;
 
 export function publicUrl(settings: Settings, hostname: string): string {
   const port = settings.publicPort === null ? "" : `:${settings.publicPort}`;

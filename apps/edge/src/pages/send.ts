@@ -1,4 +1,4 @@
-import type { Brand } from "@platform/edge-api";
+import { edgePageHeader, type Brand } from "@platform/edge-api";
 import type { Exchange } from "../exchange.ts";
 import { htmlPage, type PageFacts } from "./html.ts";
 import { pageKinds, type PageKind } from "./kinds.ts";
@@ -19,6 +19,7 @@ export function renderPage(form: Form, facts: PageFacts): RenderedPage {
   const headers: Record<string, string> = {
     "cache-control": "no-store",
     "x-content-type-options": "nosniff",
+    [edgePageHeader]: facts.kind.replaceAll("_", "-"),
   };
   if (page.retryAfterSec !== null) headers["retry-after"] = String(page.retryAfterSec);
   if (facts.kind === "method_not_allowed") headers["allow"] = "GET, HEAD";

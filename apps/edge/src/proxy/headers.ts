@@ -54,6 +54,12 @@ export function upstreamHeaders(
   return headers;
 }
 
+/** Scheme of the client's own request. */
+export function schemeOf(req: IncomingMessage, facts: ForwardedFacts): string {
+  const forwarded = req.headers["x-forwarded-proto"];
+  return facts.trustForwarded && forwarded === "https" ? "https" : "http";
+}
+
 function forwardedHeaders(exchange: Exchange, facts: ForwardedFacts): string[] {
   const { req } = exchange;
   const client = clientAddress(req);

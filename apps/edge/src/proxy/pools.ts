@@ -115,13 +115,14 @@ export class BoxPools {
   }
 }
 
-/** The control plane, for hosts that it serves itself. */
-export class ControlPlaneOrigin implements Origin {
-  readonly name = "control-plane";
+/** A program of the platform itself, dialled directly. */
+export class ServiceOrigin implements Origin {
+  readonly name: string;
   readonly #url: string;
   readonly #pool: Pool;
 
-  constructor(url: string) {
+  constructor(name: string, url: string) {
+    this.name = name;
     this.#url = url;
     this.#pool = new Pool(url, { ...connectionOptions, connect: { timeout: DIAL_TIMEOUT_MS } });
   }
@@ -134,8 +135,38 @@ export class ControlPlaneOrigin implements Origin {
     return new Client(this.#url, { ...connectionOptions, connect: { timeout: DIAL_TIMEOUT_MS } });
   }
 
+  /** Lets requests finish. */
+  retire(): void {
+    this.#pool.close().catch(() => this.#pool.destroy());
+  }
+
   close(): Promise<void> {
     return this.#pool.destroy();
+  }
+}
+
+/** One origin for each service that routes name. */
+export class ServiceOrigins {
+  readonly #origins = new Map<string, ServiceOrigin>();
+
+  origin(url: string): ServiceOrigin {
+    let origin = this.#origins.get(url);
+    if (!origin) this.#origins.set(url, (origin = new ServiceOrigin(url, url)));
+    return origin;
+  }
+
+  /** Gives up the services that no route names any more. */
+  retain(urls: Iterable<string>): void {
+    const wanted = new Set(urls);
+    for (const [url, origin] of [...this.#origins]) {
+      if (wanted.has(url)) continue;
+      this.#origins.delete(url);
+      origin.retire();
+    }
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#origins.values()].map((origin) => origin.close()));
   }
 }
 

@@ -35,9 +35,19 @@ export class RouteTable {
     return this.#routes.size;
   }
 
-  /** @param hostname normalised, see `normalizeHostname` */
+  /**
+   * The name's own route, else the wildcard with the longest suffix.
+   *
+   * @param hostname normalised, see `normalizeHostname`
+   */
   find(hostname: string): ServedRoute | null {
-    return this.#routes.get(hostname) ?? null;
+    const own = this.#routes.get(hostname);
+    if (own) return own;
+    for (let dot = hostname.indexOf("."); dot >= 0; dot = hostname.indexOf(".", dot + 1)) {
+      const wildcard = this.#routes.get(`*${hostname.slice(dot)}`);
+      if (wildcard) return wildcard;
+    }
+    return null;
   }
 
   /** The brand with the longest domain that `hostname` equals or ends in. */

@@ -8,6 +8,8 @@ import { REACHABLE_ADDRESS } from "./tunnel.ts";
 
 /** Between two looks at the kernel's table of sockets, in ms. */
 const POLL_MS = 20;
+/** A server that is found at the end of the wait gets this long for its answer, in ms. */
+const MIN_ANSWER_MS = 1_000;
 const EVIDENCE_LINES = 20;
 const MAX_TIMEOUT_MS = 600_000;
 
@@ -60,14 +62,15 @@ export async function probe(
     evidence: { port: wanted.port, ...(lastError === null ? {} : { lastError }), ...part.evidence },
   });
   for (;;) {
-    const exited = exitOf(wanted.service, supervisor);
-    if (exited) return result({ reason: "process_exited", evidence: exited });
+    // The port first: a service that ended says nothing about a port that somebody else serves.
     const state = await listensOn(wanted.port);
+    const exited = state === "no" ? exitOf(wanted.service, supervisor) : null;
+    if (exited) return result({ reason: "process_exited", evidence: exited });
     if (state === "loopback")
       return result({ reason: "bound_to_loopback", evidence: lookOf(wanted, supervisor) });
     const waitedMs = elapsed();
     if (state === "everywhere") {
-      const answer = await ask(wanted, Math.max(1, wanted.timeoutMs - waitedMs), signal);
+      const answer = await ask(wanted, Math.max(MIN_ANSWER_MS, wanted.timeoutMs - waitedMs), signal);
       if (answer.type === "answered") return { ...result(judge(answer)), waitedMs };
       lastError = answer.error;
       if (answer.type === "silent") {
@@ -76,7 +79,9 @@ export async function probe(
       // It broke off or listens no more: back to waiting, which also sees whether its service ended.
     }
     if (elapsed() >= wanted.timeoutMs || signal.aborted) {
-      const reason = state === "everywhere" ? "no_http_answer" : "not_listening";
+      // It may have ended over this very question.
+      const isThere = state === "everywhere" && (await listensOn(wanted.port)) !== "no";
+      const reason = isThere ? "no_http_answer" : "not_listening";
       return result({ reason, evidence: lookOf(wanted, supervisor) });
     }
     await delay(POLL_MS);

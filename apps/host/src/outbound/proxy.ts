@@ -1,6 +1,7 @@
 import { createServer, request, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
-import { rm } from "node:fs/promises";
+import { constants } from "node:fs";
+import { open, rm, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { HostError, type BoxLink, type EgressPolicy, type ResolvedBoxSpec } from "@platform/host-api";
@@ -63,9 +64,9 @@ export class OutboundProxy {
   readonly counters = { sentBytes: 0, receivedBytes: 0 };
   readonly #resolvers: Resolvers;
   readonly #server: Server;
+  #folder: FileHandle | null = null;
   readonly #open = new Set<Socket>();
   #rules: { egress: EgressPolicy; links: readonly BoxLink[] };
-  #path = "";
 
   constructor(key: string, spec: ResolvedBoxSpec, resolvers: Resolvers) {
     this.key = key;
@@ -91,13 +92,16 @@ export class OutboundProxy {
    * A chmod after the fact would follow a link that the box put in its place.
    */
   async listen(folders: BoxFolders): Promise<void> {
-    this.#path = join(folders.run, "outbound.sock");
-    await rm(this.#path, { force: true });
+    await rm(join(folders.run, "outbound.sock"), { force: true });
+    // A socket's path has at most 107 characters; by the folder's handle it is always short. The handle
+    // stays open as long as the server, which unlinks the socket by that path when it closes.
+    this.#folder = await open(folders.run, constants.O_RDONLY | constants.O_DIRECTORY);
+    const path = `/proc/self/fd/${this.#folder.fd}/outbound.sock`;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.#server.once("error", reject);
     const before = process.umask(0);
     try {
-      this.#server.listen({ path: this.#path }, resolve);
+      this.#server.listen({ path }, resolve);
     } finally {
       process.umask(before);
     }
@@ -108,6 +112,8 @@ export class OutboundProxy {
     for (const socket of this.#open) socket.destroy();
     this.#server.closeAllConnections();
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    await this.#folder?.close();
+    this.#folder = null;
   }
 
   async #dial(target: OutboundTarget): Promise<Socket> {

@@ -1,0 +1,2 @@
+export { auditHandlers } from "./routes.ts";
+export { AuditWriter } from "./writer.ts";

@@ -1,0 +1,1 @@
+export { runtimeEnvHandlers } from "./routes.ts";

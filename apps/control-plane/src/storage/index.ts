@@ -1,0 +1,3 @@
+export { tidyBuckets } from "./lifecycle.ts";
+export { storageHandlers } from "./routes.ts";
+export { storageRoutes } from "./hostnames.ts";

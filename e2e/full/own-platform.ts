@@ -1,0 +1,156 @@
+import { spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
+import { createServer, type AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { Agent, request, type Dispatcher } from "undici";
+
+const repository = join(import.meta.dirname, "..", "..");
+const startMs = 240_000;
+const stopMs = 60_000;
+
+export interface Answer {
+  readonly status: number;
+  readonly body: Record<string, unknown>;
+  readonly ms: number;
+}
+
+/** The whole product as one child process, on a port and in a data folder of its own. */
+export interface OwnPlatform {
+  readonly edgePort: number;
+  readonly dataDir: string;
+  /** Never throws for a status; throws when no answer comes. */
+  api(method: "GET" | "POST" | "PUT" | "DELETE", path: string, body?: unknown): Promise<Answer>;
+  /** The same, but throws for any answer that is not a success, and unwraps `data`. */
+  must(
+    method: "GET" | "POST" | "PUT" | "DELETE",
+    path: string,
+    body?: unknown,
+  ): Promise<Record<string, unknown>>;
+  /** One request by public host name, on a connection of its own. */
+  visit(url: string): Promise<{ status: number; text: string }>;
+  /** A sandbox that answers commands, with these files in it. */
+  sandbox(name: string, files: Readonly<Record<string, string>>): Promise<string>;
+  /** Runs a shell command; throws unless it ends with 0. */
+  exec(sandboxId: string, command: string): Promise<string>;
+  stop(): Promise<void>;
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+async function bootLine(child: ChildProcess): Promise<{ api_url: string; api_key: string }> {
+  const seen: string[] = [];
+  const timer = setTimeout(() => child.kill("SIGTERM"), startMs);
+  try {
+    for await (const line of createInterface({ input: child.stdout! })) {
+      seen.push(line);
+      if (line.startsWith("{")) return JSON.parse(line) as { api_url: string; api_key: string };
+    }
+  } finally {
+    clearTimeout(timer);
+    child.stdout?.resume();
+  }
+  throw new Error(`the platform did not start:\n${seen.slice(-20).join("\n")}`);
+}
+
+/** @throws Error with the last output when the platform does not start */
+export async function startOwnPlatform(): Promise<OwnPlatform> {
+  const dataDir = await mkdtemp(join(tmpdir(), "e2e-load-"));
+  const edgePort = await freePort();
+  const { PATH, HOME, LANG, TMPDIR } = process.env;
+  const child = spawn(
+    process.execPath,
+    [
+      join(repository, "apps/cli/src/main.ts"),
+      "main-job",
+      "--serve",
+      "--port",
+      String(edgePort),
+      "--data",
+      dataDir,
+    ],
+    { env: { PATH, HOME, LANG, TMPDIR }, stdio: ["ignore", "pipe", "inherit"] },
+  );
+  const api = new Agent({ connections: 64, headersTimeout: 0, bodyTimeout: 0 });
+  const stop = async () => {
+    await api.destroy();
+    if (child.exitCode === null && child.signalCode === null) {
+      const timer = setTimeout(() => child.kill("SIGKILL"), stopMs);
+      child.kill("SIGTERM");
+      await once(child, "exit");
+      clearTimeout(timer);
+    }
+    await rm(dataDir, { recursive: true, force: true });
+  };
+  try {
+    const { api_url: apiUrl, api_key: key } = await bootLine(child);
+    return { edgePort, dataDir, stop, ...client(apiUrl, key, edgePort, api) };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+function client(apiUrl: string, key: string, edgePort: number, dispatcher: Dispatcher) {
+  const ask: OwnPlatform["api"] = async (method, path, body) => {
+    const startedAt = performance.now();
+    const response = await request(apiUrl + path, {
+      method,
+      dispatcher,
+      headers: {
+        authorization: `Bearer ${key}`,
+        ...(body === undefined ? {} : { "content-type": "application/json" }),
+      },
+      body: body === undefined ? null : JSON.stringify(body),
+    });
+    const text = await response.body.text();
+    const parsed = text === "" ? {} : (JSON.parse(text) as Record<string, unknown>);
+    return { status: response.statusCode, body: parsed, ms: performance.now() - startedAt };
+  };
+  const must: OwnPlatform["must"] = async (method, path, body) => {
+    const answer = await ask(method, path, body);
+    if (answer.status >= 300)
+      throw new Error(`${method} ${path} answered ${answer.status}: ${JSON.stringify(answer.body)}`);
+    return (answer.body["data"] ?? answer.body) as Record<string, unknown>;
+  };
+  const exec: OwnPlatform["exec"] = async (id, command) => {
+    const result = await must("POST", `/sandboxes/${id}/exec`, { command, timeout: 120 });
+    if (result["exit_code"] !== 0) throw new Error(`${command}: ${JSON.stringify(result)}`);
+    return String(result["stdout"]);
+  };
+  const sandbox: OwnPlatform["sandbox"] = async (name, files) => {
+    const { id } = (await must("POST", "/sandboxes", { name })) as { id: string };
+    for (let tries = 0; ; tries++) {
+      const seen = await must("GET", `/sandboxes/${id}`);
+      if (seen["ready"] === true) break;
+      if (seen["state"] === "error" || tries > 600)
+        throw new Error(`sandbox ${name} does not come up: ${JSON.stringify(seen)}`);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    for (const [path, content] of Object.entries(files))
+      await must("POST", `/sandboxes/${id}/files`, {
+        path,
+        content: Buffer.from(content).toString("base64"),
+      });
+    return id;
+  };
+  const visit: OwnPlatform["visit"] = async (url) => {
+    const { host, pathname } = new URL(url);
+    const response = await request(`http://127.0.0.1:${edgePort}${pathname}`, {
+      headers: { host, connection: "close" },
+      dispatcher,
+      headersTimeout: 20_000,
+    });
+    return { status: response.statusCode, text: await response.body.text() };
+  };
+  return { api: ask, must, exec, sandbox, visit };
+}

@@ -1,0 +1,205 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import test, { type TestContext } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { openEvents, openWebSocket, type LongLived } from "./long-lived.ts";
+import { startOwnPlatform, type OwnPlatform } from "./own-platform.ts";
+import { runSteadyLoad, type Sample, type Target } from "./steady-load.ts";
+
+const total = Number(process.env["LOAD_REQUESTS"] ?? 50_000);
+const perSecond = Number(process.env["LOAD_RATE"] ?? 300);
+
+interface App {
+  readonly target: Target;
+  readonly deploymentId: string;
+  /** In the order of publication. */
+  readonly releases: readonly { name: string; releaseId: string; versionId: string }[];
+  /** What was pointed at and when the call began and ended, wall clock, milliseconds. */
+  readonly pointers: { name: string; from: number; to: number }[];
+}
+
+/** Begins with the third release in service. `rollback` goes to the one before, `to N` to any earlier one. */
+const plan = [
+  "rollback",
+  "promote 3",
+  "rollback",
+  "promote 3",
+  "rollback to 1",
+  "promote 3",
+  "rollback",
+  "promote 3",
+  "rollback to 1",
+  "promote 2",
+];
+
+async function publishApp(platform: OwnPlatform, kind: "dynamic" | "static"): Promise<App> {
+  const server = readFileSync(join(import.meta.dirname, "releases", "server.mjs"), "utf8");
+  const sandboxId = await platform.sandbox(
+    `load-${kind}`,
+    kind === "dynamic" ? { "/workspace/server.mjs": server } : {},
+  );
+  const file = kind === "dynamic" ? "release.txt" : "index.html";
+  const releases: App["releases"][number][] = [];
+  let deploymentId: string | null = null;
+  let url = "";
+  for (const number of [1, 2, 3]) {
+    const name = `${kind}-${number}`;
+    await platform.exec(sandboxId, `printf %s ${name} > /workspace/${file}`);
+    const published = await platform.must("POST", `/sandboxes/${sandboxId}/publish`, {
+      ...(deploymentId ? { deployment_id: deploymentId } : { name: `load-${kind}` }),
+      deployment_type: kind,
+      install_command: false,
+      ...(kind === "dynamic" ? { run_command: "node server.mjs", port: 3000, health_check_path: "/" } : {}),
+      promote: true,
+    });
+    const [deployment, release] = [published["deployment"], published["release"]] as Record<string, string>[];
+    deploymentId = deployment!["id"]!;
+    url = deployment!["public_url"]!;
+    releases.push({ name, releaseId: release!["id"]!, versionId: release!["deployment_version_id"]! });
+  }
+  const target: Target = {
+    name: kind,
+    host: new URL(url).host,
+    path: "/",
+    takesBodies: kind === "dynamic",
+    releaseOf: (text) =>
+      kind === "dynamic" ? (JSON.parse(text) as { release: string }).release : text.trim(),
+  };
+  return {
+    target,
+    deploymentId: deploymentId!,
+    releases,
+    pointers: [{ name: `${kind}-3`, from: 0, to: Date.now() }],
+  };
+}
+
+/** Carries out one step of the plan and notes what serves since. @returns milliseconds */
+async function move(platform: OwnPlatform, app: App, step: string): Promise<number> {
+  const number = /\d/.exec(step)?.[0];
+  const release = app.releases.find(({ name }) => name.endsWith(`-${number}`));
+  const from = Date.now();
+  const path = `/deployments/${app.deploymentId}`;
+  const deployment = step.startsWith("promote")
+    ? await platform.must("POST", `${path}/releases/${release!.releaseId}/promote`, {})
+    : await platform.must("POST", `${path}/rollback`, release ? { version_id: release.versionId } : {});
+  const to = Date.now();
+  const active = app.releases.find(({ releaseId }) => releaseId === deployment["active_release_id"])!;
+  app.pointers.push({ name: active.name, from, to });
+  return to - from;
+}
+
+/** A release may answer from the call that points at it until the next call has ended. */
+function wasActive(app: App, sample: Sample): boolean {
+  return app.pointers.some(({ name, from }, index) => {
+    const until = app.pointers[index + 1]?.to ?? Infinity;
+    return name === sample.release && sample.to >= from && sample.from <= until;
+  });
+}
+
+/** Connections opened before each move, asked right after it and again some seconds later. */
+class Survivors {
+  readonly #platform: OwnPlatform;
+  readonly #host: string;
+  readonly #open: LongLived[] = [];
+  readonly tally = { opened: 0, afterSwitch: 0, later: 0 };
+
+  constructor(platform: OwnPlatform, host: string) {
+    this.#platform = platform;
+    this.#host = host;
+  }
+
+  async open(): Promise<void> {
+    const { edgePort } = this.#platform;
+    this.#open.push(
+      await openWebSocket(edgePort, this.#host),
+      await openWebSocket(edgePort, this.#host),
+      await openEvents(edgePort, this.#host),
+    );
+    this.tally.opened += 3;
+  }
+
+  async count(when: "afterSwitch" | "later"): Promise<void> {
+    for (const answered of await Promise.all(this.#open.map((one) => one.answers())))
+      if (answered) this.tally[when]++;
+  }
+
+  closeAll(): void {
+    for (const one of this.#open.splice(0)) one.close();
+  }
+}
+
+function report(t: TestContext, samples: readonly Sample[], startedAt: number): void {
+  const took = samples.map(({ from, to }) => to - from).sort((a, b) => a - b);
+  const at = (part: number) => took[Math.min(took.length - 1, Math.floor(took.length * part))];
+  const seconds = (Date.now() - startedAt) / 1000;
+  t.diagnostic(
+    `${samples.length} requests in ${seconds.toFixed(1)} s (${Math.round(samples.length / seconds)}/s): P50 ${at(0.5)} ms, P95 ${at(0.95)} ms, P99 ${at(0.99)} ms, slowest ${took.at(-1)} ms`,
+  );
+  const kinds = new Map<string, number>();
+  for (const { target, kind, release } of samples) {
+    const key = `${target} ${kind} ${release ?? "FAILED"}`;
+    kinds.set(key, (kinds.get(key) ?? 0) + 1);
+  }
+  for (const [key, count] of [...kinds].sort()) t.diagnostic(`${String(count).padStart(6)}  ${key}`);
+}
+
+test("50,000 requests at a steady rate across ten promotes and rollbacks: 0 failed", async (t) => {
+  const platform = await startOwnPlatform();
+  t.after(() => platform.stop());
+  const apps = [await publishApp(platform, "dynamic"), await publishApp(platform, "static")];
+  const [dynamic] = apps as [App];
+  const survivors = new Survivors(platform, dynamic.target.host);
+  t.after(() => survivors.closeAll());
+  const startedAt = Date.now();
+  const everyMs = (total / perSecond / (plan.length + 1)) * 1000;
+  const load = runSteadyLoad({
+    edgePort: platform.edgePort,
+    total,
+    perSecond,
+    // Three of four requests go to the app with processes, where more can go wrong.
+    targets: [dynamic.target, dynamic.target, dynamic.target, apps[1]!.target],
+  });
+  // The load is awaited last; a move that fails must not leave it as an unhandled rejection.
+  load.catch(() => undefined);
+  for (const [index, step] of plan.entries()) {
+    await delay(Math.max(0, startedAt + everyMs * (index + 1) - Date.now()));
+    await survivors.open();
+    const took = await Promise.all(apps.map((app) => move(platform, app, step)));
+    t.diagnostic(`${step}: dynamic ${took[0]} ms, static ${took[1]} ms`);
+    await survivors.count("afterSwitch");
+    // Half of the drain time: whatever was open must still be served.
+    await delay(Math.min(7_000, everyMs / 3));
+    await survivors.count("later");
+    survivors.closeAll();
+  }
+  const samples = await load;
+  report(t, samples, startedAt);
+  const { opened, afterSwitch, later } = survivors.tally;
+  t.diagnostic(
+    `long-lived connections: ${opened} opened before a switch, ${afterSwitch} answered after it, ${later} later`,
+  );
+
+  const failures = samples.filter(({ failure }) => failure !== null);
+  assert.deepEqual(
+    failures
+      .slice(0, 20)
+      .map((one) => `${one.target} ${one.kind} +${one.from - startedAt} ms: ${one.failure}`),
+    [],
+    `${failures.length} of ${samples.length} requests failed`,
+  );
+  const stale = samples.filter(
+    (one) =>
+      !wasActive(
+        apps.find(({ target }) => target.name === one.target)!,
+        one,
+      ),
+  );
+  assert.deepEqual(
+    stale.slice(0, 20),
+    [],
+    `${stale.length} answers came from a release that did not serve then`,
+  );
+  assert.equal(samples.length, total);
+  assert.deepEqual({ afterSwitch, later }, { afterSwitch: opened, later: opened });
+});

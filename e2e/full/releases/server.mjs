@@ -1,0 +1,40 @@
+// A release that says which one it is: over HTTP, as an event stream, and over a WebSocket that echoes.
+import { createHash } from "node:crypto";
+import { createServer } from "node:http";
+import { readFileSync } from "node:fs";
+
+const release = readFileSync(new URL("release.txt", import.meta.url), "utf8").trim();
+
+const server = createServer(async (req, res) => {
+  if (req.url === "/events") {
+    res.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store" });
+    const tick = () => res.write(`data: ${release}\n\n`);
+    const timer = setInterval(tick, 250);
+    res.once("close", () => clearInterval(timer));
+    tick();
+    return;
+  }
+  let sizeBytes = 0;
+  for await (const chunk of req) sizeBytes += chunk.length;
+  res.setHeader("content-type", "application/json");
+  res.end(JSON.stringify({ release, sizeBytes }));
+});
+
+server.on("upgrade", (req, socket) => {
+  const key = `${req.headers["sec-websocket-key"]}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`;
+  const accept = createHash("sha1").update(key).digest("base64");
+  socket.on("error", () => socket.destroy());
+  socket.write(
+    `HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: ${accept}\r\n\r\n`,
+  );
+  // Text frames under 126 bytes, each in one piece: what the test sends.
+  socket.on("data", (frame) => {
+    if ((frame[0] & 0x0f) !== 1) return socket.end();
+    const mask = frame.subarray(2, 6);
+    const payload = frame.subarray(6, 6 + (frame[1] & 0x7f)).map((byte, at) => byte ^ mask[at % 4]);
+    const answer = Buffer.from(`${release} ${Buffer.from(payload).toString()}`);
+    socket.write(Buffer.concat([Buffer.from([0x81, answer.length]), answer]));
+  });
+});
+
+server.listen(Number(process.env.PORT ?? 3000), "0.0.0.0");
