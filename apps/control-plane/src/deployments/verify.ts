@@ -54,7 +54,6 @@ export async function answersThroughEdge(
   for (;;) {
     const { status, isFromApp } = await once(platform, hostname, path);
     if (isFromApp && status !== null && status < 500) return { ok: true, status };
-    const isFromApp = status !== null && status !== 502 && status !== 503 && status !== 504;
     const waitedMs = performance.now() - startedAt;
     if (waitedMs >= (isFromApp ? patienceMs : restartPatienceMs) || signal.aborted) return { ok: false, status };
     await delay(50);
