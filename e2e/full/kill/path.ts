@@ -3,7 +3,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { readFileSync } from "node:fs";
 import { Client } from "pg";
-import { waitFor } from "@platform/daemon";
+import { waitFor } from "./wait.ts";
 import { ask, type Api } from "./api.ts";
 import { boxFolders, boxOwner, databaseFolders, databaseServers, remnants } from "./machine.ts";
 import type { Server } from "./server.ts";

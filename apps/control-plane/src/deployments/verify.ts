@@ -55,7 +55,8 @@ export async function answersThroughEdge(
     const { status, isFromApp } = await once(platform, hostname, path);
     if (isFromApp && status !== null && status < 500) return { ok: true, status };
     const waitedMs = performance.now() - startedAt;
-    if (waitedMs >= (isFromApp ? patienceMs : restartPatienceMs) || signal.aborted) return { ok: false, status };
+    if (waitedMs >= (isFromApp ? patienceMs : restartPatienceMs) || signal.aborted)
+      return { ok: false, status };
     await delay(50);
   }
 }

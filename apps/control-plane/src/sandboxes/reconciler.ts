@@ -110,7 +110,11 @@ async function provision(
     box =
       existing?.state === "running"
         ? existing
-        : await platform.host.putBox(row.box_key, await boxSpecOf(platform.pool, row, tenant, env, linked), signal);
+        : await platform.host.putBox(
+            row.box_key,
+            await boxSpecOf(platform.pool, row, tenant, env, linked),
+            signal,
+          );
   } catch (error) {
     if (!(error instanceof HostError) || error.code === "UNREACHABLE" || error.code === "INTERNAL")
       throw error;
