@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { waitFor } from "@platform/daemon";
+import { waitFor } from "./kill/wait.ts";
 import { Walk, type Step } from "./kill/path.ts";
 import { makeFolders, removeFolders, Server } from "./kill/server.ts";
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { Client } from "pg";
-import { waitFor } from "@platform/daemon";
+import { waitFor } from "./kill/wait.ts";
 import { boxProcesses, databaseServers } from "./kill/machine.ts";
 import { serves, Walk } from "./kill/path.ts";
 import { makeFolders, removeFolders, Server, type Folders } from "./kill/server.ts";

@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { waitFor } from "@platform/daemon";
+import { waitFor } from "./kill/wait.ts";
 import { Api } from "./kill/api.ts";
 import { boxProcesses, databaseServers, programsOf } from "./kill/machine.ts";
 import { serves, Walk } from "./kill/path.ts";

@@ -11,6 +11,7 @@ import { createAuthenticator, hashSecret, keyHandlers, newSecret } from "./keys/
 import type { Platform } from "./platform.ts";
 import { migrations } from "./schema.ts";
 import { tenancyMigration } from "./schema-tenancy.ts";
+import { appear } from "./presence.ts";
 import { createSeal } from "./seal.ts";
 import { Signals } from "./signals.ts";
 import { ensureTenant } from "./tenants/index.ts";
@@ -65,8 +66,12 @@ export async function startTestApi(t: TestContext, options: Options): Promise<Te
   const database = await createTestDatabase();
   const pool = createPool(database.url, { max: 8 });
   const host = new HostClient(options.host ?? { url: "http://127.0.0.1:9", token: "none" });
+  const stopping = new AbortController();
+  const presence = await appear(pool, stopping.signal);
   t.after(async () => {
     await host.close();
+    stopping.abort();
+    await presence.ended;
     await pool.end();
     await database.drop();
   });
@@ -79,6 +84,7 @@ export async function startTestApi(t: TestContext, options: Options): Promise<Te
     host,
     seal: createSeal(sealKey),
     signals: new Signals(pool),
+    holder: presence.holder,
     settings: {
       publicScheme: "https",
       publicPort: null,
@@ -95,6 +101,7 @@ export async function startTestApi(t: TestContext, options: Options): Promise<Te
     seal: platform.seal,
     log: platform.log,
     pool,
+    holder: platform.holder,
     handlers: [...keyHandlers(platform), ...options.handlers(platform)],
     authenticate: createAuthenticator(platform),
     problemsUrl: () => "https://api.clinic.example/problems",

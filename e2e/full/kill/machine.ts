@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, readlinkSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
-import { waitFor } from "@platform/daemon";
+import { waitFor } from "./wait.ts";
 
 export interface Child {
   readonly pid: number;

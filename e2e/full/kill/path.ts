@@ -3,7 +3,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { readFileSync } from "node:fs";
 import { Client } from "pg";
-import { waitFor } from "@platform/daemon";
+import { waitFor } from "./wait.ts";
 import { ask, type Api } from "./api.ts";
 import { boxFolders, boxOwner, databaseFolders, databaseServers, remnants } from "./machine.ts";
 import type { Server } from "./server.ts";
@@ -51,7 +51,7 @@ interface Instance {
 }
 
 const appOf = (version: string) =>
-  `require("node:http").createServer((_, answer) => answer.end("${version}")).listen(process.env.PORT ?? 3000, "0.0.0.0");\n`;
+  `require("node:http").createServer((_, answer) => answer.end("${version}")).on("upgrade", (_, socket) => socket.end("HTTP/1.1 101 Switching Protocols\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n\\r\\n")).listen(process.env.PORT ?? 3000, "0.0.0.0");\n`;
 const manifest = JSON.stringify({ name: "tiny", version: "1.0.0", scripts: { start: "node server.js" } });
 const hash = (text: string) => createHash("sha256").update(text).digest("hex");
 const base64 = (text: string) => Buffer.from(text).toString("base64");

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { waitFor } from "@platform/daemon";
+import { waitFor } from "./wait.ts";
 import { Api } from "./api.ts";
 import { childrenOf, endEverythingOf, type Child } from "./machine.ts";
 

@@ -3,7 +3,10 @@ import { setTimeout as delay } from "node:timers/promises";
 import { edgePageHeader } from "@platform/edge-api";
 import type { Platform } from "../platform.ts";
 
+/** With an app that answers with errors, milliseconds. */
 const patienceMs = 5_000;
+/** With an edge or a host that does not answer: it may be starting again, milliseconds. */
+const restartPatienceMs = 30_000;
 
 interface Seen {
   readonly status: number | null;
@@ -47,11 +50,13 @@ export async function answersThroughEdge(
   path: string,
   signal: AbortSignal,
 ): Promise<{ ok: boolean; status: number | null }> {
-  const endsAt = performance.now() + patienceMs;
+  const startedAt = performance.now();
   for (;;) {
     const { status, isFromApp } = await once(platform, hostname, path);
     if (isFromApp && status !== null && status < 500) return { ok: true, status };
-    if (performance.now() >= endsAt || signal.aborted) return { ok: false, status };
+    const waitedMs = performance.now() - startedAt;
+    if (waitedMs >= (isFromApp ? patienceMs : restartPatienceMs) || signal.aborted)
+      return { ok: false, status };
     await delay(50);
   }
 }

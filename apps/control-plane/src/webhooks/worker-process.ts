@@ -16,6 +16,7 @@ process.once("message", (settings: { databaseUrl: string; sealKey: string }) => 
       host: new HostClient({ url: "http://127.0.0.1:9", token: "none" }),
       seal: createSeal(settings.sealKey),
       signals: new Signals(pool),
+      holder: "worker",
       settings: {
         publicScheme: "https",
         publicPort: null,
