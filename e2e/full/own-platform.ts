@@ -1,5 +1,6 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
+import { readdirSync, readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -93,14 +94,23 @@ export async function startOwnPlatform(): Promise<OwnPlatform> {
   };
   try {
     const { api_url: apiUrl, api_key: key } = await bootLine(child);
-    return { edgePort, dataDir, stop, ...client(apiUrl, key, edgePort, api) };
+    return { edgePort, dataDir, stop, ...client(apiUrl, key, edgePort, dataDir, api) };
   } catch (error) {
     await stop();
     throw error;
   }
 }
 
-function client(apiUrl: string, key: string, edgePort: number, dispatcher: Dispatcher) {
+/** The ends of the programs' logs: the data folder does not outlive the test. */
+function logTails(dataDir: string): string {
+  const folder = join(dataDir, "logs");
+  const tailOf = (name: string) => readFileSync(join(folder, name), "utf8").trim().split("\n").slice(-5);
+  return readdirSync(folder)
+    .map((name) => [`--- ${name}`, ...tailOf(name)].join("\n"))
+    .join("\n");
+}
+
+function client(apiUrl: string, key: string, edgePort: number, dataDir: string, dispatcher: Dispatcher) {
   const ask: OwnPlatform["api"] = async (method, path, body) => {
     const startedAt = performance.now();
     const response = await request(apiUrl + path, {
@@ -133,7 +143,7 @@ function client(apiUrl: string, key: string, edgePort: number, dispatcher: Dispa
       const seen = await must("GET", `/sandboxes/${id}`);
       if (seen["ready"] === true) break;
       if (seen["state"] === "error" || tries > 600)
-        throw new Error(`sandbox ${name} does not come up: ${JSON.stringify(seen)}`);
+        throw new Error(`sandbox ${name} does not come up: ${JSON.stringify(seen)}\n${logTails(dataDir)}`);
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
     for (const [path, content] of Object.entries(files))

@@ -15,7 +15,13 @@ const actions = {
     await once(child, waitUntilListening ? "message" : "spawn");
     return {};
   },
-  "/ended": async ({ port }) => ({ ended_at: children.get(port).endedAt }),
+  // A server that is just ending may not be reaped yet; one that lives on gives null.
+  "/ended": async ({ port }) => {
+    const one = children.get(port);
+    const patience = AbortSignal.timeout(10_000);
+    if (one.endedAt === null) await once(one.child, "exit", { signal: patience }).catch(() => undefined);
+    return { ended_at: one.endedAt };
+  },
   "/stop": async ({ port }) => {
     const one = children.get(port);
     children.delete(port);

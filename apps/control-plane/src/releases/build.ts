@@ -125,7 +125,11 @@ async function run(
   await platform.pool.query("update versions set state = 'building' where id = $1 and state = 'created'", [
     first.version_id,
   ]);
-  const sourceDigest = first.source_digest ?? (await freeze(platform, first, log, signal));
+  // Boxes that an earlier, cut-off run left may be half built: they go while the source is frozen.
+  const [sourceDigest] = await Promise.all([
+    first.source_digest ?? freeze(platform, first, log, signal),
+    cleanUp(platform, first),
+  ]);
   faultPoint("control-plane.build.after-freeze");
   let row = (await loadBuild(platform.pool, first.id))!;
   if (!row.bundle_digest || !row.plan) {
@@ -221,8 +225,6 @@ async function makeBundle(
   signal: AbortSignal,
 ): Promise<void> {
   await set(platform, row.id, { step: "prepare" });
-  // A box that an earlier, cut-off run left may be half built: start from the frozen files again.
-  await platform.host.deleteBox(buildKey(row), signal);
   await platform.host.putBox(
     buildKey(row),
     {

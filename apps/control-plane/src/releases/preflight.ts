@@ -20,7 +20,8 @@ interface Candidate {
 
 /**
  * Boots the bundle away from the sandbox it came from. What only worked because of the sandbox's other
- * files or variables is refused here, not in production. After a success the caller removes the box.
+ * files or variables is refused here, not in production. The caller sees to it that
+ * no box of an earlier try is left, and removes this one after a success.
  */
 export async function preflight(
   platform: Platform,
@@ -40,7 +41,6 @@ export async function preflight(
       },
     );
   }
-  await platform.host.deleteBox(candidate.key, signal);
   await platform.host.putBox(
     candidate.key,
     runSpec(
