@@ -28,10 +28,10 @@ const faults = {
   "closes-upgrade": { weight: 1, outcome: "upgrade_not_passed", waitMs: 15_000 },
   "crash-at-listen": { weight: 2, outcome: "either", waitMs: 1_000 },
   "crash-after-ms": { weight: 2, outcome: "either", waitMs: 2_000 },
-  "crash-after-answer-1": { weight: 2, outcome: "either", waitMs: 2_000 },
-  "crash-after-answer-2": { weight: 1, outcome: "either", waitMs: 2_000 },
-  "crash-after-answer-3": { weight: 1, outcome: "either", waitMs: 2_000 },
-  "crash-after-answer-4": { weight: 1, outcome: "either", waitMs: 2_000 },
+  "crash-after-answer-1": { weight: 2, outcome: "either", waitMs: 15_000 },
+  "crash-after-answer-2": { weight: 1, outcome: "either", waitMs: 15_000 },
+  "crash-after-answer-3": { weight: 1, outcome: "either", waitMs: 15_000 },
+  "crash-after-answer-4": { weight: 1, outcome: "either", waitMs: 15_000 },
 } as const;
 type Fault = keyof typeof faults;
 

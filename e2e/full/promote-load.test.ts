@@ -124,9 +124,31 @@ class Survivors {
       if (answered) this.tally[when]++;
   }
 
+  /** @returns milliseconds from `since` until the last of them ended */
+  async ended(since: number): Promise<number> {
+    for (const one of this.#open) while (await one.answers()) await delay(250);
+    return Date.now() - since;
+  }
+
   closeAll(): void {
     for (const one of this.#open.splice(0)) one.close();
   }
+}
+
+/** New settings mean a new instance of the same release; the old one drains, then goes with what is still open. */
+async function changeSettings(platform: OwnPlatform, app: App, survivors: Survivors): Promise<string> {
+  await survivors.open();
+  await platform.must("POST", `/deployments/${app.deploymentId}/env`, { env: { LOAD_MARK: "changed" } });
+  const isNew = async () => (await platform.visit(`http://${app.target.host}/`)).text.includes('"changed"');
+  for (let tries = 0; !(await isNew()); tries++) {
+    assert.ok(tries < 600, "the new settings never came into force");
+    await delay(100);
+  }
+  const switchedAt = Date.now();
+  await survivors.count("afterSwitch");
+  await survivors.count("later");
+  const livedMs = await survivors.ended(switchedAt);
+  return `new settings: connections to the old instance lived ${Math.round(livedMs / 1000)} s after the switch`;
 }
 
 function report(t: TestContext, samples: readonly Sample[], startedAt: number): void {
@@ -152,7 +174,7 @@ test("50,000 requests at a steady rate across ten promotes and rollbacks: 0 fail
   const survivors = new Survivors(platform, dynamic.target.host);
   t.after(() => survivors.closeAll());
   const startedAt = Date.now();
-  const everyMs = (total / perSecond / (plan.length + 1)) * 1000;
+  const everyMs = (total / perSecond / (plan.length + 3)) * 1000;
   const load = runSteadyLoad({
     edgePort: platform.edgePort,
     total,
@@ -173,6 +195,7 @@ test("50,000 requests at a steady rate across ten promotes and rollbacks: 0 fail
     await survivors.count("later");
     survivors.closeAll();
   }
+  t.diagnostic(await changeSettings(platform, dynamic, survivors));
   const samples = await load;
   report(t, samples, startedAt);
   const { opened, afterSwitch, later } = survivors.tally;

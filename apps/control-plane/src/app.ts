@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { queryOne, transaction } from "@platform/postgres";
+import { CronScheduler, cronHandlers } from "./cron/index.ts";
 import { createDatabaseStep, databaseHandlers, onAttach } from "./databases/index.ts";
 import {
   configurationChanged,
@@ -8,9 +9,11 @@ import {
   deploymentObserveHandlers,
 } from "./deployments/index.ts";
 import { putRoute, registerEdgeRoutes } from "./edges/index.ts";
-import { eventHandlers } from "./events/index.ts";
+import { egressHandlers } from "./egress/index.ts";
+import { eventHandlers, platformEventHandlers } from "./events/index.ts";
+import { auditHandlers } from "./audit/index.ts";
 import { createServer, registerPublicPages, type AuditEntry, type Handler } from "./http/index.ts";
-import { createAuthenticator, ticketHandlers } from "./keys/index.ts";
+import { createAuthenticator, keyHandlers, scopedTokenHandlers, ticketHandlers } from "./keys/index.ts";
 import type { Platform } from "./platform.ts";
 import { previewHandlers } from "./previews/index.ts";
 import { Reconciler } from "./reconcile/index.ts";
@@ -29,21 +32,56 @@ import {
   wake,
   type SandboxRow,
 } from "./sandboxes/index.ts";
+import { runtimeEnvHandlers } from "./runtime-env/index.ts";
 import { snapshotHandlers } from "./snapshots/index.ts";
 import { storageHandlers, storageRoutes } from "./storage/index.ts";
 import { templateHandlers } from "./templates/index.ts";
 import {
   apiHostname,
+  assetHandlers,
+  brandingHandlers,
   brandOf,
+  projectHandlers,
   publicUrl,
+  registerAssets,
   tenantByHostname,
+  tenantDomainHandlers,
   tenantHandlers,
+  workspaceHandlers,
   type Tenant,
 } from "./tenants/index.ts";
+import { usageHandlers } from "./usage/index.ts";
+import { webhookHandlers } from "./webhooks/index.ts";
 
-export function allHandlers(platform: Platform): Handler[] {
+export interface TenancySettings {
+  /** Lets webhooks lead to private and loopback addresses: for development on one machine. */
+  readonly webhookAllowPrivate: boolean;
+  /** DNS servers that verify domains, such as 127.0.0.1:5353; null: the machine's own. */
+  readonly dnsServers: readonly string[] | null;
+}
+
+function tenancyHandlers(platform: Platform, settings: TenancySettings): Handler[] {
   return [
     ...tenantHandlers(platform),
+    ...workspaceHandlers(platform),
+    ...projectHandlers(platform),
+    ...brandingHandlers(platform),
+    ...assetHandlers(platform),
+    ...tenantDomainHandlers(platform, settings),
+    ...keyHandlers(platform),
+    ...scopedTokenHandlers(platform),
+    ...webhookHandlers(platform, { allowPrivate: settings.webhookAllowPrivate }),
+    ...platformEventHandlers(platform),
+    ...usageHandlers(platform),
+    ...auditHandlers(platform),
+    ...runtimeEnvHandlers(platform),
+    ...egressHandlers(platform),
+  ];
+}
+
+export function allHandlers(platform: Platform, settings: TenancySettings): Handler[] {
+  return [
+    ...tenancyHandlers(platform, settings),
     ...ticketHandlers(platform),
     ...eventHandlers(platform),
     ...templateHandlers(),
@@ -60,15 +98,16 @@ export function allHandlers(platform: Platform): Handler[] {
     ...deploymentHandlers(platform),
     ...deploymentObserveHandlers(platform),
     ...storageHandlers(platform),
+    ...cronHandlers(platform),
   ];
 }
 
 /** The public server with the edges' internal addresses. */
 export function createApp(
   platform: Platform,
-  options: { edgeToken: string; audit: (entry: AuditEntry) => void },
+  options: { edgeToken: string; audit: (entry: AuditEntry) => void; tenancy: TenancySettings },
 ): FastifyInstance {
-  const handlers = allHandlers(platform);
+  const handlers = allHandlers(platform, options.tenancy);
   const routes = handlers.map((one) => one.route);
   const authenticate = createAuthenticator(platform);
   const tenantOf = async (request: FastifyRequest): Promise<Tenant | null> =>
@@ -79,6 +118,8 @@ export function createApp(
   const app = createServer({
     log: platform.log,
     pool: platform.pool,
+    holder: platform.holder,
+    seal: platform.seal,
     handlers,
     authenticate,
     problemsUrl: (request) => `${origin(request)}/problems`,
@@ -96,6 +137,7 @@ export function createApp(
       };
     },
   });
+  registerAssets(app, platform);
   registerEdgeRoutes(app, platform, options.edgeToken, (hostname) => wakeByHostname(platform, hostname));
   return app;
 }
@@ -111,7 +153,13 @@ async function wakeByHostname(platform: Platform, hostname: string): Promise<voi
   if (row && row.state === "paused") await wake(platform, row);
 }
 
-export function createReconcilers(platform: Platform): Reconciler[] {
+/** Something that works in the background until it is stopped. */
+export interface Worker {
+  start(): void;
+  stop(): Promise<void>;
+}
+
+export function createReconcilers(platform: Platform): Worker[] {
   onAttach("sandbox", async (_platform, owner) => {
     const row = (await loadSandbox(platform.pool, owner.id)) as SandboxRow;
     await syncEnvironment(platform, row);
@@ -142,6 +190,7 @@ export function createReconcilers(platform: Platform): Reconciler[] {
       concurrency: 8,
       step: createDeploymentStep(platform),
     }),
+    new CronScheduler(platform),
   ];
 }
 

@@ -1,9 +1,12 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { query } from "@platform/postgres";
+import { trimExecutions } from "./cron/index.ts";
 import { trimRequestLogs } from "./edges/index.ts";
+import { syncPendingEgress } from "./egress/index.ts";
 import type { Platform } from "./platform.ts";
-import { expireSnapshots } from "./snapshots/index.ts";
 import { tidyBuckets } from "./storage/index.ts";
+import { forgetPreviews } from "./previews/index.ts";
+import { expireSnapshots, tidySnapshots } from "./snapshots/index.ts";
 
 const everyMs = 15_000;
 
@@ -30,8 +33,12 @@ export async function removeUnownedBoxes(platform: Platform): Promise<void> {
 const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["boxes", removeUnownedBoxes],
   ["snapshots", expireSnapshots],
+  ["egress", syncPendingEgress],
+  ["cut off snapshots", tidySnapshots],
+  ["previews", forgetPreviews],
   ["request logs", trimRequestLogs],
   ["buckets", tidyBuckets],
+  ["cron executions", trimExecutions],
   [
     "old answers",
     async ({ pool }) => {

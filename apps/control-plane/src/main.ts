@@ -9,14 +9,17 @@ import {
 } from "@platform/daemon";
 import { HostClient } from "@platform/host-api";
 import { createPool, migrate } from "@platform/postgres";
+import { AuditWriter } from "./audit/index.ts";
 import { createApp, createReconcilers, ensureApiRoute } from "./app.ts";
 import { runChores } from "./background.ts";
 import { ensureBootstrapKey } from "./keys/index.ts";
 import type { Platform } from "./platform.ts";
+import { appear } from "./presence.ts";
 import { migrations } from "./schema.ts";
 import { createSeal } from "./seal.ts";
 import { Signals } from "./signals.ts";
 import { ensureTenant, tenantById } from "./tenants/index.ts";
+import { WebhookWorker } from "./webhooks/index.ts";
 
 clearInheritedPostgresSettings();
 
@@ -40,6 +43,10 @@ const Config = z.object({
     .default(8 * 1024 ** 3),
   OBJECT_STORE_URL: z.string().optional(),
   OBJECT_STORE_TOKEN: z.string().optional(),
+  /** true: webhooks may lead to private and loopback addresses. For development on one machine. */
+  WEBHOOK_ALLOW_PRIVATE: z.stringbool().default(false),
+  /** Comma-separated DNS servers that verify domains, such as 127.0.0.1:5353. */
+  DNS_SERVERS: z.string().optional(),
   BOOTSTRAP_KEY_FILE: z.string().optional(),
   LOG_LEVEL: z.string().default("info"),
 });
@@ -58,6 +65,7 @@ await migrate(pool, migrations);
 
 const stopping = new AbortController();
 const signals = new Signals(pool);
+const presence = await appear(pool, stopping.signal);
 const host = new HostClient({ url: config.HOST_URL, token: config.HOST_TOKEN });
 const publicPort = config.PUBLIC_PORT ?? null;
 const platform: Platform = {
@@ -66,6 +74,7 @@ const platform: Platform = {
   host,
   seal: createSeal(config.ENCRYPTION_KEY),
   signals,
+  holder: presence.holder,
   settings: {
     publicScheme: config.PUBLIC_SCHEME,
     publicPort,
@@ -82,11 +91,25 @@ const tenantId = await ensureTenant(pool, { name: config.TENANT_NAME, domain: co
 if (config.BOOTSTRAP_KEY_FILE) await ensureBootstrapKey(pool, tenantId, config.BOOTSTRAP_KEY_FILE);
 await ensureApiRoute(platform, (await tenantById(pool, tenantId))!);
 
-const app = createApp(platform, { edgeToken: config.EDGE_TOKEN, audit: () => undefined });
+const audit = new AuditWriter(platform);
+const webhooks = new WebhookWorker(platform, { allowPrivate: config.WEBHOOK_ALLOW_PRIVATE });
+const app = createApp(platform, {
+  edgeToken: config.EDGE_TOKEN,
+  audit: audit.audit,
+  tenancy: {
+    webhookAllowPrivate: config.WEBHOOK_ALLOW_PRIVATE,
+    dnsServers:
+      config.DNS_SERVERS?.split(",")
+        .map((server) => server.trim())
+        .filter(Boolean) ?? null,
+  },
+});
 await app.listen({ host: "127.0.0.1", port: config.CONTROL_PLANE_PORT });
 const listening = signals.connect(config.DATABASE_URL, stopping.signal);
 const reconcilers = createReconcilers(platform);
 for (const reconciler of reconcilers) reconciler.start();
+audit.start();
+webhooks.start();
 const chores = runChores(platform, stopping.signal);
 
 onShutdown(() => host.close());
@@ -96,8 +119,12 @@ onShutdown(async () => {
     app.close(),
     listening,
     chores,
+    webhooks.stop(),
+    presence.ended,
     ...reconcilers.map((reconciler) => reconciler.stop()),
   ]);
+  // Last, when no request can add to it any more.
+  await audit.stop();
 });
 runUntilSignal({ parent: true });
 

@@ -24,4 +24,6 @@ export interface Platform {
   readonly seal: Seal;
   readonly signals: Signals;
   readonly settings: Settings;
+  /** Name of this process in leases; see presence.ts. */
+  readonly holder: string;
 }

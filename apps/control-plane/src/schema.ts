@@ -1,4 +1,5 @@
 import type { Migration } from "@platform/postgres";
+import { tenancyMigration } from "./schema-tenancy.ts";
 import { resourcesMigration } from "./schema-resources.ts";
 
 /** Columns that every resource of a tenant has. `generation` guards every change (compare-and-set). */
@@ -142,4 +143,13 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   },
   resourcesMigration,
   { name: "0004-process-names", sql: "alter table commands add column label text" },
+  tenancyMigration,
+  {
+    name: "0005-idempotency-holder",
+    sql: "alter table idempotency add column holder text not null default ''",
+  },
+  {
+    name: "0006-sealed-answers",
+    sql: "alter table idempotency drop column body, add column body_sealed bytea",
+  },
 ];

@@ -73,6 +73,7 @@ export async function startTestApi(t: TestContext, options: Options): Promise<Te
   await migrate(pool, [...migrations.filter(({ name }) => name !== tenancyMigration.name), tenancyMigration]);
   const sealKey = randomBytes(32).toString("hex");
   const platform: Platform = {
+    holder: "test",
     log: createLog("test", "silent"),
     pool,
     host,
@@ -90,6 +91,8 @@ export async function startTestApi(t: TestContext, options: Options): Promise<Te
   const tenantId = await ensureTenant(pool, { name: "Clinic", domain: "clinic.example" });
   const operator = await operatorKey(platform, tenantId);
   const app = createServer({
+    holder: platform.holder,
+    seal: platform.seal,
     log: platform.log,
     pool,
     handlers: [...keyHandlers(platform), ...options.handlers(platform)],

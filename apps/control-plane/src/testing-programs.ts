@@ -103,6 +103,7 @@ export interface Programs {
   readonly edge: Program;
   readonly store: Program;
   startControlPlane(extra?: Record<string, string>): Promise<Program>;
+  killControlPlanes(): Promise<void>;
   startStore(): Promise<Program>;
   /** A call of the API through the edge, parsed. */
   api(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<ApiAnswer>;
@@ -155,8 +156,9 @@ export async function startPrograms(t: TestContext, extra: Record<string, string
   const store = await startStore();
   const keyFile = join(folder, "key");
   const domain = "clinic.localhost";
-  const startControlPlane = (more: Record<string, string> = {}) =>
-    start(t, "control-plane", {
+  const controlPlanes: Program[] = [];
+  const startControlPlane = async (more: Record<string, string> = {}) => {
+    const program = await start(t, "control-plane", {
       DATABASE_URL: database.url,
       HOST_URL: "http://127.0.0.1:9",
       HOST_TOKEN: "host-token-of-the-test-00001",
@@ -170,6 +172,9 @@ export async function startPrograms(t: TestContext, extra: Record<string, string
       ...extra,
       ...more,
     });
+    controlPlanes.push(program);
+    return program;
+  };
   const controlPlane = await startControlPlane();
   const edge = await start(t, "edge", {
     EDGE_LISTEN_PORT: edgePort,
@@ -206,6 +211,9 @@ export async function startPrograms(t: TestContext, extra: Record<string, string
     edge,
     store,
     startControlPlane,
+    killControlPlanes: async () => {
+      await Promise.all(controlPlanes.splice(0).map((program) => program.kill()));
+    },
     startStore,
     api,
     fetch: (url, options) => {

@@ -27,8 +27,13 @@ export interface HostParts {
 
 export interface Host {
   readonly port: number;
-  /** Stops serving. Boxes and databases keep running; the next daemon adopts them. */
-  close(): Promise<void>;
+  /**
+   * Stops serving. Databases keep running, and so do boxes unless HOST_STOP_BOXES_ON_EXIT ends them; the
+   * next daemon adopts them.
+   *
+   * @param options.mustKeepBoxes overrides that setting
+   */
+  close(options?: { mustKeepBoxes?: boolean }): Promise<void>;
 }
 
 const resolveByMachine: ResolveName = async (name) =>
@@ -104,9 +109,9 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   log.info({ port: server.port }, "host serves");
   return {
     port: server.port,
-    close: async () => {
+    close: async ({ mustKeepBoxes = false } = {}) => {
       await server.close();
-      await boxes.close({ mustStop: config.HOST_STOP_BOXES_ON_EXIT === "1" });
+      await boxes.close({ mustStop: config.HOST_STOP_BOXES_ON_EXIT === "1" && !mustKeepBoxes });
       await postgres.close();
     },
   };

@@ -12,6 +12,9 @@ const config = readConfig(HostConfig);
 clearInheritedPostgresSettings();
 const log = createLog("host", config.LOG_LEVEL);
 const host = await startHost({ config, log });
-onShutdown(() => host.close());
+// A supervisor that was killed starts again and finds its boxes running; one that stops in order decides.
+let isAbandoned = false;
+process.on("disconnect", () => (isAbandoned = true));
+onShutdown(() => host.close({ mustKeepBoxes: isAbandoned }));
 runUntilSignal({ parent: true });
 process.stdout.write(`${JSON.stringify({ ready: true, port: host.port })}\n`);

@@ -17,7 +17,7 @@ const server = createServer(async (req, res) => {
   let sizeBytes = 0;
   for await (const chunk of req) sizeBytes += chunk.length;
   res.setHeader("content-type", "application/json");
-  res.end(JSON.stringify({ release, sizeBytes }));
+  res.end(JSON.stringify({ release, sizeBytes, mark: process.env.LOAD_MARK ?? null }));
 });
 
 server.on("upgrade", (req, socket) => {

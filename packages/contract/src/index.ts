@@ -9,6 +9,7 @@ export * from "./snapshots.ts";
 export * from "./databases.ts";
 export * from "./deployments.ts";
 export * from "./storage.ts";
+export * from "./cron.ts";
 export * from "./platform.ts";
 export * from "./keys.ts";
 export * from "./tenancy.ts";

@@ -44,6 +44,8 @@ export const EgressPolicy = z.object({
   allowedDomains: z.array(z.string()).default([]),
   allowedCidrs: z.array(z.string()).default([]),
   deniedCidrs: z.array(z.string()).default([]),
+  /** Not reachable by these names in any mode. With allow-all an address still is: deny its range too. */
+  deniedDomains: z.array(z.string()).optional(),
 });
 export type EgressPolicy = z.output<typeof EgressPolicy>;
 
@@ -153,6 +155,15 @@ export const BoxStats = z.object({
   diskBytes: z.number().nullable(),
 });
 export type BoxStats = z.output<typeof BoxStats>;
+
+/** A connection that a box tried to make to the outside. */
+export const EgressAttempt = z.object({
+  at: z.string(),
+  host: z.string(),
+  port: z.int(),
+  outcome: z.string().describe("ALLOWED, or the code of the refusal"),
+});
+export type EgressAttempt = z.output<typeof EgressAttempt>;
 
 export const DriverReport = z.object({
   driver: z.string(),

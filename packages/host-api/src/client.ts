@@ -1,7 +1,7 @@
 import { connect, type Socket } from "node:net";
 import type { z } from "zod";
 import { Agent, request, type Dispatcher } from "undici";
-import { Box, BoxSpec, BoxStats, Doctor, type BoxPatch } from "./box.ts";
+import { Box, BoxSpec, BoxStats, Doctor, EgressAttempt, type BoxPatch } from "./box.ts";
 import {
   DatabaseCredentials,
   DatabaseStats,
@@ -51,8 +51,8 @@ export class HostError extends Error {
  * | doctor | GET /doctor |
  * | putBox, box, boxes, deleteBox, patchBox | PUT, GET, DELETE, PATCH /boxes/:key; GET /boxes |
  * | pause, resume | POST /boxes/:key/pause, /resume |
- * | stats | GET /boxes/:key/stats |
- * | snapshot | PUT /snapshots/:snapshotKey {boxKey}; DELETE /snapshots/:snapshotKey |
+ * | stats, egress | GET /boxes/:key/stats, /egress |
+ * | snapshots, putSnapshot, deleteSnapshot | GET /snapshots; PUT /snapshots/:snapshotKey {boxKey}; DELETE /snapshots/:snapshotKey |
  * | freeze, bundle | POST /boxes/:key/freeze, /boxes/:key/bundle |
  * | guest | any /boxes/:key/guest/<path>: the guest agent's own HTTP, streamed both ways |
  * | dialPort | CONNECT <key>:<port>: raw stream to a port in the box |
@@ -93,7 +93,12 @@ export class HostClient {
   resume = (key: string, signal?: AbortSignal) => this.#json("POST", `/boxes/${key}/resume`, Box, {}, signal);
   stats = (key: string, signal?: AbortSignal) =>
     this.#jsonOrNull("GET", `/boxes/${key}/stats`, BoxStats, signal);
+  /** The newest attempts to connect to the outside, at most 500. */
+  egress = (key: string, signal?: AbortSignal) =>
+    this.#jsonOrNull("GET", `/boxes/${key}/egress`, EgressAttempt.array(), signal);
 
+  snapshots = (signal?: AbortSignal) =>
+    this.#json("GET", "/snapshots", SnapshotInfo.array(), undefined, signal);
   putSnapshot = (snapshotKey: string, boxKey: string, signal?: AbortSignal) =>
     this.#json("PUT", `/snapshots/${snapshotKey}`, SnapshotInfo, { boxKey }, signal);
   deleteSnapshot = (snapshotKey: string, signal?: AbortSignal) =>

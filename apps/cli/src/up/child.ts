@@ -13,6 +13,8 @@ export interface ChildSpec {
   readonly cwd: string;
   /** Gets everything that the program writes to stderr. */
   readonly logFile: string;
+  /** Told of each process as soon as it exists. */
+  readonly onSpawn?: (pid: number) => void;
   /** Passes when the program really serves; repeated until then. */
   readonly healthy: (port: number) => Promise<boolean>;
   /** For a start, milliseconds. */
@@ -127,6 +129,7 @@ export class SupervisedChild {
       closeSync(log);
     }
     this.#process = child;
+    if (child.pid !== undefined) this.spec.onSpawn?.(child.pid);
     try {
       const port = await this.#awaitReady(child);
       await this.#awaitHealth(child, port);

@@ -88,8 +88,12 @@ function writeWhole(path: string, value: unknown): void {
   renameSync(`${path}.new`, path);
 }
 
+/** One file for each program that runs. */
+export const processesFolder = (dataDir: string): string => join(dataDir, "processes");
+
 /** Searchable by others, also one that is there already: boxes and servers below it run as users of their own. */
 export function makeDataFolder(dataDir: string): void {
   mkdirSync(join(dataDir, "logs"), { recursive: true, mode: 0o711 });
   chmodSync(dataDir, (statSync(dataDir).mode & 0o7777) | 0o011);
+  mkdirSync(processesFolder(dataDir), { recursive: true, mode: 0o700 });
 }

@@ -3,7 +3,8 @@ import { join } from "node:path";
 import { request } from "undici";
 import type { ChildSpec } from "./child.ts";
 import { cleanEnvironment } from "./clean-environment.ts";
-import type { Ports, ProgramName, Secrets } from "./data-folder.ts";
+import { processesFolder, type Ports, type ProgramName, type Secrets } from "./data-folder.ts";
+import { noteProcess } from "./left-over.ts";
 
 export interface Layout {
   readonly repository: string;
@@ -17,6 +18,8 @@ export interface Layout {
   readonly tenant: { readonly name: string; readonly domain: string };
   /** Whether boxes end with the host program; else they are adopted at its next start. */
   readonly stopBoxesOnExit: boolean;
+  /** Folder in which a test arms named points that kill a program; null outside tests. */
+  readonly faultPointsDir: string | null;
 }
 
 export const bootstrapKeyFile = (dataDir: string): string => join(dataDir, "bootstrap-key");
@@ -93,9 +96,13 @@ export function programSpec(layout: Layout, name: ProgramName): ChildSpec {
   return {
     name,
     command: [process.execPath, join(repository, "apps", name, "src", "main.ts")],
-    environment: cleanEnvironment(layout.path, dataDir, settings),
+    environment: cleanEnvironment(layout.path, dataDir, {
+      ...settings,
+      FAULT_POINTS_DIR: layout.faultPointsDir,
+    }),
     cwd: repository,
     logFile: join(dataDir, "logs", `${name}.log`),
+    onSpawn: (pid) => noteProcess(processesFolder(dataDir), name, pid),
     healthy: health[name],
     startTimeoutMs: 60_000,
     // The host ends its boxes and database servers first.

@@ -8,11 +8,13 @@ import {
   choosePorts,
   loadSecrets,
   makeDataFolder,
+  processesFolder,
   programNames,
   type Ports,
   type ProgramName,
 } from "./data-folder.ts";
 import { ensureGuestImage } from "./guest-image.ts";
+import { endLeftOvers } from "./left-over.ts";
 import { bootstrapKeyFile, hasProgram, programSpec, type Layout } from "./programs.ts";
 
 export interface PlatformOptions {
@@ -25,6 +27,8 @@ export interface PlatformOptions {
   /** Null: the last one, or any that is free. */
   readonly edgePort: number | null;
   readonly stopBoxesOnExit: boolean;
+  /** Folder in which a test arms named points that kill a program; null outside tests. */
+  readonly faultPointsDir: string | null;
   readonly onEvent: (program: string, event: ChildEvent | { readonly type: "starting" }) => void;
 }
 
@@ -58,6 +62,7 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
   const lock = lockFolder(dataDir);
   closers.push(() => lock.release());
   try {
+    await endLeftOvers(processesFolder(dataDir));
     const secrets = loadSecrets(dataDir);
     const ports = await choosePorts(dataDir, options.edgePort);
     const started = (name: string) => options.onEvent(name, { type: "starting" });

@@ -30,8 +30,8 @@ export function actionOf(route: Pick<RouteDefinition, "method" | "path">): {
   const segments = route.path.split("/").filter((segment) => segment !== "" && segment !== "*");
   const names = segments.filter((segment) => !segment.startsWith(":")).map(snake);
   const last = segments.at(-1) ?? "";
-  const isAction =
-    route.method === "POST" && segments.length > 1 && !last.startsWith(":") && !last.endsWith("s");
+  const isNested = segments.length > 2 || (segments.at(-2)?.startsWith(":") ?? false);
+  const isAction = route.method === "POST" && isNested && !last.startsWith(":") && !last.endsWith("s");
   const action = isAction ? names.join(".") : [...names, changes[route.method] ?? "read"].join(".");
   return { action, resourceType: singular(names[0] ?? "resource") };
 }

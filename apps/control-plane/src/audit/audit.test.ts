@@ -36,6 +36,8 @@ test("actions are named after resource and deed", () => {
   assert.equal(name("POST", "/sandboxes"), "sandboxes.create");
   assert.equal(name("POST", "/sandboxes/:id/pause"), "sandboxes.pause");
   assert.equal(name("POST", "/sandboxes/:id/snapshots"), "sandboxes.snapshots.create");
+  assert.equal(name("POST", "/egress/allowlist"), "egress.allowlist.create");
+  assert.equal(name("POST", "/tenant/preview-domain/verify"), "tenant.preview_domain.verify");
   assert.equal(name("PATCH", "/sandboxes/:id"), "sandboxes.update");
   assert.equal(name("DELETE", "/api-keys/:id"), "api_keys.delete");
   assert.equal(name("POST", "/webhooks/:id/deliveries/:did/replay"), "webhooks.deliveries.replay");

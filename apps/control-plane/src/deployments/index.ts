@@ -1,4 +1,4 @@
 export { configurationChanged, deploymentHandlers } from "./routes.ts";
-export { deploymentObserveHandlers } from "./observe.ts";
+export { deploymentObserveHandlers, servingInstance } from "./observe.ts";
 export { createDeploymentStep } from "./reconciler.ts";
 export { ownDeployment, loadDeployment, type DeploymentRow } from "./store.ts";

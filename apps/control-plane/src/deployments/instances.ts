@@ -210,26 +210,29 @@ async function stillHealthy(
 }
 
 /**
- * Lets instances that no longer serve finish and go. The previous release stays warm for a while.
+ * Lets instances that no longer serve finish and go. The previous release stays warm for a while, but not
+ * with settings of the past: those never serve again.
  *
- * @param keepId the instance that serves
+ * @param keep the instance that serves
  * @param previousReleaseId what served until now
  */
 export async function retireInstances(
   platform: Platform,
   deploymentId: string,
-  keepId: string | null,
+  keep: InstanceRow | null,
   previousReleaseId: string | null,
   signal: AbortSignal,
 ): Promise<void> {
   const rows = await query<InstanceRow>(
     platform.pool,
     "select * from instances where deployment_id = $1 and state <> 'destroyed' and ($2::uuid is null or id <> $2)",
-    [deploymentId, keepId],
+    [deploymentId, keep?.id ?? null],
   );
   for (const row of rows) {
-    if (row.retire_at === null) {
-      const ms = row.release_id === previousReleaseId && keepId !== null ? keepWarmMs : drainMs;
+    const isReusable = keep !== null && row.config_version === keep.config_version;
+    const drainedAt = Date.now() + drainMs;
+    if (row.retire_at === null || (!isReusable && row.retire_at.getTime() > drainedAt)) {
+      const ms = isReusable && row.release_id === previousReleaseId ? keepWarmMs : drainMs;
       await update(platform, row.id, { retire_at: new Date(Date.now() + ms) });
     } else if (row.retire_at.getTime() <= Date.now()) {
       await platform.host.deleteBox(row.box_key, signal);

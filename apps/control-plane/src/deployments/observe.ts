@@ -7,7 +7,8 @@ import type { Platform } from "../platform.ts";
 import { appService, loadBuild } from "../releases/index.ts";
 import { instancesOf, ownDeployment, type DeploymentRow, type InstanceRow } from "./store.ts";
 
-async function serving(platform: Platform, row: DeploymentRow): Promise<InstanceRow | null> {
+/** The instance that gets the traffic now. */
+export async function servingInstance(platform: Platform, row: DeploymentRow): Promise<InstanceRow | null> {
   const rows = (await instancesOf(platform.pool, row.id)).filter(
     (one) => one.release_id === row.active_release_id && one.retire_at === null,
   );
@@ -32,7 +33,7 @@ export function deploymentObserveHandlers(platform: Platform): Handler[] {
   return [
     handler(r.logs, async (call) => {
       const row = await own(call as Call);
-      const instance = await serving(platform, row);
+      const instance = await servingInstance(platform, row);
       if (!String(call.request.headers.accept ?? "").includes("text/event-stream")) {
         const log = await instanceLogs(platform, instance, call.query.lines);
         return call.reply
@@ -97,7 +98,7 @@ export function deploymentObserveHandlers(platform: Platform): Handler[] {
     handler(r.metrics, async (call) => {
       const row = await own(call as Call);
       const all = await instancesOf(pool, row.id);
-      const instance = await serving(platform, row);
+      const instance = await servingInstance(platform, row);
       const count = (state: string) => all.filter((one) => one.state === state).length;
       const requests = await queryOne<{
         count: string;

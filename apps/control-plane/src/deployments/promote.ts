@@ -16,6 +16,7 @@ export async function promote(
   platform: Platform,
   deploymentId: string,
   releaseId: string,
+  request?: string,
 ): Promise<DeploymentRow> {
   const release = await loadRelease(platform.pool, releaseId);
   if (!release || release.deployment_id !== deploymentId) throw notFound(`Release ${releaseId}`);
@@ -37,6 +38,7 @@ export async function promote(
     release_id: releaseId,
     state: "running",
     started_at: new Date().toISOString(),
+    ...(request ? { request } : {}),
   };
   await wantDeployment(platform, deploymentId, {
     desired: "running",
@@ -73,13 +75,19 @@ export async function promote(
 
 /**
  * The release to return to: the one of the named version, else the newest ready one that served before
- * the active one. Twice in a row therefore goes two back, and never forward again.
+ * the active one. Twice in a row therefore goes two back, and never forward again; a repeat of one
+ * request (after a crash before its answer was stored) is the same rollback.
  */
 export async function rollbackTarget(
   platform: Platform,
   row: DeploymentRow,
   versionId: string | undefined,
+  request: string,
 ): Promise<ReleaseRow> {
+  if (row.promotion?.request === request) {
+    const chosen = await loadRelease(platform.pool, row.promotion.release_id);
+    if (chosen) return chosen;
+  }
   if (versionId) {
     const release = await queryOne<ReleaseRow>(
       platform.pool,

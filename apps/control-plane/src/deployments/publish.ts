@@ -38,7 +38,11 @@ export async function createDeployment(
 ): Promise<DeploymentRow> {
   const id = call.idFor("deployment");
   const found = await loadDeployment(platform.pool, id);
-  if (found) return found;
+  if (found) {
+    // A crash after the row and before its variables: the repeat brings them.
+    if (wanted.env) await setEnvironment(platform, id, wanted.env);
+    return found;
+  }
   const owner = await resolvePlacement(platform.pool, call.caller, wanted);
   const slug = wanted.slug ?? `${slugify(wanted.name)}-${randomSuffix(4)}`;
   await transaction(platform.pool, async (db) => {

@@ -142,7 +142,7 @@ async function serveInstances(
     await activate(platform, row, release, silent, outcome.wasWarm);
   } else if (row.state !== "running")
     await setState(platform, row, { state: "running", error_message: null });
-  await retireInstances(platform, row.id, instance.id, row.active_release_id, signal);
+  await retireInstances(platform, row.id, instance, row.active_release_id, signal);
   return steadyMs;
 }
 
@@ -178,6 +178,7 @@ async function activate(
     finished_at: new Date().toISOString(),
     took_ms: Date.now() - Date.parse(startedAt),
     warm,
+    ...(row.promotion?.request ? { request: row.promotion.request } : {}),
     ...(silentEdges.length > 0 ? { silent_edges: silentEdges } : {}),
   };
   const stored = await setState(platform, row, {
@@ -216,6 +217,7 @@ async function failPromotion(
     started_at: row.promotion?.started_at ?? new Date().toISOString(),
     finished_at: new Date().toISOString(),
     failure,
+    ...(row.promotion?.request ? { request: row.promotion.request } : {}),
   };
   const stored = await setState(platform, row, {
     state: row.active_release_id ? row.state : "failed",

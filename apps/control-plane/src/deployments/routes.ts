@@ -1,3 +1,4 @@
+import { faultPoint } from "@platform/daemon";
 import { randomBytes } from "node:crypto";
 import { PlatformError, deploymentRoutes as r, notFound } from "@platform/contract";
 import { query, queryOne } from "@platform/postgres";
@@ -220,8 +221,11 @@ export function deploymentHandlers(platform: Platform): Handler[] {
     }),
     handler(r.rollback, async (call) => {
       const row = await own(call as Call);
-      const target = await rollbackTarget(platform, row, call.body?.version_id);
-      return deploymentView(platform, await promote(platform, row.id, target.id));
+      const request = call.idFor("rollback");
+      const target = await rollbackTarget(platform, row, call.body?.version_id, request);
+      const moved = await promote(platform, row.id, target.id, request);
+      faultPoint("control-plane.rollback.before-answer");
+      return deploymentView(platform, moved);
     }),
     handler(r.instances, async (call) => {
       const row = await own(call as Call);

@@ -18,6 +18,8 @@ export interface Promotion {
   readonly warm?: boolean;
   readonly failure?: { code: string; message: string; details: Record<string, unknown> };
   readonly silent_edges?: string[];
+  /** The request that asked for it, so that its repeat finds what it chose. */
+  readonly request?: string;
 }
 
 export interface DeploymentRow {
@@ -166,7 +168,7 @@ export async function deploymentView(
     deployment_product: "miosa_deploy",
     docker_deploy_app: null,
     error_message: row.error_message,
-    promotion: row.promotion,
+    promotion: row.promotion && { ...row.promotion, request: undefined },
     metadata: row.metadata,
     created_at: row.created_at.toISOString(),
     inserted_at: row.created_at.toISOString(),

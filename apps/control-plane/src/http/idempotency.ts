@@ -2,6 +2,8 @@ import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Pool } from "pg";
 import { PlatformError } from "@platform/contract";
+import type { Seal } from "../seal.ts";
+import { isPresent } from "../presence.ts";
 
 export interface StoredAnswer {
   readonly status: number;
@@ -35,36 +37,37 @@ interface Slot {
 
 /**
  * Runs `work` once per (tenant, key, method, path). A repeat with the same body gets the first answer;
- * while the first still runs, the repeat waits for it. A run whose process died is taken over when its
- * lock ends: ids derived from the key make the second run continue the first.
+ * while the first still runs, the repeat waits for it. A run whose process died is taken over at once:
+ * ids derived from the key make the second run continue the first.
  *
- * Answers of 500 and above, and retryable refusals, are not stored: the retry shall run.
+ * Answers are stored sealed, because some hold a secret that is shown once. Those of 500 and above, and
+ * retryable refusals, are not stored: the retry shall run.
  *
  * @throws PlatformError IDEMPOTENCY_PAYLOAD_MISMATCH
  */
 export async function runOnce(
-  pool: Pool,
+  { pool, holder, seal }: { pool: Pool; holder: string; seal: Seal },
   slot: Slot,
   work: () => Promise<StoredAnswer & { readonly keep: boolean }>,
 ): Promise<StoredAnswer> {
   const where = [slot.tenantId, slot.key, slot.method, slot.path];
   for (;;) {
     const claimed = await pool.query(
-      `insert into idempotency (tenant_id, key, method, path, body_hash, locked_until)
-       values ($1, $2, $3, $4, $5, now() + interval '${lockSeconds} seconds')
-       on conflict (tenant_id, key, method, path) do update set locked_until = excluded.locked_until
-       where idempotency.status is null and idempotency.locked_until < now() and idempotency.body_hash = excluded.body_hash
+      `insert into idempotency (tenant_id, key, method, path, body_hash, holder, locked_until)
+       values ($1, $2, $3, $4, $5, $6, now() + interval '${lockSeconds} seconds')
+       on conflict (tenant_id, key, method, path) do update set locked_until = excluded.locked_until, holder = excluded.holder
+       where idempotency.status is null and (idempotency.locked_until < now() or not ${isPresent("idempotency.holder")}) and idempotency.body_hash = excluded.body_hash
        returning 1`,
-      [...where, slot.bodyHash],
+      [...where, slot.bodyHash, holder],
     );
     if (claimed.rowCount === 1) break;
     const { rows } = await pool.query<{
       body_hash: string;
       status: number | null;
-      body: string;
+      body_sealed: Buffer;
       headers: Record<string, string>;
     }>(
-      `select body_hash, status, body, headers from idempotency where tenant_id = $1 and key = $2 and method = $3 and path = $4`,
+      `select body_hash, status, body_sealed, headers from idempotency where tenant_id = $1 and key = $2 and method = $3 and path = $4`,
       where,
     );
     const row = rows[0];
@@ -75,7 +78,8 @@ export async function runOnce(
         "This Idempotency-Key was used with another body. Use a new key for a new request.",
       );
     }
-    if (row.status !== null) return { status: row.status, body: row.body, headers: row.headers };
+    if (row.status !== null)
+      return { status: row.status, body: seal.open(row.body_sealed), headers: row.headers };
     await delay(100);
   }
   const renewal = setInterval(
@@ -94,8 +98,8 @@ export async function runOnce(
     const answer = await work();
     if (answer.keep) {
       await pool.query(
-        `update idempotency set status = $5, body = $6, headers = $7 where tenant_id = $1 and key = $2 and method = $3 and path = $4`,
-        [...where, answer.status, answer.body, answer.headers],
+        `update idempotency set status = $5, body_sealed = $6, headers = $7 where tenant_id = $1 and key = $2 and method = $3 and path = $4`,
+        [...where, answer.status, seal.close(answer.body), answer.headers],
       );
     } else {
       await pool.query(

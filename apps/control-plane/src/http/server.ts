@@ -5,12 +5,17 @@ import { z } from "zod";
 import { newId, unguessableId, type Log } from "@platform/daemon";
 import { PlatformError, allows, notFound, toProblemBody, type RouteDefinition } from "@platform/contract";
 import type { Pool } from "pg";
+import type { Seal } from "../seal.ts";
 import type { Call, Caller, Handler } from "./context.ts";
 import { derivedId, hashBody, runOnce, type StoredAnswer } from "./idempotency.ts";
 
 export interface ServerOptions {
   readonly log: Log;
+  /** Seals stored answers. */
+  readonly seal: Seal;
   readonly pool: Pool;
+  /** Name of this process in locks. */
+  readonly holder: string;
   readonly handlers: readonly Handler[];
   /** @throws PlatformError UNAUTHENTICATED, INVALID_TENANT_CONTEXT, RATE_LIMITED */
   readonly authenticate: (request: FastifyRequest, route: RouteDefinition) => Promise<Caller>;
@@ -228,7 +233,7 @@ function register(app: FastifyInstance, { route, handle }: Handler, options: Ser
         bodyHash: hashBody(body),
       };
       let ran = false;
-      const answer = await runOnce(options.pool, slot, async () => {
+      const answer = await runOnce(options, slot, async () => {
         ran = true;
         return capture(call, route, handle, options, request);
       });

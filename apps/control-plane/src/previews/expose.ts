@@ -3,7 +3,7 @@ import { PlatformError, type ProbeRecord } from "@platform/contract";
 import type { ProbeResult } from "@platform/guest-protocol";
 import { queryOne, transaction } from "@platform/postgres";
 import { acknowledged, pointPreviews, putRoute, removeRoutes } from "../edges/index.ts";
-import { record } from "../events/index.ts";
+import { recordIn } from "../events/index.ts";
 import { derivedId, type Call } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { guestProblem, liveSandbox, type SandboxRow } from "../sandboxes/index.ts";
@@ -144,13 +144,7 @@ export async function expose(
   // and where the edge saw a failure, the server's own state is the better explanation.
   const at = new Date();
   const still = await again(outside.edge.ok && outside.websocket.ok ? answerMs : returnMs);
-  const reason = !still?.ok
-    ? (still?.reason ?? "not_listening")
-    : !outside.edge.ok
-      ? "edge_not_reached"
-      : !outside.websocket.ok
-        ? "upgrade_not_passed"
-        : null;
+  const reason = refusalOf(outside, still);
   if (reason !== null) {
     await forgetUnproved(platform, preview);
     throw portNotReachable(port, reason, {
@@ -161,6 +155,17 @@ export async function expose(
   const proved = await storeProof(platform, preview, at, inGuest, outside);
   if (!proved.is_primary) await alsoStable(platform, proved, row);
   return { preview: proved, row };
+}
+
+/** Null when every look succeeded. */
+function refusalOf(
+  outside: Pick<ProbeRecord, "edge" | "websocket">,
+  still: ProbeResult | null,
+): string | null {
+  if (!still?.ok && !(outside.edge.ok && !outside.websocket.ok && !isGone(still)))
+    return still?.reason ?? "not_listening";
+  if (!outside.edge.ok) return "edge_not_reached";
+  return outside.websocket.ok ? null : "upgrade_not_passed";
 }
 
 const isGone = (seen: ProbeResult | null) =>
@@ -250,6 +255,22 @@ async function forgetUnproved(platform: Platform, preview: PreviewRow): Promise<
   platform.signals.announce("routes");
 }
 
+/**
+ * Removes addresses whose time is over, and those whose proof was cut off: no client has them.
+ * A proof takes far less than the two minutes.
+ */
+export async function forgetPreviews(platform: Platform): Promise<void> {
+  const removed = await transaction(platform.pool, async (db) => {
+    const { rows } = await db.query<{ hostname: string }>(
+      `delete from previews where expires_at < now() or (probe is null and created_at < now() - interval '2 minutes')
+       returning hostname`,
+    );
+    if (rows.length > 0) await removeRoutes(db, "hostname = any($1)", [rows.map((row) => row.hostname)]);
+    return rows.length;
+  });
+  if (removed > 0) platform.signals.announce("routes");
+}
+
 /** @param at when the last look began: the server answered after this moment */
 async function storeProof(
   platform: Platform,
@@ -263,17 +284,20 @@ async function storeProof(
     guest: { ok: true, http_status: guest.httpStatus, latency_ms: guest.latencyMs },
     ...outside,
   };
-  const stored = await queryOne<PreviewRow>(
-    platform.pool,
-    "update previews set probe = $2 where id = $1 returning *",
-    [preview.id, probe],
-  );
-  await record(platform, {
-    tenantId: preview.tenant_id,
-    type: "preview.ready",
-    resourceType: "sandbox",
-    resourceId: preview.sandbox_id,
-    data: { id: preview.id, sandbox_id: preview.sandbox_id, port: preview.port, url: preview.url },
+  const stored = await transaction(platform.pool, async (db) => {
+    const row = await queryOne<PreviewRow>(db, "update previews set probe = $2 where id = $1 returning *", [
+      preview.id,
+      probe,
+    ]);
+    await recordIn(db, {
+      tenantId: preview.tenant_id,
+      type: "preview.ready",
+      resourceType: "sandbox",
+      resourceId: preview.sandbox_id,
+      data: { id: preview.id, sandbox_id: preview.sandbox_id, port: preview.port, url: preview.url },
+    });
+    return row;
   });
+  platform.signals.announce("events", `events:${preview.sandbox_id}`);
   return stored ?? { ...preview, probe };
 }

@@ -7,6 +7,8 @@ import { ownSandbox, type SandboxRow } from "../sandboxes/index.ts";
 import { expose, type PreviewRow } from "./expose.ts";
 import { probeThroughEdge } from "./probe.ts";
 
+export { forgetPreviews } from "./expose.ts";
+
 const view = (row: PreviewRow) => ({
   id: row.id,
   preview_id: row.id,

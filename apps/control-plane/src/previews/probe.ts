@@ -90,10 +90,12 @@ export async function probeThroughEdge(
   let firstRefusalAt: number | null = null;
   for (let tries = 1, waitMs = 20; ; tries++, waitMs = Math.min(250, waitMs * 2)) {
     const left = Math.max(500, endsAt - performance.now());
-    socket = nothing;
-    http = await ask(edge.url, hostname, edge.publicPort, path, false, left);
+    // At once: neither needs the other's answer, and a server must bear two visitors.
+    [http, socket] = await Promise.all([
+      ask(edge.url, hostname, edge.publicPort, path, false, left),
+      ask(edge.url, hostname, edge.publicPort, path, true, left),
+    ]);
     if (http.isFromApp) {
-      socket = await ask(edge.url, hostname, edge.publicPort, path, true, left);
       if (socket.isFromApp) break;
       firstRefusalAt ??= performance.now();
       if (performance.now() - firstRefusalAt >= upgradePatienceMs) break;

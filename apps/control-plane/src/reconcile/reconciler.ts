@@ -1,6 +1,6 @@
-import { randomUUID } from "node:crypto";
 import { Wakeup } from "@platform/daemon";
 import type { Platform } from "../platform.ts";
+import { isPresent } from "../presence.ts";
 
 export interface ReconcilerOptions {
   readonly table: "sandboxes" | "databases" | "deployments" | "builds";
@@ -23,12 +23,12 @@ const most = 30_000;
 /**
  * One loop for all rows of a table: claim a due row by lease, let `step` look and act, note when to look
  * again. A signal wakes it for speed, a timer for certainty; both take the same path. When a control
- * plane dies, its leases end by themselves and another one (or its successor) goes on.
+ * plane dies, another one (or its successor) goes on at once; one that hangs loses its leases by time.
  */
 export class Reconciler {
   readonly #platform: Platform;
   readonly #options: ReconcilerOptions;
-  readonly #holder = randomUUID();
+  readonly #holder: string;
   readonly #wakeup = new Wakeup();
   readonly #stop = new AbortController();
   readonly #running = new Set<Promise<void>>();
@@ -36,6 +36,7 @@ export class Reconciler {
 
   constructor(platform: Platform, options: ReconcilerOptions) {
     this.#platform = platform;
+    this.#holder = platform.holder;
     this.#options = options;
     platform.signals.on(`work:${options.table}`, () => this.#wakeup.wake());
   }
@@ -74,7 +75,7 @@ export class Reconciler {
     const { table, due } = this.#options;
     const { rows } = await this.#platform.pool.query<{ id: string }>(
       `update ${table} set lease_holder = $1, lease_until = now() + interval '${leaseSeconds} seconds'
-       where id = (select id from ${table} where (${due}) and next_look_at <= now() and (lease_until is null or lease_until < now())
+       where id = (select id from ${table} where (${due}) and next_look_at <= now() and (lease_until is null or lease_until < now() or (lease_holder <> $1 and not ${isPresent("lease_holder")}))
                    order by next_look_at limit 1 for update skip locked)
        returning id`,
       [this.#holder],

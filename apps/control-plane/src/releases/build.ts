@@ -110,8 +110,7 @@ const buildKey = (row: BuildRow) => `bd-${row.id}`;
 const preflightKey = (row: BuildRow) => `pf-${row.id}`;
 
 async function cleanUp(platform: Platform, row: BuildRow): Promise<void> {
-  await platform.host.deleteBox(buildKey(row));
-  await platform.host.deleteBox(preflightKey(row));
+  await Promise.all([buildKey(row), preflightKey(row)].map((key) => platform.host.deleteBox(key)));
 }
 
 async function run(
@@ -134,6 +133,8 @@ async function run(
     row = (await loadBuild(platform.pool, first.id))!;
   }
   faultPoint("control-plane.build.after-bundle");
+  // The build's box goes while the release is tried; a failure here is met again by the clean-up.
+  const removed = platform.host.deleteBox(buildKey(row), signal).catch(() => undefined);
   const plan = row.plan!;
   if (plan.kind === "dynamic") {
     await set(platform, row.id, { step: "preflight" });
@@ -150,6 +151,7 @@ async function run(
       signal,
     );
   }
+  await removed;
   faultPoint("control-plane.build.before-ready");
   await finish(platform, row, sourceDigest, startedAt, env, log);
 }
@@ -284,7 +286,6 @@ async function makeBundle(
     [row.release_id, bundled.sizeBytes, { spa_fallback: output?.spa ?? false, files: bundled.files }],
   );
   await set(platform, row.id, { bundle_digest: bundled.digest });
-  await platform.host.deleteBox(buildKey(row), signal);
 }
 
 interface Step {
@@ -366,6 +367,9 @@ async function finish(
   env: Record<string, string>,
   log: BuildLog,
 ): Promise<void> {
+  // Ends before the build counts as over, so that no box outlives it.
+  const cleaned = cleanUp(platform, row);
+  cleaned.catch(() => undefined); // Awaited below; until then it must not count as unhandled.
   const plan = row.plan!;
   const release = (await loadRelease(platform.pool, row.release_id))!;
   const sha256 = row.bundle_digest!.replace("sha256:", "");
@@ -417,6 +421,6 @@ async function finish(
   );
   log.add("system", `release ${release.id} is ready`);
   await log.flush();
-  await cleanUp(platform, row);
+  await cleaned;
   await set(platform, row.id, { state: "succeeded", step: "done", finished_at: new Date() });
 }

@@ -20,7 +20,7 @@ interface Candidate {
 
 /**
  * Boots the bundle away from the sandbox it came from. What only worked because of the sandbox's other
- * files or variables is refused here, not in production.
+ * files or variables is refused here, not in production. After a success the caller removes the box.
  */
 export async function preflight(
   platform: Platform,
@@ -63,7 +63,6 @@ export async function preflight(
   for (const line of lines) log.add("stdout", `[app] ${line}`);
   if (probe.ok) {
     log.add("system", `preflight: port ${plan.port} answers ${probe.httpStatus} on ${plan.healthCheckPath}`);
-    await platform.host.deleteBox(candidate.key, signal);
     return;
   }
   const stats = await platform.host.stats(candidate.key, signal);

@@ -13,6 +13,8 @@ import { loadSandbox, moveTo, want, type SandboxRow } from "./store.ts";
 
 const soonMs = 200;
 const steadyMs = 15_000;
+/** A running sandbox whose box is lost says so within this time, milliseconds. */
+const watchMs = 5_000;
 const ackTimeoutMs = 5_000;
 
 const isolationUnavailable =
@@ -35,7 +37,7 @@ function untilTimeout(row: SandboxRow): number {
     row.expires_at?.getTime() ?? Infinity,
     row.idle_timeout_sec > 0 ? row.last_used_at.getTime() + row.idle_timeout_sec * 1000 : Infinity,
   ];
-  return Math.max(soonMs, Math.min(steadyMs, Math.min(...ends) - Date.now() + 50));
+  return Math.max(soonMs, Math.min(watchMs, Math.min(...ends) - Date.now() + 50));
 }
 
 export function createSandboxStep(platform: Platform) {
@@ -108,7 +110,11 @@ async function provision(
     box =
       existing?.state === "running"
         ? existing
-        : await platform.host.putBox(row.box_key, boxSpecOf(row, tenant, env, linked), signal);
+        : await platform.host.putBox(
+            row.box_key,
+            await boxSpecOf(platform.pool, row, tenant, env, linked),
+            signal,
+          );
   } catch (error) {
     if (!(error instanceof HostError) || error.code === "UNREACHABLE" || error.code === "INTERNAL")
       throw error;

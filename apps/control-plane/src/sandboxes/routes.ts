@@ -1,12 +1,12 @@
 import { PlatformError, notFound, sandboxRoutes as r } from "@platform/contract";
 import { query, queryOne } from "@platform/postgres";
 import { attachDatabase } from "../databases/index.ts";
+import { effectiveEgress } from "../egress/index.ts";
 import { streamEvents } from "../events/index.ts";
 import { handler, openEventStream, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { Conditions, ownedBy, tenantById } from "../tenants/index.ts";
 import { guestProblem, liveSandbox, sandboxFailed, settledSandbox } from "./access.ts";
-import { egressOf } from "./box-spec.ts";
 import { createSandbox, nameProblem } from "./create.ts";
 import { forkSandbox } from "./fork.ts";
 import { loadSandbox, ownSandbox, readinessComponents, sandboxView, want, type SandboxRow } from "./store.ts";
@@ -202,7 +202,9 @@ async function updateSandbox(
   }
   const metadata = set["metadata"] as Record<string, unknown> | undefined;
   if (metadata?.["network_policy"] !== undefined && (row.state === "running" || row.state === "paused")) {
-    await platform.host.patchBox(row.box_key, { egress: egressOf(metadata) });
+    await platform.host.patchBox(row.box_key, {
+      egress: await effectiveEgress(platform.pool, { ...row, metadata }),
+    });
   }
 }
 

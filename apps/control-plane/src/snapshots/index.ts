@@ -160,6 +160,44 @@ export async function expireSnapshots(platform: Platform): Promise<void> {
   }
 }
 
+/** Longer than any request that makes a snapshot runs, milliseconds. */
+const settledAfterMs = 10 * 60_000;
+
+/**
+ * Removes snapshots that no row names: a fork whose request was cut off between its copy and its row. What
+ * was being made when its request was cut off becomes what it is on the host.
+ */
+export async function tidySnapshots(platform: Platform): Promise<void> {
+  const found = await platform.host.snapshots();
+  const owned = await query<{ key: string }>(
+    platform.pool,
+    `select snapshot_key as key from snapshots
+     union all select content->>'snapshotKey' from sandboxes where state <> 'destroyed' and content->>'snapshotKey' is not null`,
+  );
+  const names = new Set(owned.map((row) => row.key));
+  for (const { key, createdAt } of found) {
+    if (names.has(key) || Date.now() - Date.parse(createdAt) < settledAfterMs) continue;
+    platform.log.warn({ snapshot: key }, "removing a snapshot that nothing owns");
+    await platform.host.deleteSnapshot(key);
+  }
+  for (const row of await query<SnapshotRow>(
+    platform.pool,
+    "select * from snapshots where status = 'pending' and updated_at < now() - $1 * interval '1 millisecond' limit 50",
+    [settledAfterMs],
+  )) {
+    const made = found.find((one) => one.key === row.snapshot_key);
+    await platform.pool.query(
+      "update snapshots set status = $2, size_bytes = $3, error = $4, updated_at = now() where id = $1 and status = 'pending'",
+      [
+        row.id,
+        made ? "ready" : "failed",
+        made?.sizeBytes ?? null,
+        made ? null : "It was cut off while it was made. Delete it and make another one.",
+      ],
+    );
+  }
+}
+
 export function snapshotHandlers(platform: Platform): Handler[] {
   const { pool } = platform;
   const inSandbox = async (call: Call) =>

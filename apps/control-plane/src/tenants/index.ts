@@ -16,3 +16,6 @@ export { ensureTenant } from "./bootstrap.ts";
 export { tenantHandlers } from "./routes.ts";
 export { assertWholeTenant, ownWorkspace, workspaceHandlers } from "./workspaces.ts";
 export { ownProject, projectHandlers } from "./projects.ts";
+export { brandingHandlers } from "./branding.ts";
+export { assetHandlers, registerAssets } from "./assets.ts";
+export { tenantDomainHandlers, type DomainSettings } from "./domains.ts";

@@ -9,7 +9,7 @@ import { REACHABLE_ADDRESS } from "./tunnel.ts";
 /** Between two looks at the kernel's table of sockets, in ms. */
 const POLL_MS = 20;
 /** A server that is found at the end of the wait gets this long for its answer, in ms. */
-const MIN_ANSWER_MS = 1_000;
+const MIN_ANSWER_MS = 2_000;
 const EVIDENCE_LINES = 20;
 const MAX_TIMEOUT_MS = 600_000;
 

@@ -64,6 +64,7 @@ test("a snapshot outlives its box and fills another one, workspace and home", { 
   await guestOf(t, host, "box-old").exec("echo work > a; echo home > ~/b; chmod 600 a");
   const info = await host.client.putSnapshot("snapshot-one", "box-old");
   assert.deepEqual(await host.client.putSnapshot("snapshot-one", "box-old"), info);
+  assert.deepEqual(await host.client.snapshots(), [info]);
   await host.client.deleteBox("box-old");
   const content = { type: "snapshot" as const, snapshotKey: "snapshot-one" };
   await host.client.putBox("box-new", spec({ content }));

@@ -125,6 +125,15 @@ export class Artifacts implements ContentSource {
     return built;
   }
 
+  /** Every whole snapshot of this host. */
+  async snapshots(): Promise<SnapshotInfo[]> {
+    const names = await readdir(this.#snapshots);
+    const found = await Promise.all(
+      names.filter((name) => !name.startsWith(".")).map((name) => this.#info(name)),
+    );
+    return found.filter((info) => info !== null);
+  }
+
   /** Idempotent: an existing snapshot is returned as it is, whatever became of its box. */
   async snapshot(boxes: Boxes, snapshotKey: string, boxKey: string): Promise<SnapshotInfo> {
     const known = await this.#info(snapshotKey);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { EgressPolicy } from "@platform/host-api";
-import { judge } from "./policy.ts";
+import { judge, mayBeAllowed } from "./policy.ts";
 import { OutboundRefusal, parseTarget, settleTarget } from "./target.ts";
 
 const policy = (changes: Partial<EgressPolicy>) => EgressPolicy.parse({ mode: "deny-all", ...changes });
@@ -38,6 +38,13 @@ test("a wildcard covers every depth below a name but not the name, and case does
     ),
     [true, true, true, false, false, false],
   );
+});
+
+test("a denied name stays denied in every mode, and is not even looked up", () => {
+  const rules = { ...policy({ mode: "allow-all" }), deniedDomains: ["*.bad.test"] };
+  assert.equal(judge(rules, "a.bad.test", ["203.0.113.9"]).allowed, false);
+  assert.equal(mayBeAllowed(rules, "a.bad.test"), false);
+  assert.equal(judge(rules, "good.test", ["203.0.113.9"]).allowed, true);
 });
 
 test("a denied range beats an allowed name, and an address is allowed by range only", () => {

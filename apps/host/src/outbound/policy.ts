@@ -63,6 +63,9 @@ function coversName(pattern: string, name: string): boolean {
   return name === wanted;
 }
 
+const isDeniedName = (policy: EgressPolicy, name: string): boolean =>
+  policy.deniedDomains?.some((pattern) => coversName(pattern, name)) ?? false;
+
 export type Verdict =
   { allowed: true; address: string } | { allowed: false; code: "EGRESS_DENIED" | "ADDRESS_NOT_ALLOWED" };
 
@@ -76,6 +79,7 @@ export function judge(policy: EgressPolicy, host: string, addresses: readonly st
   const name = host.toLowerCase().replace(/\.$/, "");
   const isName = parse(name) === null;
   const byName = isName && policy.allowedDomains.some((pattern) => coversName(pattern, name));
+  if (isName && isDeniedName(policy, name)) return { allowed: false, code: "EGRESS_DENIED" };
   const allowed = parseRanges(policy.allowedCidrs);
   const denied = parseRanges(policy.deniedCidrs);
   let code: "EGRESS_DENIED" | "ADDRESS_NOT_ALLOWED" = "EGRESS_DENIED";
@@ -95,7 +99,8 @@ export function judge(policy: EgressPolicy, host: string, addresses: readonly st
 
 /** Whether resolving the name can lead to a permission at all; spares a lookup that tells outsiders of it. */
 export function mayBeAllowed(policy: EgressPolicy, host: string): boolean {
-  if (policy.mode === "allow-all" || policy.allowedCidrs.length > 0) return true;
   const name = host.toLowerCase().replace(/\.$/, "");
+  if (parse(name) === null && isDeniedName(policy, name)) return false;
+  if (policy.mode === "allow-all" || policy.allowedCidrs.length > 0) return true;
   return policy.allowedDomains.some((pattern) => coversName(pattern, name));
 }

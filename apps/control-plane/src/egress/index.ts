@@ -1,0 +1,3 @@
+export { effectiveEgress } from "./effective.ts";
+export { egressHandlers } from "./routes.ts";
+export { syncPendingEgress } from "./sync.ts";

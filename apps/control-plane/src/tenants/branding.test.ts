@@ -1,0 +1,152 @@
+import assert from "node:assert/strict";
+import { test, type TestContext } from "node:test";
+import { putRoute, registerEdgeRoutes } from "../edges/index.ts";
+import { startTestApi, type TestApi } from "../testing-api.ts";
+import { assetHandlers, brandingHandlers, registerAssets } from "./index.ts";
+
+const edgeToken = "edge-token-of-this-test";
+
+const start = (t: TestContext) =>
+  startTestApi(t, {
+    handlers: (platform) => [...brandingHandlers(platform), ...assetHandlers(platform)],
+    register: (app, platform) => {
+      registerAssets(app, platform);
+      registerEdgeRoutes(app, platform, edgeToken, async () => undefined);
+    },
+  });
+
+const put = (api: TestApi, body: Record<string, unknown>, key = api.operator) =>
+  api.call("PUT", "/settings/branding", { body, key });
+
+const png = Buffer.from("89504e470d0a1a0a0000000d49484452", "hex");
+
+function multipart(bytes: Buffer, field = "file", type = "image/png") {
+  const boundary = "-----test";
+  const head = `--${boundary}\r\ncontent-disposition: form-data; name="${field}"; filename="x"\r\ncontent-type: ${type}\r\n\r\n`;
+  return {
+    body: Buffer.concat([Buffer.from(head), bytes, Buffer.from(`\r\n--${boundary}--\r\n`)]),
+    headers: { "content-type": `multipart/form-data; boundary=${boundary}` },
+  };
+}
+
+test("the brand is stored, shows in both forms, and an empty text clears a value", async (t) => {
+  const api = await start(t);
+  const look = {
+    custom_app_name: "Clinic IQ",
+    brand_color_primary: "#1a73e8",
+    custom_logo_url: "https://cdn.example.com/a.svg",
+  };
+  assert.equal((await put(api, look)).status, 200);
+  const flat = (await api.call("GET", "/settings/branding")).body;
+  assert.deepEqual(
+    [flat["custom_app_name"], flat["brand_color_primary"], flat["support_url"], flat["branding_source"]],
+    ["Clinic IQ", "#1a73e8", null, "tenant"],
+  );
+  assert.equal("data" in flat, false);
+  const old = (await api.call("GET", "/tenant/branding")).body["branding"] as Record<string, unknown>;
+  assert.deepEqual([old["product_name"], old["primary_color"]], ["Clinic IQ", "#1a73e8"]);
+  await api.call("PUT", "/tenant/branding", {
+    body: { branding: { product_name: "Renamed", logo_url: "" } },
+  });
+  const after = (await api.call("GET", "/settings/branding")).body;
+  assert.deepEqual(
+    [after["custom_app_name"], after["custom_logo_url"], after["brand_color_primary"]],
+    ["Renamed", null, "#1a73e8"],
+  );
+  assert.equal((await put(api, after)).status, 200, "what was read can be sent back");
+});
+
+test("values that could harm a page are refused with the field's name", async (t) => {
+  const api = await start(t);
+  const bad: [string, unknown][] = [
+    ["brand_color_primary", "red;background:url(//evil)"],
+    ["custom_logo_url", "javascript:alert(1)"],
+    ["custom_logo_url", "http://example.com/a.png"],
+    ["support_url", "//evil.example"],
+    ["custom_app_name", "<script>"],
+    ["support_email", "nobody"],
+  ];
+  for (const [field, value] of bad) {
+    const answer = await put(api, { [field]: value });
+    assert.equal(answer.status, 422, field);
+    assert.ok((answer.body["errors"] as Record<string, unknown>)[field], field);
+  }
+});
+
+test("edges get the new brand at once", async (t) => {
+  const api = await start(t);
+  const version = await putRoute(api.platform.pool, {
+    hostname: "api.clinic.example",
+    tenantId: api.tenantId,
+    kind: "api",
+    target: { type: "control-plane" },
+  });
+  const poll = (applied: number, wait: number) =>
+    api.app.inject({
+      url: `/internal/edge/routes?edge=e1&applied=${applied}&wait_ms=${wait}`,
+      headers: { authorization: `Bearer ${edgeToken}` },
+    });
+  assert.equal((await poll(version, 0)).statusCode, 204);
+  const waiting = poll(version, 10_000);
+  await put(api, { custom_app_name: "Fresh", brand_color_primary: "#abcdef" });
+  const update = (await waiting).json<{
+    version: number;
+    brands: { name: string; colorPrimary: string }[];
+  }>();
+  assert.ok(update.version > version);
+  assert.deepEqual(
+    update.brands.map(({ name, colorPrimary }) => [name, colorPrimary]),
+    [["Fresh", "#abcdef"]],
+  );
+});
+
+test("an uploaded image is served to everybody as what it is", async (t) => {
+  const api = await start(t);
+  const made = await api.call("POST", "/settings/branding/assets/logo", multipart(png, "file", "text/html"));
+  assert.equal(made.status, 201, JSON.stringify(made.body));
+  const url = new URL(made.body["url"] as string);
+  assert.equal(url.hostname, "api.clinic.example");
+  const image = await api.call("GET", url.pathname, { key: "" });
+  assert.equal(image.status, 200);
+  assert.equal(image.headers["content-type"], "image/png");
+  assert.equal(image.headers["x-content-type-options"], "nosniff");
+  assert.match(String(image.headers["content-security-policy"]), /default-src 'none'.*sandbox/);
+  assert.deepEqual(image.body["bytes"], png);
+  assert.equal((await put(api, { custom_logo_url: url.href })).status, 200);
+});
+
+test("what is no image, too large or in no field named file is refused", async (t) => {
+  const api = await start(t);
+  const path = "/settings/branding/assets/logo";
+  assert.equal((await api.call("POST", path, multipart(Buffer.from("<html><script>")))).status, 422);
+  assert.equal(
+    (await api.call("POST", path, multipart(Buffer.concat([png, Buffer.alloc(2 * 1024 * 1024)])))).status,
+    413,
+  );
+  assert.equal((await api.call("POST", path, multipart(png, "other"))).status, 422);
+  assert.equal((await api.call("POST", path, { body: { file: "x" } })).status, 422);
+  assert.equal((await api.call("POST", "/settings/branding/assets/..%2Fx", multipart(png))).status, 422);
+  assert.equal(
+    (await api.call("GET", "/branding/assets/00000000-0000-4000-8000-000000000000", { key: "" })).status,
+    404,
+  );
+});
+
+test("the brand is the whole tenant's: a key without the scope or bound to a part cannot change it", async (t) => {
+  const api = await start(t);
+  const reader = await api.key({ scopes: ["projects:read"] });
+  const refused = await put(api, { custom_app_name: "X" }, reader);
+  assert.equal(
+    (refused.body["error"] as { details: { required_scope: string } }).details.required_scope,
+    "projects:write",
+  );
+  const { rows } = await api.platform.pool.query<{ id: string }>(
+    "select id from workspaces where tenant_id = $1",
+    [api.tenantId],
+  );
+  const bound = await api.key({ workspace_id: rows[0]!.id });
+  assert.equal((await put(api, { custom_app_name: "X" }, bound)).status, 403);
+  const other = await api.otherTenant();
+  await put(api, { custom_app_name: "Theirs" }, other.key);
+  assert.equal((await api.call("GET", "/settings/branding")).body["custom_app_name"], null);
+});
