@@ -78,7 +78,6 @@ export async function startTestApi(t: TestContext, options: Options): Promise<Te
   await migrate(pool, [...migrations.filter(({ name }) => name !== tenancyMigration.name), tenancyMigration]);
   const sealKey = randomBytes(32).toString("hex");
   const platform: Platform = {
-    holder: "test",
     log: createLog("test", "silent"),
     pool,
     host,
@@ -97,7 +96,6 @@ export async function startTestApi(t: TestContext, options: Options): Promise<Te
   const tenantId = await ensureTenant(pool, { name: "Clinic", domain: "clinic.example" });
   const operator = await operatorKey(platform, tenantId);
   const app = createServer({
-    holder: platform.holder,
     seal: platform.seal,
     log: platform.log,
     pool,

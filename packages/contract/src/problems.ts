@@ -26,7 +26,7 @@ export const problems = {
   SANDBOX_READY_TIMEOUT: { status: 504, title: "The sandbox was not ready in time", retryable: true },
   SANDBOX_FILE_AGENT_UNAVAILABLE: { status: 502, title: "Files cannot be reached now", retryable: true },
   SANDBOX_AGENT_UNAVAILABLE: { status: 503, title: "The sandbox does not answer now", retryable: true },
-  ISOLATION_UNAVAILABLE: { status: 503, title: "This machine cannot isolate the code as required" },
+  ISOLATION_UNAVAILABLE: { status: 409, title: "This machine cannot isolate the code as required" },
   TEMPLATE_NOT_FOUND: { status: 404, title: "Template not found" },
   TIMEOUT_TOO_LONG: { status: 422, title: "The time-out is over the limit" },
   INVALID_SETUP_FILE: { status: 422, title: "The setup file is not usable" },

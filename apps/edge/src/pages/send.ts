@@ -29,7 +29,7 @@ export function renderPage(form: Form, facts: PageFacts): RenderedPage {
     headers["content-security-policy"] = contentSecurityPolicy;
     body = htmlPage(facts);
   } else if (form.type === "problem") {
-    headers["content-type"] = "application/problem+json; charset=utf-8";
+    headers["content-type"] = "application/json; charset=utf-8";
     body = problem(facts);
   } else {
     headers["content-type"] = form.contentType;
