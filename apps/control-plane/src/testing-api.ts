@@ -78,7 +78,6 @@ export async function startTestApi(t: TestContext, options: Options): Promise<Te
   await migrate(pool, [...migrations.filter(({ name }) => name !== tenancyMigration.name), tenancyMigration]);
   const sealKey = randomBytes(32).toString("hex");
   const platform: Platform = {
-    holder: "test",
     log: createLog("test", "silent"),
     pool,
     host,
@@ -101,7 +100,6 @@ export async function startTestApi(t: TestContext, options: Options): Promise<Te
     seal: platform.seal,
     log: platform.log,
     pool,
-    holder: platform.holder,
     handlers: [...keyHandlers(platform), ...options.handlers(platform)],
     authenticate: createAuthenticator(platform),
     problemsUrl: () => "https://api.clinic.example/problems",

@@ -10,7 +10,6 @@ process.once("message", (settings: { databaseUrl: string; sealKey: string }) => 
   const pool = createPool(settings.databaseUrl, { max: 4 });
   const worker = new WebhookWorker(
     {
-      holder: "test",
       log: createLog("worker", "silent"),
       pool,
       host: new HostClient({ url: "http://127.0.0.1:9", token: "none" }),
