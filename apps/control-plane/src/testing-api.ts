@@ -99,7 +99,6 @@ export async function startTestApi(t: TestContext, options: Options): Promise<Te
     seal: platform.seal,
     log: platform.log,
     pool,
-    holder: platform.holder,
     handlers: [...keyHandlers(platform), ...options.handlers(platform)],
     authenticate: createAuthenticator(platform),
     problemsUrl: () => "https://api.clinic.example/problems",
