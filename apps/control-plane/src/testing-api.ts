@@ -96,6 +96,7 @@ export async function startTestApi(t: TestContext, options: Options): Promise<Te
   const tenantId = await ensureTenant(pool, { name: "Clinic", domain: "clinic.example" });
   const operator = await operatorKey(platform, tenantId);
   const app = createServer({
+    holder: platform.holder,
     seal: platform.seal,
     log: platform.log,
     pool,
