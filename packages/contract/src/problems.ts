@@ -122,7 +122,8 @@ export class PlatformError extends Error {
 
   get isRetryable(): boolean {
     const entry: { status: number; retryable?: boolean } = problems[this.code];
-    return entry.retryable ?? false;
+    // A time to wait says the same as the flag: the same request may succeed then.
+    return entry.retryable ?? this.retryAfterMs !== undefined;
   }
 }
 

@@ -214,13 +214,11 @@ async function stillHealthy(
  * with settings of the past: those never serve again.
  *
  * @param keep the instance that serves
- * @param previousReleaseId what served until now
  */
 export async function retireInstances(
   platform: Platform,
   deploymentId: string,
   keep: InstanceRow | null,
-  previousReleaseId: string | null,
   signal: AbortSignal,
 ): Promise<void> {
   const rows = await query<InstanceRow>(
@@ -228,17 +226,34 @@ export async function retireInstances(
     "select * from instances where deployment_id = $1 and state <> 'destroyed' and ($2::uuid is null or id <> $2)",
     [deploymentId, keep?.id ?? null],
   );
+  if (rows.length === 0) return;
+  const previousReleaseId = keep ? await previousRelease(platform, deploymentId, keep.release_id) : null;
   for (const row of rows) {
-    const isReusable = keep !== null && row.config_version === keep.config_version;
+    const isWarm =
+      keep !== null && row.config_version === keep.config_version && row.release_id === previousReleaseId;
     const drainedAt = Date.now() + drainMs;
-    if (row.retire_at === null || (!isReusable && row.retire_at.getTime() > drainedAt)) {
-      const ms = isReusable && row.release_id === previousReleaseId ? keepWarmMs : drainMs;
-      await update(platform, row.id, { retire_at: new Date(Date.now() + ms) });
+    if (row.retire_at === null || (!isWarm && row.retire_at.getTime() > drainedAt)) {
+      await update(platform, row.id, { retire_at: new Date(Date.now() + (isWarm ? keepWarmMs : drainMs)) });
     } else if (row.retire_at.getTime() <= Date.now()) {
       await platform.host.deleteBox(row.box_key, signal);
       await update(platform, row.id, { state: "destroyed" });
     }
   }
+}
+
+/** What served last before the release that serves now: the one a rollback goes to, or came from. */
+async function previousRelease(
+  platform: Platform,
+  deploymentId: string,
+  activeReleaseId: string,
+): Promise<string | null> {
+  const row = await queryOne<{ id: string }>(
+    platform.pool,
+    `select r.id from releases r join versions v on v.id = r.deployment_version_id
+     where r.deployment_id = $1 and r.id <> $2 and v.promoted_at is not null order by v.promoted_at desc limit 1`,
+    [deploymentId, activeReleaseId],
+  );
+  return row?.id ?? null;
 }
 
 export async function removeInstances(

@@ -101,7 +101,7 @@ async function serveStatic(
       details: { http_status: seen.status },
     });
   await activate(platform, row, release, silent, false);
-  await retireInstances(platform, row.id, null, null, signal);
+  await retireInstances(platform, row.id, null, signal);
   return steadyMs;
 }
 
@@ -144,7 +144,7 @@ async function serveInstances(
     await activate(platform, row, release, silent, outcome.wasWarm);
   } else if (row.state !== "running")
     await setState(platform, row, { state: "running", error_message: null });
-  await retireInstances(platform, row.id, instance, row.active_release_id, signal);
+  await retireInstances(platform, row.id, instance, signal);
   return steadyMs;
 }
 
