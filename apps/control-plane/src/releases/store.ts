@@ -223,3 +223,13 @@ export class BuildLog {
     return rows.map((row) => row.line);
   }
 }
+
+/** Notes how far a build is; one that has ended is left as it is. */
+export const setBuild = async (platform: Platform, id: string, values: Record<string, unknown>) => {
+  const names = Object.keys(values);
+  await platform.pool.query(
+    `update builds set ${names.map((name, index) => `${name} = $${index + 2}`).join(", ")} where id = $1 and state in ('queued', 'building')`,
+    [id, ...Object.values(values)],
+  );
+  platform.signals.announce(`build:${id}`);
+};

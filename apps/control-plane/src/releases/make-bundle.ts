@@ -1,0 +1,247 @@
+import { faultPoint } from "@platform/daemon";
+import { PlatformError, type ProblemCode } from "@platform/contract";
+import { HostError, type BoxSpec } from "@platform/host-api";
+import type { GuestClient } from "@platform/guest-protocol";
+import { query } from "@platform/postgres";
+import { guestOf } from "../guests.ts";
+import type { Platform } from "../platform.ts";
+import { findStaticOutput, readAppFiles, type StaticOutput } from "./files.ts";
+import { planBuild, type Plan } from "./plan.ts";
+import { loadBuild, setBuild, type BuildLog, type BuildRow } from "./store.ts";
+
+const installTimeoutMs = 15 * 60_000;
+const buildTimeoutMs = 20 * 60_000;
+
+/** Never part of a source: rebuilt, or secret. */
+const sourceExcludes = [
+  ".git",
+  ".miosa",
+  "node_modules",
+  ".venv",
+  ".env",
+  ".env.local",
+  ".env.production",
+  ".env.development",
+  ".env.test",
+];
+const bundleExcludes = [
+  ".git",
+  ".miosa",
+  ".env",
+  ".env.local",
+  ".env.production",
+  ".env.development",
+  ".env.test",
+  ".npm",
+  ".cache",
+];
+
+const buildLimits: BoxSpec["limits"] = {
+  memoryBytes: 8 * 1024 ** 3,
+  cpuMillis: 2000,
+  maxProcesses: 4096,
+  diskBytes: 20 * 1024 ** 3,
+};
+
+export const buildKey = (row: BuildRow) => `bd-${row.id}`;
+
+export async function freeze(
+  platform: Platform,
+  row: BuildRow,
+  log: BuildLog,
+  signal: AbortSignal,
+): Promise<string> {
+  await setBuild(platform, row.id, { step: "freeze" });
+  if (row.request.source_digest) {
+    await setBuild(platform, row.id, { source_digest: row.request.source_digest });
+    return row.request.source_digest;
+  }
+  const sandboxes = await query<{ box_key: string }>(
+    platform.pool,
+    "select box_key from sandboxes where id = $1",
+    [row.request.source_sandbox_id],
+  );
+  if (!sandboxes[0])
+    throw new PlatformError("SOURCE_EMPTY", "The sandbox to publish no longer exists.", {
+      details: { step: "freeze" },
+    });
+  try {
+    const frozen = await platform.host.freeze(
+      sandboxes[0].box_key,
+      { path: "/workspace", exclude: sourceExcludes },
+      signal,
+    );
+    log.add("system", `froze ${frozen.files} files, ${frozen.sizeBytes} bytes, ${frozen.digest}`);
+    if (frozen.files === 0)
+      throw new PlatformError(
+        "SOURCE_EMPTY",
+        "The workspace is empty. Write the app's files below /workspace first.",
+        { details: { step: "freeze", path: "/workspace" } },
+      );
+    await setBuild(platform, row.id, { source_digest: frozen.digest });
+    return frozen.digest;
+  } catch (error) {
+    throw freezeProblem(error);
+  }
+}
+
+const freezeCodes: Record<string, ProblemCode> = {
+  SOURCE_CHANGED: "SOURCE_CHANGED",
+  SYMLINK_ESCAPES: "SYMLINK_ESCAPES",
+  DISK_FULL: "DISK_FULL",
+  NOT_FOUND: "SOURCE_EMPTY",
+  INVALID: "SYMLINK_ESCAPES",
+};
+
+function freezeProblem(error: unknown): unknown {
+  if (!(error instanceof HostError)) return error;
+  const code = freezeCodes[error.code];
+  return code
+    ? new PlatformError(code, error.message, { details: { step: "freeze", ...error.details }, cause: error })
+    : error;
+}
+
+export async function makeBundle(
+  platform: Platform,
+  row: BuildRow,
+  sourceDigest: string,
+  env: Record<string, string>,
+  log: BuildLog,
+  signal: AbortSignal,
+): Promise<void> {
+  await setBuild(platform, row.id, { step: "prepare" });
+  await platform.host.putBox(
+    buildKey(row),
+    {
+      purpose: "build",
+      minimumIsolation: "namespaces",
+      content: { type: "source", digest: sourceDigest },
+      limits: buildLimits,
+      env: { CI: "1", npm_config_update_notifier: "false" },
+      egress: { mode: "allow-all", allowedDomains: [], allowedCidrs: [], deniedCidrs: [] },
+      hostname: "build",
+    },
+    signal,
+  );
+  const guest = guestOf(platform.host, buildKey(row));
+  const plan = planBuild(row.request, await readAppFiles(guest, "/workspace"));
+  for (const reason of plan.because) log.add("system", reason);
+  await setBuild(platform, row.id, { plan: JSON.stringify(plan), step: "install" });
+  const oomBefore = (await platform.host.stats(buildKey(row), signal))?.oomKills ?? 0;
+  const command = (step: string, text: string, timeoutMs: number) =>
+    runStep(
+      platform,
+      row,
+      guest,
+      { step, command: text, timeoutMs, root: plan.root, kind: plan.kind, oomBefore },
+      log,
+      signal,
+    );
+  if (plan.install) await command("install", plan.install, installTimeoutMs);
+  await setBuild(platform, row.id, { step: "build" });
+  faultPoint("control-plane.build.before-build");
+  if (plan.build) await command("build", plan.build, buildTimeoutMs);
+  await setBuild(platform, row.id, { step: "collect" });
+  const output: StaticOutput | null = plan.kind === "static" ? await findStaticOutput(guest, plan) : null;
+  const bundled = await platform.host
+    .bundle(
+      buildKey(row),
+      {
+        path: output?.folder ?? plan.root,
+        exclude:
+          output && output.folder !== plan.root
+            ? [".git"]
+            : plan.kind === "static"
+              ? [...bundleExcludes, "node_modules"]
+              : bundleExcludes,
+        kind: plan.kind,
+        startCommand: plan.start,
+        port: plan.port,
+        healthCheckPath: plan.healthCheckPath,
+        env: Object.keys(env)
+          .sort()
+          .map((name) => ({ name, scope: "run" as const, required: plan.requiredEnv.includes(name) })),
+      },
+      signal,
+    )
+    .catch((error: unknown) => {
+      throw freezeProblem(error);
+    });
+  log.add("system", `bundle ${bundled.digest}, ${bundled.files} files, ${bundled.sizeBytes} bytes`);
+  await platform.pool.query(
+    "update releases set size_bytes = $2, metadata = metadata || $3::jsonb where id = $1",
+    [row.release_id, bundled.sizeBytes, { spa_fallback: output?.spa ?? false, files: bundled.files }],
+  );
+  await setBuild(platform, row.id, { bundle_digest: bundled.digest });
+}
+
+interface Step {
+  readonly step: string;
+  readonly command: string;
+  readonly timeoutMs: number;
+  readonly root: string;
+  readonly kind: Plan["kind"];
+  readonly oomBefore: number;
+}
+
+async function runStep(
+  platform: Platform,
+  row: BuildRow,
+  guest: GuestClient,
+  step: Step,
+  log: BuildLog,
+  signal: AbortSignal,
+): Promise<void> {
+  log.add("system", `$ ${step.command}`);
+  const rest = { stdout: "", stderr: "" };
+  const push = (stream: "stdout" | "stderr") => (chunk: string) => {
+    const lines = (rest[stream] + chunk).split(/\r?\n/);
+    rest[stream] = lines.pop() ?? "";
+    for (const line of lines) log.add(stream, line);
+  };
+  const result = await guest.exec(step.command, {
+    cwd: step.root,
+    timeoutMs: step.timeoutMs,
+    maxOutputBytes: 0,
+    onStdout: push("stdout"),
+    onStderr: push("stderr"),
+    signal,
+  });
+  for (const stream of ["stdout", "stderr"] as const) if (rest[stream]) log.add(stream, rest[stream]);
+  if (result.exitCode === 0 && !result.timedOut) return;
+  const stats = await platform.host.stats(buildKey(row), signal);
+  const details = {
+    step: step.step,
+    command: log.mask(step.command),
+    exit_code: result.timedOut ? null : result.exitCode,
+    log_tail: await log.tail(40),
+    build_id: row.id,
+  };
+  if ((stats?.oomKills ?? 0) > step.oomBefore) {
+    throw new PlatformError(
+      "BUILD_OUT_OF_MEMORY",
+      `The ${step.step} step ran out of memory (limit ${buildLimits.memoryBytes / 1024 ** 2} MiB). Build with less parallelism, or lower the memory it needs.`,
+      {
+        details: { ...details, limit_bytes: stats?.memoryLimitBytes, peak_bytes: stats?.memoryPeakBytes },
+      },
+    );
+  }
+  if (result.timedOut)
+    throw new PlatformError(
+      "BUILD_TIMEOUT",
+      `The ${step.step} step did not end within ${step.timeoutMs / 60_000} minutes. Its last lines are in details.log_tail.`,
+      { details },
+    );
+  if (step.step === "install")
+    throw new PlatformError(
+      "INSTALL_FAILED",
+      `"${details.command}" ended with ${result.exitCode}. Its last lines are in details.log_tail.`,
+      { details },
+    );
+  const code = step.kind === "static" ? "STATIC_BUILD_FAILED" : "BUILD_FAILED";
+  throw new PlatformError(
+    code,
+    `"${details.command}" ended with ${result.exitCode}. Its last lines are in details.log_tail.`,
+    { details, errors: { build_command: [`ended with ${result.exitCode}`] } },
+  );
+}
