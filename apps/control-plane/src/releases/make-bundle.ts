@@ -7,7 +7,7 @@ import { guestOf } from "../guests.ts";
 import type { Platform } from "../platform.ts";
 import { findStaticOutput, readAppFiles, type StaticOutput } from "./files.ts";
 import { planBuild, type Plan } from "./plan.ts";
-import { loadBuild, setBuild, type BuildLog, type BuildRow } from "./store.ts";
+import { setBuild, type BuildLog, type BuildRow } from "./store.ts";
 
 const installTimeoutMs = 15 * 60_000;
 const buildTimeoutMs = 20 * 60_000;
