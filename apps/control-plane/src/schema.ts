@@ -149,6 +149,10 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
     sql: "alter table idempotency add column holder text not null default ''",
   },
   {
+    name: "0007-private-previews",
+    sql: "alter table previews add column access_sealed bytea, add column access_sha256 text",
+  },
+  {
     name: "0006-sealed-answers",
     sql: "alter table idempotency drop column body, add column body_sealed bytea",
   },

@@ -4,6 +4,7 @@ import type { Brand, RouteTarget } from "@platform/edge-api";
 import type { RequestLog } from "./access-log/index.ts";
 import { clientGone, type Exchange } from "./exchange.ts";
 import { acceptsHtml, sendPage, type PageKind } from "./pages/index.ts";
+import { accessOf } from "./preview-access.ts";
 import {
   forward,
   schemeOf,
@@ -85,6 +86,8 @@ export class Gateway {
 
   async #serveTarget(exchange: Exchange, served: ServedRoute): Promise<void> {
     const { target } = served.route;
+    if ((target.type === "boxes" || target.type === "wake") && !this.#mayEnter(exchange, target.accessSha256))
+      return;
     switch (target.type) {
       case "boxes":
         return this.#serveBoxes(exchange, served);
@@ -101,6 +104,26 @@ export class Gateway {
       case "wake":
         return this.#serveWake(exchange);
     }
+  }
+
+  /** False when the request was answered here: refused, or sent on with the token kept as a cookie. */
+  #mayEnter(exchange: Exchange, accessSha256: string | null): boolean {
+    const { req, res, upgrade, requestId } = exchange;
+    const keep = req.method === "GET" && acceptsHtml(req) && !upgrade;
+    const isSecure = schemeOf(req, this.#parts.facts) === "https";
+    const access = accessOf(exchange, accessSha256, { keep, isSecure });
+    if (access.type === "denied") this.#page(exchange, "private");
+    if (access.type === "keep") {
+      res.writeHead(302, {
+        location: access.location,
+        "set-cookie": access.cookie,
+        "cache-control": "no-store",
+        "content-length": "0",
+        "x-request-id": requestId,
+      });
+      res.end();
+    }
+    return access.type === "granted";
   }
 
   async #serveBoxes(exchange: Exchange, served: ServedRoute): Promise<void> {

@@ -26,11 +26,15 @@ export type Brand = z.output<typeof Brand>;
 export const BoxUpstream = z.object({ hostUrl: z.string(), boxKey: z.string(), port: z.int() });
 export type BoxUpstream = z.output<typeof BoxUpstream>;
 
+/** Hexadecimal SHA-256 of the token that a private preview asks for; null: everybody may see it. */
+const AccessSha256 = z.string().length(64).nullable().default(null);
+
 export const RouteTarget = z.discriminatedUnion("type", [
   z.object({
     type: z.literal("boxes"),
     upstreams: z.array(BoxUpstream).min(1),
     rewriteHost: z.string().nullable().default(null),
+    accessSha256: AccessSha256,
   }),
   /** Files of a bundle in the artifact store; `spaFallback` serves index.html for unknown paths without extension. */
   z.object({ type: z.literal("static"), digest: z.string(), spaFallback: z.boolean().default(false) }),
@@ -46,7 +50,7 @@ export const RouteTarget = z.discriminatedUnion("type", [
     detail: z.string().nullable().default(null),
   }),
   /** As `page: starting`, and the edge asks POST /internal/edge/wake {hostname} once. */
-  z.object({ type: z.literal("wake") }),
+  z.object({ type: z.literal("wake"), accessSha256: AccessSha256 }),
 ]);
 export type RouteTarget = z.output<typeof RouteTarget>;
 

@@ -123,6 +123,7 @@ async function serveInstances(
     type: "boxes",
     upstreams: [{ hostUrl: platform.host.address.url, boxKey: instance.box_key, port: instance.port! }],
     rewriteHost: null,
+    accessSha256: null,
   };
   const version = await pointAt(platform, row, target, release.id);
   faultPoint("control-plane.deployment.after-route");

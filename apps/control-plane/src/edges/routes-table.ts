@@ -75,21 +75,22 @@ export async function pointPreviews(
   sandbox: { id: string; tenant_id: string; box_key: string },
   to: "boxes" | "wake",
 ): Promise<void> {
-  const previews = await query<{ hostname: string; port: number }>(
+  const previews = await query<{ hostname: string; port: number; access_sha256: string | null }>(
     platform.pool,
-    "select p.hostname, p.port from previews p where p.sandbox_id = $1",
+    "select hostname, port, access_sha256 from previews where sandbox_id = $1",
     [sandbox.id],
   );
   if (previews.length === 0) return;
   await transaction(platform.pool, async (db) => {
-    for (const { hostname, port } of previews) {
+    for (const { hostname, port, access_sha256: accessSha256 } of previews) {
       const target: NewRoute["target"] =
         to === "wake"
-          ? { type: "wake" }
+          ? { type: "wake", accessSha256 }
           : {
               type: "boxes",
               upstreams: [{ hostUrl: platform.host.address.url, boxKey: sandbox.box_key, port }],
               rewriteHost: null,
+              accessSha256,
             };
       await putRoute(db, {
         hostname,

@@ -1,3 +1,4 @@
+import { createHash, randomBytes } from "node:crypto";
 import { faultPoint } from "@platform/daemon";
 import { PlatformError, type ProbeRecord } from "@platform/contract";
 import type { ProbeResult } from "@platform/guest-protocol";
@@ -18,6 +19,9 @@ export interface PreviewRow {
   readonly is_primary: boolean;
   readonly name: string | null;
   readonly visibility: string;
+  /** Token of a private preview, and its hash as the edges know it. */
+  readonly access_sealed: Buffer | null;
+  readonly access_sha256: string | null;
   readonly hostname: string;
   readonly url: string;
   readonly probe: ProbeRecord | null;
@@ -136,7 +140,7 @@ export async function expose(
   const outside = await probeThroughEdge(
     { url: platform.settings.edgeUrl, publicPort: platform.settings.publicPort },
     preview.hostname,
-    path,
+    withToken(platform, preview, path),
     edgeWaitMs,
     async () => isGone(await again(returnMs)),
   );
@@ -155,6 +159,12 @@ export async function expose(
   const proved = await storeProof(platform, preview, at, inGuest, outside);
   if (!proved.is_primary) await alsoStable(platform, proved, row);
   return { preview: proved, row };
+}
+
+/** Reading a private preview takes its token, also for us. */
+export function withToken(platform: Platform, preview: PreviewRow, path: string): string {
+  if (!preview.access_sealed) return path;
+  return `${path}${path.includes("?") ? "&" : "?"}ms=${platform.seal.open(preview.access_sealed)}`;
 }
 
 /** Null when every look succeeded. */
@@ -176,8 +186,8 @@ async function alsoStable(platform: Platform, proved: PreviewRow, row: SandboxRo
   const tenant = (await tenantById(platform.pool, row.tenant_id))!;
   const hostname = previewHostname(tenant, row.slug, null);
   const inserted = await platform.pool.query(
-    `insert into previews (id, tenant_id, sandbox_id, port, is_primary, visibility, hostname, url, probe)
-     values ($1, $2, $3, $4, true, $5, $6, $7, $8) on conflict (hostname) do nothing`,
+    `insert into previews (id, tenant_id, sandbox_id, port, is_primary, visibility, hostname, url, probe, access_sealed, access_sha256)
+     values ($1, $2, $3, $4, true, $5, $6, $7, $8, $9, $10) on conflict (hostname) do nothing`,
     [
       derivedId(row.id, "stable-preview"),
       row.tenant_id,
@@ -187,6 +197,8 @@ async function alsoStable(platform: Platform, proved: PreviewRow, row: SandboxRo
       hostname,
       publicUrl(platform.settings, hostname),
       proved.probe,
+      proved.access_sealed,
+      proved.access_sha256,
     ],
   );
   if (inserted.rowCount === 1) await pointPreviews(platform, row, "boxes");
@@ -202,17 +214,16 @@ async function routePreview(
   const tenant = (await tenantById(platform.pool, row.tenant_id))!;
   const isPrimary = wanted.port === undefined;
   const hostname = previewHostname(tenant, row.slug, isPrimary ? null : port);
-  const target = {
-    type: "boxes" as const,
-    upstreams: [{ hostUrl: platform.host.address.url, boxKey: row.box_key, port }],
-    rewriteHost: null,
-  };
+  const token = wanted.visibility === "private" ? randomBytes(24).toString("base64url") : null;
   const { preview, version } = await transaction(platform.pool, async (db) => {
     const stored = await queryOne<PreviewRow>(
       db,
-      `insert into previews (id, tenant_id, sandbox_id, port, is_primary, name, visibility, hostname, url, expires_at)
-       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, now() + interval '1 second' * $10::integer)
-       on conflict (hostname) do update set port = excluded.port, name = coalesce(excluded.name, previews.name), expires_at = excluded.expires_at
+      `insert into previews as p (id, tenant_id, sandbox_id, port, is_primary, name, visibility, hostname, url, expires_at, access_sealed, access_sha256)
+       values ($1, $2, $3, $4, $5, $6, coalesce($7, 'public'), $8, $9, now() + interval '1 second' * $10::integer, $11, $12)
+       on conflict (hostname) do update set port = excluded.port, name = coalesce(excluded.name, p.name), expires_at = excluded.expires_at,
+         visibility = coalesce($7, p.visibility),
+         access_sealed = case when coalesce($7, p.visibility) = 'private' then coalesce(p.access_sealed, excluded.access_sealed) end,
+         access_sha256 = case when coalesce($7, p.visibility) = 'private' then coalesce(p.access_sha256, excluded.access_sha256) end
        returning *`,
       [
         call.idFor("preview"),
@@ -221,12 +232,20 @@ async function routePreview(
         port,
         isPrimary,
         wanted.title ?? null,
-        wanted.visibility ?? "public",
+        wanted.visibility ?? null,
         hostname,
         publicUrl(platform.settings, hostname),
         wanted.ttlSeconds ?? null,
+        token === null ? null : platform.seal.close(token),
+        token === null ? null : createHash("sha256").update(token).digest("hex"),
       ],
     );
+    const target = {
+      type: "boxes" as const,
+      upstreams: [{ hostUrl: platform.host.address.url, boxKey: row.box_key, port }],
+      rewriteHost: null,
+      accessSha256: stored!.access_sha256,
+    };
     const version = await putRoute(db, {
       hostname,
       tenantId: row.tenant_id,

@@ -4,7 +4,7 @@ import { removeRoutes } from "../edges/index.ts";
 import { handler, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { ownSandbox, type SandboxRow } from "../sandboxes/index.ts";
-import { expose, type PreviewRow } from "./expose.ts";
+import { expose, withToken, type PreviewRow } from "./expose.ts";
 import { probeThroughEdge } from "./probe.ts";
 
 export { forgetPreviews } from "./expose.ts";
@@ -81,7 +81,9 @@ export function previewHandlers(platform: Platform): Handler[] {
         visibility,
         ttlSeconds: ttl_seconds,
       });
-      return view(preview);
+      if (!preview.access_sealed) return view(preview);
+      const token = platform.seal.open(preview.access_sealed);
+      return { ...view(preview), share_token: token, share_url: `${preview.url}/?ms=${token}` };
     }),
     handler(r.get, async (call) => view((await own(call as Call)).row)),
     handler(r.remove, async (call) => {
@@ -98,7 +100,7 @@ export function previewHandlers(platform: Platform): Handler[] {
       const now = await probeThroughEdge(
         { url: platform.settings.edgeUrl, publicPort: platform.settings.publicPort },
         row.hostname,
-        "/",
+        withToken(platform, row, "/"),
         2_000,
       );
       return {

@@ -72,6 +72,14 @@ export const pageKinds = {
     action: "Try again in a few seconds.",
     retryAfterSec: 5,
   },
+  private: {
+    status: 401,
+    code: "PREVIEW_PRIVATE",
+    title: "This preview is private",
+    message: "Only people with its link may see it.",
+    action: "Open the full link that you were given, or ask its owner for one.",
+    retryAfterSec: null,
+  },
   bad_request: {
     status: 400,
     code: "BAD_REQUEST",

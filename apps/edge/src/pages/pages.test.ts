@@ -60,7 +60,7 @@ test("a page target shows its state; starting reloads itself", async () => {
 
 test("a sleeping app is woken once; a browser sees it start, a program waits for it", async () => {
   const app = await rig.app((req, res) => req.pipe(res));
-  await rig.publish({ "sleep.clinic.test": { type: "wake" } });
+  await rig.publish({ "sleep.clinic.test": { type: "wake", accessSha256: null } });
   const page = await rig.fetch("sleep.clinic.test", "/", { headers: html });
   assert.equal(page.status, 503);
   const held = rig.fetch("sleep.clinic.test", "/", { method: "POST", body: "kept" });

@@ -143,4 +143,5 @@ export const boxes = (...upstreams: App["upstream"][]): RouteTarget => ({
   type: "boxes",
   upstreams,
   rewriteHost: null,
+  accessSha256: null,
 });
