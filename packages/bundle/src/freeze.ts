@@ -74,12 +74,28 @@ export async function freezeFolder(
       throw error;
     }
   };
-  const [produced, stored] = await Promise.allSettled([
-    produce(),
-    store.put(archive as AsyncIterable<Buffer>),
-  ]);
-  // The producer's error is the cause; the store then only saw its stream break, or the reverse.
-  if (stored.status === "rejected") throw stored.reason;
+  let isTorn = false;
+  const content = async function* () {
+    try {
+      yield* archive as AsyncIterable<Buffer>;
+    } catch (error) {
+      isTorn = true;
+      throw error;
+    }
+  };
+  const keep = async () => {
+    try {
+      return await store.put(content());
+    } catch (error) {
+      // A store that failed before it read would else leave the producer waiting for ever.
+      archive.destroy(error as Error);
+      throw error;
+    }
+  };
+  const [produced, stored] = await Promise.allSettled([produce(), keep()]);
+  // Each sees the other's failure as a torn stream, so only the side that failed first says why.
+  if (stored.status === "rejected" && !isTorn) throw stored.reason;
   if (produced.status === "rejected") throw produced.reason;
+  if (stored.status === "rejected") throw stored.reason;
   return { ...stored.value, files, skipped: walk.skipped, hasIndexHtml };
 }

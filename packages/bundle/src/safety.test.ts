@@ -268,3 +268,40 @@ test("a large folder is frozen and unpacked in little memory", async (t) => {
       .digest("hex");
   assert.equal(await hash(join(folder, "out", "large")), await hash(join(source, "large")));
 });
+
+test("a refusal is told as it is also when the store begins to read after it", async (t) => {
+  const root = await temporaryFolder(t);
+  const store = await openArtifactStore(join(root, "store"));
+  const source = join(root, "source");
+  await mkdir(source);
+  await symlink("/etc", join(source, "out"));
+  const late: ArtifactStore = {
+    ...store,
+    put: async (content) => {
+      for (let turn = 0; turn < 200; turn++) await lstat(source);
+      return store.put(content);
+    },
+  };
+  await assert.rejects(freezeFolder(late, source, { subfolder: "out" }), SymlinkEscapesError);
+  await assert.rejects(freezeFolder(late, source), SymlinkEscapesError);
+  assert.deepEqual(await readdir(join(root, "store", "blobs", "sha256")), []);
+});
+
+test("a store that fails before or while it reads ends the freeze with its own reason", async (t) => {
+  const root = await temporaryFolder(t);
+  const store = await openArtifactStore(join(root, "store"));
+  const source = join(root, "source");
+  await mkdir(source);
+  for (const name of ["a", "b"]) await writeFile(join(source, name), Buffer.alloc(1 << 20));
+  const full = Object.assign(new Error("no space left"), { code: "ENOSPC" });
+  const deaf: ArtifactStore = { ...store, put: () => Promise.reject(full) };
+  await assert.rejects(freezeFolder(deaf, source), full);
+  const choked: ArtifactStore = {
+    ...store,
+    put: async (content) => {
+      for await (const chunk of content as AsyncIterable<Uint8Array>) if (chunk.length > 0) throw full;
+      throw new Error("nothing was read");
+    },
+  };
+  await assert.rejects(freezeFolder(choked, source), full);
+});

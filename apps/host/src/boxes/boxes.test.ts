@@ -189,10 +189,9 @@ test("a fork bomb stays within its limit and its box still answers", { skip }, a
   const host = await startTestHost(t);
   if (!(await canLimit(host, t))) return;
   const limits = { memoryBytes: 256 * mib, cpuMillis: 500, maxProcesses: 40, diskBytes: 64 * mib };
-  await host.client.putBox(
-    "box-bomb",
-    spec({ limits, services: [service("bomb", "b(){ b|b & }; b; sleep 1000")] }),
-  );
+  // The service itself forks once: a shell that cannot fork ends, and its group would end with it.
+  const bomb = "b(){ while :; do b & done; }; b & exec sleep 1000";
+  await host.client.putBox("box-bomb", spec({ limits, services: [service("bomb", bomb)] }));
   const peak = await waitFor(
     "the limit to be reached",
     async () => {

@@ -1,4 +1,4 @@
-import { randomInt } from "node:crypto";
+import { createHash, randomInt } from "node:crypto";
 import { statfsSync } from "node:fs";
 import { HostError } from "@platform/host-api";
 import { isPortFree } from "@platform/postgres";
@@ -11,10 +11,20 @@ const uids = { first: 300_000, last: 365_535 };
 /** A template and a copy of it, each with its first log segments. */
 const spaceForClusterBytes = 256 * 1024 * 1024;
 
-/** @throws HostError `ENGINE_UNAVAILABLE` when all are taken */
-export function freeUid(others: readonly DatabaseState[]): number {
+/**
+ * A uid that no database of this engine has and nothing runs as. Removing a database kills whatever
+ * runs as its uid, so two engines of one machine must not choose alike, also while neither has a
+ * server yet: each starts at a place of its own.
+ *
+ * @param home the engine's data folder
+ * @throws HostError `ENGINE_UNAVAILABLE` when all are taken
+ */
+export function freeUid(others: readonly DatabaseState[], home: string): number {
   const taken = new Set(others.map(({ uid }) => uid));
-  for (let uid = uids.first; uid <= uids.last; uid++) {
+  const count = uids.last - uids.first + 1;
+  const offset = createHash("sha256").update(home).digest().readUInt32BE(0) % count;
+  for (let tried = 0; tried < count; tried++) {
+    const uid = uids.first + ((offset + tried) % count);
     if (!taken.has(uid) && processesOfUser(uid).length === 0) return uid;
   }
   throw new HostError(

@@ -125,7 +125,7 @@ export class PostgresEngine implements DatabaseEngine {
         phase: "creating",
         wanted: "running",
         version,
-        uid: this.#asRoot ? freeUid(this.#states()) : null,
+        uid: this.#asRoot ? freeUid(this.#states(), this.#home) : null,
         port: await freePort(this.#states()),
         database: `d_${randomBytes(8).toString("hex")}`,
         username: `u_${randomBytes(8).toString("hex")}`,

@@ -22,6 +22,7 @@ import { createLog, waitFor } from "@platform/daemon";
 import { HostError, type DatabaseCredentials } from "@platform/host-api";
 import { identify, loginOptions } from "@platform/postgres";
 import type { EngineSpec } from "../engine.ts";
+import { foldersOf, readState } from "./database-state.ts";
 import { createPostgresEngine, type PostgresEngine } from "./index.ts";
 import { processesOfUser } from "./measure.ts";
 
@@ -377,12 +378,14 @@ test("a creation that is cut off anywhere is removed by the next host and can be
     const [, signal] = (await once(host, "exit")) as [number | null, string | null];
     assert.equal(signal, "SIGKILL", point);
     assert.deepEqual(readdirSync(join(dataDir, "databases")), ["database-1"], point);
+    const { uid } = readState(foldersOf(join(dataDir, "databases"), "database-1")) ?? {};
+    assert.equal(typeof uid, runsAsRoot ? "number" : "object", point);
 
     const next = open();
     await next.recover();
     assert.deepEqual(await next.list(), [], point);
     assert.deepEqual(readdirSync(join(dataDir, "databases")), [], point);
-    if (runsAsRoot) assert.deepEqual(processesOfUser(300_000), [], point);
+    if (uid) assert.deepEqual(processesOfUser(uid), [], point);
     await next.close();
   }
   const engine = open();
