@@ -18,6 +18,8 @@ export interface TestHost {
   readonly dataDir: string;
   /** Text that marks this daemon's processes and control groups. */
   readonly tag: string;
+  /** Of the daemon that runs now. */
+  readonly pid: number;
   kill(signal: NodeJS.Signals): Promise<void>;
   /** The daemon kills itself when it next comes to this point. */
   armFault(name: string): Promise<void>;
@@ -124,6 +126,11 @@ export async function startTestHost(t: TestContext): Promise<TestHost> {
     get client() {
       if (!client) throw new Error("the daemon does not run");
       return client;
+    },
+    get pid() {
+      if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null)
+        throw new Error("the daemon does not run");
+      return child.pid;
     },
     ...{ dataDir, tag, kill, start },
     armFault: (name) => writeFile(join(faultPoints, name), ""),

@@ -7,6 +7,7 @@ import { PlatformError, allows, notFound, toProblemBody, type RouteDefinition } 
 import type { Pool } from "pg";
 import type { Seal } from "../seal.ts";
 import type { Call, Caller, Handler } from "./context.ts";
+import { parseJson, unstorable } from "./json-body.ts";
 import { derivedId, hashBody, runOnce, type StoredAnswer } from "./idempotency.ts";
 
 export interface ServerOptions {
@@ -65,18 +66,17 @@ export function createServer(options: ServerOptions): FastifyInstance {
     rewriteUrl: (request) => normaliseUrl(request.url ?? "/"),
     routerOptions: { maxParamLength: 4096, ignoreTrailingSlash: true },
     trustProxy: "127.0.0.1",
+    // Above what the edge lets through: a refusal here would close a connection that the edge keeps.
+    http: { maxHeaderSize: 128 * 1024 },
     forceCloseConnections: true,
   });
   app.removeContentTypeParser("application/json");
   app.addContentTypeParser("application/json", { parseAs: "string" }, (_request, text, done) => {
     if (text === "") return done(null, undefined);
     try {
-      done(null, JSON.parse(text as string));
-    } catch {
-      done(
-        new PlatformError("INVALID_JSON", "The body is not valid JSON. Send a JSON object, or no body."),
-        undefined,
-      );
+      done(null, parseJson(text as string));
+    } catch (error) {
+      done(error as Error, undefined);
     }
   });
   app.addContentTypeParser("*", (_request, payload, done) => done(null, payload));
@@ -143,6 +143,13 @@ function toPlatformError(error: unknown): PlatformError {
   }
   if (known.code === "FST_ERR_CTP_INVALID_MEDIA_TYPE")
     return new PlatformError("VALIDATION_FAILED", "Send the body as application/json.");
+  if (known.code && unstorable.has(known.code)) {
+    return new PlatformError(
+      "VALIDATION_FAILED",
+      "The request holds a null character or text that is not Unicode. Remove it.",
+      { cause: error },
+    );
+  }
   if (known.statusCode && known.statusCode >= 400 && known.statusCode < 500) {
     return new PlatformError(
       "VALIDATION_FAILED",

@@ -206,7 +206,15 @@ export class Boxes {
     if (record.phase === "failed") return;
     await this.#look(box);
     if (box.record.phase !== "running") return;
-    box.outbound = await this.#options.outbound.open(key, spec, box.folders);
+    try {
+      box.outbound = await this.#options.outbound.open(key, spec, box.folders);
+    } catch (error) {
+      // The folder of the socket belongs to the box, which may have put anything in its place. That
+      // costs the box its life, never the daemon its start.
+      const detail = `Its way out could not be opened again: ${(error as NodeJS.ErrnoException).code ?? "unknown"}.`;
+      await this.#fail(box, { reason: "guest_lost", detail, evidence: {} });
+      return;
+    }
     // A daemon that died while it copied files left the box frozen.
     if (!isPaused) await driver.freezer?.resume(key, record.driverState ?? {});
     this.#options.log.info({ box: key }, "adopted a running box");
@@ -250,6 +258,12 @@ export class Boxes {
     if (phase !== "running") return;
     const found = await box.driver.failure(key, driverState ?? {});
     if (!found) return;
+    await this.#fail(box, found);
+  }
+
+  /** Ends what is left of the box and keeps its folders. */
+  async #fail(box: LiveBox, found: BoxFailure): Promise<void> {
+    const { key, driverState } = box.record;
     const failure: BoxFailure = { ...found, evidence: { ...found.evidence, ...(await said(box)) } };
     box.record = { ...box.record, phase: "failed", isPaused: false, failure };
     await this.#options.records.save(box.record);

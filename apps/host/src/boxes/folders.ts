@@ -69,16 +69,20 @@ async function writeGuestConfig(folders: BoxFolders, spec: ResolvedBoxSpec): Pro
   if (folders.owner) await chown(path, folders.owner.uid, folders.owner.gid);
 }
 
-/** Removes a folder that a box wrote to, whatever modes it left; resolves also when it is gone. */
+/**
+ * Removes a folder that a box wrote to, whatever modes and depth it left; resolves also when it is gone.
+ * Only once no process of the box runs: it could put links where folders were.
+ */
 export async function removeTree(path: string): Promise<void> {
   try {
     await rm(path, { recursive: true, force: true, maxRetries: 3 });
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code !== "EACCES" && code !== "ENOTEMPTY") throw error;
+    if (code !== "EACCES" && code !== "ENOTEMPTY" && code !== "ENAMETOOLONG") throw error;
     // As an ordinary user, a folder without its own write bit keeps its content.
-    await run("chmod", ["-R", "u+rwX", path]);
-    await rm(path, { recursive: true, force: true });
+    await run("chmod", ["-R", "u+rwX", "--", path]);
+    // Unlike Node, rm goes down by handles: a tree may be deeper than the longest path.
+    await run("rm", ["-rf", "--", path]);
   }
 }
 

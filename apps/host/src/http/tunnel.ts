@@ -5,6 +5,8 @@ import { splice } from "./splice.ts";
 
 const headEnd = "\r\n\r\n";
 const maxHeadBytes = 16_384;
+/** Most time for the agent's answer to CONNECT. A box may replace its agent by one that never answers. */
+const answerTimeoutMs = 10_000;
 
 interface Head {
   readonly status: number;
@@ -68,16 +70,27 @@ export async function openTunnel(boxes: Boxes, target: string, client: Duplex, h
     throw new HostError("BOX_FAILED", 502, `The agent of box ${key} does not answer.`, {}, { cause });
   }
   guest.on("error", () => guest.destroy());
+  const giveUp = () => guest.destroy();
+  if (client.destroyed) {
+    giveUp();
+    return;
+  }
+  client.once("close", giveUp);
+  const timer = setTimeout(giveUp, answerTimeoutMs);
   guest.write(`CONNECT box:${port} HTTP/1.1\r\nhost: box:${port}\r\n\r\n`);
   const answer = await readHead(guest).catch((error: unknown) => {
+    clearTimeout(timer);
     guest.destroy();
     throw error;
   });
   if (answer.status !== 200) {
     const error = await refusal(guest, answer.rest, Number(port));
+    clearTimeout(timer);
     guest.destroy();
     throw error;
   }
+  clearTimeout(timer);
+  client.off("close", giveUp);
   if (client.destroyed) {
     guest.destroy();
     return;

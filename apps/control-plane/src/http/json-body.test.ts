@@ -1,0 +1,22 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { parseJson } from "./json-body.ts";
+
+test("a body nested deeper than any walk may go is refused, however it is nested", () => {
+  for (const [open, close] of [
+    ["[", "]"],
+    ['{"a":', "}"],
+  ] as const) {
+    const nested = (depth: number) => `${open.repeat(depth)}1${close.repeat(depth)}`;
+    assert.notEqual(parseJson(nested(100)), undefined);
+    for (const depth of [101, 200_000])
+      assert.throws(() => parseJson(nested(depth)), { code: "INVALID_JSON", status: 400 });
+  }
+});
+
+test("what is not JSON is refused without being quoted", () => {
+  assert.throws(
+    () => parseJson('{"secret": hunter2'),
+    (error: Error) => !error.message.includes("hunter2"),
+  );
+});
