@@ -1,20 +1,9 @@
 import { notFound, PlatformError } from "@platform/contract";
 import { queryOne, type Queryable } from "@platform/postgres";
 import type { Caller } from "../http/index.ts";
-import { mayUse } from "../sandboxes/index.ts";
-import { isUuid } from "../tenants/index.ts";
+import { isUuid, mayUse, type OwnedRow } from "../tenants/index.ts";
 
-export interface CronJobRow {
-  readonly id: string;
-  readonly tenant_id: string;
-  readonly workspace_id: string | null;
-  readonly project_id: string | null;
-  readonly external_workspace_id: string | null;
-  readonly external_user_id: string | null;
-  readonly external_project_id: string | null;
-  readonly metadata: Record<string, unknown>;
-  readonly created_at: Date;
-  readonly updated_at: Date;
+export interface CronJobRow extends OwnedRow {
   readonly name: string;
   readonly schedule: string;
   readonly timezone: string;

@@ -2,23 +2,13 @@ import type { DatabaseCredentials, LoginProof } from "@platform/host-api";
 import { notFound, PlatformError } from "@platform/contract";
 import { queryOne, type Queryable } from "@platform/postgres";
 import type { Caller } from "../http/index.ts";
-import { isUuid } from "../tenants/index.ts";
+import { isUuid, mayUse, type OwnedRow } from "../tenants/index.ts";
 
 /** `running` is stored only together with a login that succeeded. */
 export type DatabaseState = "creating" | "running" | "stopping" | "stopped" | "error" | "failed" | "deleted";
 
-export interface DatabaseRow {
-  readonly id: string;
-  readonly tenant_id: string;
-  readonly workspace_id: string | null;
-  readonly project_id: string | null;
-  readonly external_workspace_id: string | null;
-  readonly external_user_id: string | null;
-  readonly external_project_id: string | null;
-  readonly metadata: Record<string, unknown>;
+export interface DatabaseRow extends OwnedRow {
   readonly generation: string;
-  readonly created_at: Date;
-  readonly updated_at: Date;
   readonly name: string;
   readonly engine: string;
   readonly engine_version: string;
@@ -51,12 +41,7 @@ export async function ownDatabase(db: Queryable, caller: Caller, id: string): Pr
       `"${id.slice(0, 100)}" is not a UUID. Use an id from GET /databases.`,
     );
   const row = await loadDatabase(db, id);
-  const visible =
-    row &&
-    row.tenant_id === caller.tenantId &&
-    row.state !== "deleted" &&
-    (caller.workspaceId === null || row.workspace_id === caller.workspaceId) &&
-    (caller.externalUserId === null || row.external_user_id === caller.externalUserId);
+  const visible = row && row.state !== "deleted" && mayUse(caller, row);
   if (!visible) throw notFound(`Database ${id}`);
   return row;
 }

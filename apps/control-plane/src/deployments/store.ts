@@ -3,7 +3,14 @@ import { query, queryOne, type Queryable } from "@platform/postgres";
 import { mainDatabaseOf } from "../databases/index.ts";
 import type { Caller } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
-import { deploymentHostname, isUuid, publicUrl, tenantById } from "../tenants/index.ts";
+import {
+  deploymentHostname,
+  isUuid,
+  mayUse,
+  publicUrl,
+  tenantById,
+  type OwnedRow,
+} from "../tenants/index.ts";
 
 export type DeploymentState = "pending" | "building" | "running" | "stopped" | "failed" | "deleted";
 
@@ -22,18 +29,8 @@ export interface Promotion {
   readonly request?: string;
 }
 
-export interface DeploymentRow {
-  readonly id: string;
-  readonly tenant_id: string;
-  readonly workspace_id: string | null;
-  readonly project_id: string | null;
-  readonly external_workspace_id: string | null;
-  readonly external_user_id: string | null;
-  readonly external_project_id: string | null;
-  readonly metadata: Record<string, unknown>;
+export interface DeploymentRow extends OwnedRow {
   readonly generation: string;
-  readonly created_at: Date;
-  readonly updated_at: Date;
   readonly name: string;
   readonly slug: string;
   readonly state: DeploymentState;
@@ -94,13 +91,7 @@ export async function ownDeployment(db: Queryable, caller: Caller, id: string): 
       "INVALID_ID",
       `"${id.slice(0, 100)}" is neither a UUID nor the slug of a deployment. Use an id from GET /deployments.`,
     );
-  const visible =
-    row &&
-    row.tenant_id === caller.tenantId &&
-    row.state !== "deleted" &&
-    row.desired !== "deleted" &&
-    (caller.workspaceId === null || row.workspace_id === caller.workspaceId) &&
-    (caller.externalUserId === null || row.external_user_id === caller.externalUserId);
+  const visible = row && row.state !== "deleted" && row.desired !== "deleted" && mayUse(caller, row);
   if (!visible) throw notFound(`Deployment ${id}`);
   return row;
 }

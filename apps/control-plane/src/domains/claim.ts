@@ -5,8 +5,7 @@ import { ownDeployment } from "../deployments/index.ts";
 import { record } from "../events/index.ts";
 import type { Call } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
-import { mayUse } from "../sandboxes/index.ts";
-import { tenantById } from "../tenants/index.ts";
+import { mayUse, tenantById } from "../tenants/index.ts";
 import { assertForeign, companionOf, normalise } from "./hostname.ts";
 import { domainById, holderOf, type DomainRow } from "./store.ts";
 

@@ -1,8 +1,7 @@
 import { notFound } from "@platform/contract";
 import { queryOne, type Queryable } from "@platform/postgres";
 import type { Caller } from "../http/index.ts";
-import { mayUse } from "../sandboxes/index.ts";
-import { isUuid } from "../tenants/index.ts";
+import { isUuid, mayUse } from "../tenants/index.ts";
 import { normalise } from "./hostname.ts";
 
 export interface DomainRow {

@@ -9,4 +9,4 @@ export { templateStartHandlers } from "./template-start.ts";
 export { createSandboxStep } from "./reconciler.ts";
 export { createSandbox, randomSuffix } from "./create.ts";
 export { linkedDatabases, listenHints, runtimeEnvironment, type Linked } from "./environment.ts";
-export { loadSandbox, ownSandbox, mayUse, want as wantSandbox, type SandboxRow } from "./store.ts";
+export { loadSandbox, ownSandbox, want as wantSandbox, type SandboxRow } from "./store.ts";

@@ -3,24 +3,22 @@ import { sandboxSizes, notFound, PlatformError, type SandboxSize } from "@platfo
 import { queryOne, type Queryable } from "@platform/postgres";
 import type { Caller } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
-import { isUuid, previewDomain, previewHostname, publicUrl, type Tenant } from "../tenants/index.ts";
+import {
+  isUuid,
+  mayUse,
+  previewDomain,
+  previewHostname,
+  publicUrl,
+  type OwnedRow,
+  type Tenant,
+} from "../tenants/index.ts";
 import { assertMove, type SandboxState } from "./lifecycle.ts";
 
 /** Content of the box at its creation; `temporary` snapshots are removed once the box runs. */
 export type SandboxContent = BoxContent & { readonly temporary?: boolean };
 
-export interface SandboxRow {
-  readonly id: string;
-  readonly tenant_id: string;
-  readonly workspace_id: string | null;
-  readonly project_id: string | null;
-  readonly external_workspace_id: string | null;
-  readonly external_user_id: string | null;
-  readonly external_project_id: string | null;
-  readonly metadata: Record<string, unknown>;
+export interface SandboxRow extends OwnedRow {
   readonly generation: string;
-  readonly created_at: Date;
-  readonly updated_at: Date;
   readonly name: string | null;
   readonly slug: string;
   readonly tags: unknown;
@@ -98,17 +96,6 @@ export async function ownSandbox(db: Queryable, caller: Caller, id: string): Pro
   const row = await loadSandbox(db, id);
   if (!row || !mayUse(caller, row) || row.state === "destroyed") throw notFound(`Sandbox ${id}`);
   return row;
-}
-
-export function mayUse(
-  caller: Caller,
-  row: { tenant_id: string; workspace_id: string | null; external_user_id: string | null },
-): boolean {
-  return (
-    row.tenant_id === caller.tenantId &&
-    (caller.workspaceId === null || row.workspace_id === caller.workspaceId) &&
-    (caller.externalUserId === null || row.external_user_id === caller.externalUserId)
-  );
 }
 
 /** Records an observed state. Returns false when the row was changed meanwhile: look again. */

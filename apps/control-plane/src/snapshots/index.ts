@@ -4,7 +4,8 @@ import { query, queryOne } from "@platform/postgres";
 import { record } from "../events/index.ts";
 import { handler, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
-import { liveSandbox, loadSandbox, mayUse, ownSandbox, wantSandbox } from "../sandboxes/index.ts";
+import { liveSandbox, loadSandbox, ownSandbox, wantSandbox } from "../sandboxes/index.ts";
+import { mayUse } from "../tenants/index.ts";
 
 interface SnapshotRow {
   readonly id: string;

@@ -1,23 +1,13 @@
 import { notFound, PlatformError } from "@platform/contract";
 import { queryOne, type Queryable } from "@platform/postgres";
 import type { Caller } from "../http/index.ts";
-import { isUuid } from "../tenants/index.ts";
+import { isUuid, mayUse, type OwnedRow } from "../tenants/index.ts";
 import type { Usage } from "./object-store.ts";
 
 /** `ready` is stored only after an object was written, read and removed in it; `abandoned` never was. */
 export type BucketState = "creating" | "ready" | "deleting" | "abandoned";
 
-export interface BucketRow {
-  readonly id: string;
-  readonly tenant_id: string;
-  readonly workspace_id: string | null;
-  readonly project_id: string | null;
-  readonly external_workspace_id: string | null;
-  readonly external_user_id: string | null;
-  readonly external_project_id: string | null;
-  readonly metadata: Record<string, unknown>;
-  readonly created_at: Date;
-  readonly updated_at: Date;
+export interface BucketRow extends OwnedRow {
   readonly name: string;
   /** Its name in host names and paths: unique over all tenants. */
   readonly store_name: string;
@@ -43,12 +33,7 @@ export async function ownBucket(db: Queryable, caller: Caller, id: string): Prom
       "INVALID_ID",
       `"${id.slice(0, 100)}" is neither a UUID nor the name of a bucket. Use an id from GET /storage/buckets.`,
     );
-  const visible =
-    row &&
-    row.tenant_id === caller.tenantId &&
-    row.state === "ready" &&
-    (caller.workspaceId === null || row.workspace_id === caller.workspaceId) &&
-    (caller.externalUserId === null || row.external_user_id === caller.externalUserId);
+  const visible = row && row.state === "ready" && mayUse(caller, row);
   if (!visible) throw notFound(`Bucket ${id}`);
   return row;
 }

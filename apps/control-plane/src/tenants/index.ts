@@ -19,3 +19,4 @@ export { ownProject, projectHandlers } from "./projects.ts";
 export { brandingHandlers } from "./branding.ts";
 export { assetHandlers, registerAssets } from "./assets.ts";
 export { tenantDomainHandlers, type DomainSettings } from "./domains.ts";
+export { mayUse, type OwnedRow } from "./owned-row.ts";
