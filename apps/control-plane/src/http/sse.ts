@@ -9,6 +9,8 @@ export interface EventStream {
 }
 
 const heartbeatMs = 15_000;
+/** Unread events kept for one client, in bytes. One that falls further behind loses its connection. */
+const maxUnreadBytes = 16 * 1024 * 1024;
 
 export function openEventStream(reply: FastifyReply): EventStream {
   const gone = new AbortController();
@@ -29,9 +31,10 @@ export function openEventStream(reply: FastifyReply): EventStream {
   return {
     signal: gone.signal,
     send(type, data, id) {
-      if (raw.destroyed) return;
+      if (raw.destroyed || gone.signal.aborted) return;
       const text = JSON.stringify({ type, ...data });
       raw.write(`${id === undefined ? "" : `id: ${id}\n`}event: ${type}\ndata: ${text}\n\n`);
+      if (raw.writableLength > maxUnreadBytes) raw.destroy();
     },
     close() {
       clearInterval(heartbeat);

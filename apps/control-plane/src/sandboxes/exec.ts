@@ -3,6 +3,7 @@ import type { z } from "zod";
 import { handler, openEventStream, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { guestProblem, liveSandbox } from "./access.ts";
+import { lineSplitter } from "./line-splitter.ts";
 
 type Input = z.output<typeof ExecInput>;
 
@@ -31,21 +32,6 @@ export const absolute = (path: string | undefined): string =>
 
 export const isMissingFolder = (error: unknown) =>
   (error as { code?: unknown }).code === 3 || (error as { code?: unknown }).code === 5;
-
-/** Splits text into lines over chunk borders. */
-function lineSplitter(send: (line: string) => void): { push(text: string): void; end(): void } {
-  let rest = "";
-  return {
-    push(text) {
-      const lines = (rest + text).split("\n");
-      rest = lines.pop() ?? "";
-      for (const line of lines) send(line.endsWith("\r") ? line.slice(0, -1) : line);
-    },
-    end() {
-      if (rest !== "") send(rest);
-    },
-  };
-}
 
 export function execHandlers(platform: Platform): Handler[] {
   const options = (input: Input) => ({

@@ -85,7 +85,6 @@ for (const [what, answer] of [
     "an endless head",
     `const go=()=>s.destroyed||s.write("a: "+"b".repeat(60000)+"\\r\\n",go);s.write("HTTP/1.1 200 OK\\r\\n");go()`,
   ],
-  ["a status beyond all", `s.write("HTTP/1.1 999 X\\r\\ncontent-length: 0\\r\\n\\r\\n")`],
   ["a switch of protocol", `s.write("HTTP/1.1 101 X\\r\\nupgrade: x\\r\\nconnection: upgrade\\r\\n\\r\\n")`],
   ["a hang-up", `s.destroy()`],
 ]) {
