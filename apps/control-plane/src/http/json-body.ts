@@ -5,11 +5,11 @@ const maxDepth = 100;
 
 /**
  * What Postgres answers to text that it cannot store: a null character (22021), in JSON an escaped one
- * or half a surrogate pair (22P05).
+ * (22P05) or half a surrogate pair (22P02).
  *
  * @see https://www.postgresql.org/docs/current/errcodes-appendix.html
  */
-export const unstorable: ReadonlySet<string> = new Set(["22021", "22P05"]);
+export const unstorable: ReadonlySet<string> = new Set(["22021", "22P02", "22P05"]);
 
 /** @throws PlatformError INVALID_JSON */
 export function parseJson(text: string): unknown {
