@@ -85,8 +85,6 @@ for (const [what, answer] of [
     "an endless head",
     `const go=()=>s.destroyed||s.write("a: "+"b".repeat(60000)+"\\r\\n",go);s.write("HTTP/1.1 200 OK\\r\\n");go()`,
   ],
-  ["a switch of protocol", `s.write("HTTP/1.1 101 X\\r\\nupgrade: x\\r\\nconnection: upgrade\\r\\n\\r\\n")`],
-  ["a hang-up", `s.destroy()`],
 ]) {
   test(`an agent that answers ${what} harms no other box`, { skip }, async (t) => {
     const host = await startTestHost(t);
