@@ -11,8 +11,6 @@ export const systemPackages = [
   { name: "git", program: "git", required: false, why: "lets sandboxes clone repositories" },
   { name: "python3", program: "python3", required: false, why: "is part of the standard sandbox" },
   { name: "psmisc", program: "fuser", required: false, why: "is part of the standard sandbox" },
-  { name: "redis-server", program: "redis-server", required: false, why: "serves Redis databases" },
-  { name: "mariadb-server", program: "mariadbd", required: false, why: "serves MySQL databases" },
 ];
 
 const folders = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];

@@ -1,11 +1,21 @@
 import { lstatSync, readFileSync, readdirSync, statSync, type Dirent } from "node:fs";
 import { join, relative, sep } from "node:path";
 import { pack } from "tar-stream";
-import { stateFolder } from "./brand.ts";
+import { linkFile, stateFolder } from "./brand.ts";
 import { CliError } from "./failure.ts";
 
 /** Left out at any depth. */
-const alwaysExcluded = [".git", stateFolder, ".env", ".env.*", "node_modules", ".venv", "coverage", "dist"];
+const alwaysExcluded = [
+  ".git",
+  stateFolder,
+  linkFile,
+  ".env",
+  ".env.*",
+  "node_modules",
+  ".venv",
+  "coverage",
+  "dist",
+];
 /** What one app folder may hold; a larger one is a mistake, such as a home folder. */
 const maxFiles = 50_000;
 const maxBytes = 512 * 1024 * 1024;
@@ -21,6 +31,12 @@ interface Entry {
   readonly file: string;
 }
 
+/** @throws CliError FOLDER_NOT_FOUND */
+export function assertFolder(folder: string): void {
+  if (statSync(folder, { throwIfNoEntry: false })?.isDirectory()) return;
+  throw new CliError("FOLDER_NOT_FOUND", `${folder} is no folder.`, "Give the folder that holds the app.");
+}
+
 /**
  * Packs a folder as tar: names sorted, links and special files left out.
  *
@@ -29,9 +45,7 @@ interface Entry {
  * @throws CliError FOLDER_NOT_FOUND, FOLDER_EMPTY or FOLDER_TOO_LARGE
  */
 export async function packFolder(folder: string, excluded: readonly string[] = []): Promise<PackedFolder> {
-  if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory()) {
-    throw new CliError("FOLDER_NOT_FOUND", `${folder} is no folder.`, "Give the folder that holds the app.");
-  }
+  assertFolder(folder);
   const entries = listFiles(folder, toMatcher([...alwaysExcluded, ...excluded]));
   if (entries.length === 0) {
     throw new CliError(

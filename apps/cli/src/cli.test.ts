@@ -147,6 +147,25 @@ test("exec streams both outputs and passes the command's exit code", async (t) =
   assert.equal((received[1]?.body as { command: string }).command, "npm test --silent");
 });
 
+test("exec keeps each of several words one argument", async (t) => {
+  const { origin, received } = await serve(t, (request, response) => {
+    if (!request.path.endsWith("/exec/stream")) return json(response, 200, { id: "s-1" });
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    response.end('event: exit\ndata: {"exit_code":0}\n\n');
+  });
+  await cli(folderOf(t), ["sandbox", "exec", "web", "--", "sh", "-c", "echo 'a b'; exit 7"], {
+    endpoint: origin,
+  });
+  assert.equal((received[1]?.body as { command: string }).command, `sh -c 'echo '\\''a b'\\''; exit 7'`);
+});
+
+test("with --json an unknown command is one JSON document too", async (t) => {
+  const ran = await cli(folderOf(t), ["bogus", "--json"], {});
+  assert.equal(ran.code, 1);
+  assert.equal((JSON.parse(ran.out) as { error: { code: string } }).error.code, "USAGE");
+  assert.equal(ran.err, "");
+});
+
 test("expose prints the server's URL and nothing else on stdout", async (t) => {
   const { origin } = await serve(t, (request, response) =>
     json(

@@ -72,6 +72,8 @@ function apiExitCode(status: number): ExitCode {
 }
 
 function apiRemedy(error: ApiError): string {
+  if (error.code === "INVALID_ID") return "List what there is (… ls) and use an id from there.";
+  if (error.code === "ENGINE_UNAVAILABLE") return "Use --engine postgresql.";
   if (error.status === 401) return `Log in with a valid key: ${brand.command} login`;
   if (error.status === 403) return "Use a key with the scope named above.";
   if (error.status === 404) return "List what there is (… ls) and use an id from there.";

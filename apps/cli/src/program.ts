@@ -8,6 +8,7 @@ import { addPublish } from "./commands/publish.ts";
 import { addSandbox } from "./commands/sandbox.ts";
 import { addUp } from "./commands/up.ts";
 import type { Context } from "./context.ts";
+import { CliError } from "./failure.ts";
 import { Output, type Streams } from "./output.ts";
 import type { Environment } from "./settings.ts";
 
@@ -29,18 +30,23 @@ interface GlobalOptions {
 /** @returns exit code: 0 ok, 1 user error, 2 network, 3 auth, 4 server; `exec` passes its command's own */
 export async function run(invocation: Invocation): Promise<number> {
   let exitCode = 0;
+  // Also read from the words themselves: on a usage error the parser may not have come as far as the option.
+  const wantsJson = invocation.arguments.includes("--json");
   const program = new Command(brand.command)
     .description(`${brand.name}: sandboxes, previews, releases and databases`)
     .option("--json", "print results and errors as JSON")
     .option("--endpoint <url>", "API endpoint, without /api/v1")
     .option("--debug", "print where an error came from")
     .exitOverride()
-    .showHelpAfterError()
+    .showHelpAfterError(!wantsJson)
     .configureOutput({
       writeOut: (text) => invocation.streams.stdout.write(text),
-      writeErr: (text) => invocation.streams.stderr.write(text),
+      writeErr: (text) => {
+        if (!wantsJson) invocation.streams.stderr.write(text);
+      },
     });
-  const output = () => new Output(invocation.streams, program.opts<GlobalOptions>().json ?? false);
+  const output = () =>
+    new Output(invocation.streams, wantsJson || (program.opts<GlobalOptions>().json ?? false));
   const context = (): Context => {
     const options = program.opts<GlobalOptions>();
     return {
@@ -62,9 +68,18 @@ export async function run(invocation: Invocation): Promise<number> {
     await program.parseAsync([...invocation.arguments], { from: "user" });
     return exitCode;
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 1;
+    if (error instanceof CommanderError) {
+      if (error.exitCode === 0) return 0;
+      if (wantsJson) output().fail(usageError(error), false);
+      return 1;
+    }
     return output().fail(error, program.opts<GlobalOptions>().debug ?? false);
   }
+}
+
+function usageError(error: CommanderError): CliError {
+  const message = error.message.replace(/^error: /, "");
+  return new CliError("USAGE", message, `See what there is: ${brand.command} --help`);
 }
 
 /** Subcommands made by `command()` take over exitOverride and output settings only at their creation. */

@@ -1,6 +1,7 @@
 import { basename, resolve } from "node:path";
 import type { Command } from "commander";
 import type { Client, Published, PublishRequest } from "@platform/sdk";
+import { assertFolder } from "../app-folder.ts";
 import { brand } from "../brand.ts";
 import { withClient, type Context } from "../context.ts";
 import { CliError } from "../failure.ts";
@@ -97,6 +98,7 @@ async function publishFolder(
   folder: string,
   options: PublishOptions,
 ): Promise<Published> {
+  assertFolder(folder);
   const manifest = readManifest(folder);
   const deploymentId = options.deployment ?? readLink(folder);
   const request = toRequest(options, manifest, deploymentId, manifest.name ?? basename(folder));

@@ -108,12 +108,20 @@ function exitCodeOf(code: number): number {
   return code < 0 ? exitCodes.network : Math.min(code, 255);
 }
 
+/** One word is a shell line as it stands; of several, each stays the one argument that the caller's shell made. */
+function shellCommand(words: readonly string[]): string {
+  if (words.length === 1) return words[0]!;
+  return words
+    .map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`))
+    .join(" ");
+}
+
 async function exec(context: Context, id: string, words: string[], options: ExecOptions): Promise<void> {
   await withClient(context, async (client) => {
     const { output } = context;
     const sandbox = await client.sandboxes.find(id);
     const request = {
-      command: words.join(" "),
+      command: shellCommand(words),
       cwd: options.cwd,
       timeout: options.timeout,
       env: options.env,

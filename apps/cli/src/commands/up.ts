@@ -111,14 +111,22 @@ async function prove(context: Context, options: MainJobOptions): Promise<void> {
   }
 }
 
-/** The first SIGINT or SIGTERM asks for an orderly end; a second one ends at once. */
+/** One Ctrl-C may come twice: from the process group, and passed on by the parent. */
+const sameSignalMs = 1_000;
+
+/** The first SIGINT or SIGTERM asks for an orderly end; a later one ends at once. */
 function untilSignal(): { signalled: Promise<void>; signal: AbortSignal } {
   const controller = new AbortController();
   const signalled = new Promise<void>((done) =>
     controller.signal.addEventListener("abort", () => done(), { once: true }),
   );
+  let firstAt: number | null = null;
   for (const name of ["SIGINT", "SIGTERM"] as const) {
-    process.on(name, () => (controller.signal.aborted ? process.exit(130) : controller.abort()));
+    process.on(name, () => {
+      firstAt ??= performance.now();
+      if (!controller.signal.aborted) controller.abort();
+      else if (performance.now() - firstAt > sameSignalMs) process.exit(130);
+    });
   }
   return { signalled, signal: controller.signal };
 }

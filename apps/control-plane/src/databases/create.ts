@@ -59,7 +59,7 @@ async function assertEngine(platform: Platform, engine: string): Promise<void> {
   if (doctor && !report?.usable) {
     throw new PlatformError(
       "ENGINE_UNAVAILABLE",
-      `The engine ${engine} is not available: ${report?.why ?? "it is not installed on this machine."}`,
+      `The engine ${engine} is not available: ${report?.why ?? "it is not installed on this machine."} Create a postgresql database.`,
       { details: { engine } },
     );
   }

@@ -22,7 +22,7 @@ const frame = (
 ) => `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>${escape(title)}</title><style>:root{color-scheme:light dark;--brand:${color}}body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:2rem 1rem}
 h1{border-bottom:4px solid var(--brand)}code,pre{font-family:ui-monospace,monospace}pre{overflow:auto;padding:1rem;border:1px solid #8885;border-radius:6px}
-details{border:1px solid #8885;border-radius:6px;margin:.5rem 0;padding:.5rem 1rem}summary{cursor:pointer}b{display:inline-block;min-width:4.5rem}table{border-collapse:collapse}td,th{border:1px solid #8885;padding:.25rem .5rem;text-align:left}</style></head><body>${body}</body></html>`;
+details{border:1px solid #8885;border-radius:6px;margin:.5rem 0;padding:.5rem 1rem}summary{cursor:pointer}b{display:inline-block;min-width:4.5rem}table{border-collapse:collapse}td,th{border:1px solid #8885;padding:.25rem .5rem;text-align:left}td code,summary code,p code{overflow-wrap:anywhere}</style></head><body>${body}</body></html>`;
 
 function reference(
   name: string,
@@ -95,7 +95,7 @@ export function registerPublicPages(app: FastifyInstance, { routes, site }: Site
         frame(
           `${name} API problems`,
           color,
-          `<h1>Problems</h1><table><tr><th>Code</th><th>Status</th><th>Meaning</th></tr>${rows.join("")}</table>`,
+          `<h1>${escape(name)} API problems</h1><table><tr><th>Code</th><th>Status</th><th>Meaning</th></tr>${rows.join("")}</table>`,
         ),
       );
   });
