@@ -92,6 +92,7 @@ function answerOf(sent: ClientRequest): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
     sent.once("response", resolve);
     sent.on("error", reject);
+    sent.once("close", () => reject(new Error("the connection closed without an answer")));
   });
 }
 

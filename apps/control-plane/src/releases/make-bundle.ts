@@ -95,7 +95,8 @@ const freezeCodes: Record<string, ProblemCode> = {
 
 function freezeProblem(error: unknown): unknown {
   if (!(error instanceof HostError)) return error;
-  const code = freezeCodes[error.code];
+  // The host says INVALID for every refusal of the files themselves; the reason tells them apart.
+  const code = freezeCodes[String(error.details["reason"])] ?? freezeCodes[error.code];
   return code
     ? new PlatformError(code, error.message, { details: { step: "freeze", ...error.details }, cause: error })
     : error;

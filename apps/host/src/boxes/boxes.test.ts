@@ -79,7 +79,14 @@ test("a class of isolation that this machine lacks is refused, not weakened", { 
 test("a killed daemon's boxes are adopted: same process, same agent, same way out", { skip }, async (t) => {
   const host = await startTestHost(t);
   await host.client.putBox("box-kept", spec({ services: [service("idle", "sleep 1000", "always")] }));
-  const before = await guestOf(t, host, "box-kept").services.get("idle");
+  const before = await waitFor(
+    "the service to have a process",
+    async () => {
+      const record = await guestOf(t, host, "box-kept").services.get("idle");
+      return record.pid === null ? undefined : record;
+    },
+    10_000,
+  );
   const pids = await processesOf(host, "box-kept");
   await host.kill("SIGKILL");
   await host.start();

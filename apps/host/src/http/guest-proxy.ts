@@ -31,6 +31,8 @@ export async function proxyToGuest(
   const answered = new Promise<IncomingMessage>((resolve, reject) => {
     call.once("response", resolve);
     call.on("error", reject);
+    // An agent that answers 101, or nothing, ends the call without an error.
+    call.once("close", () => reject(new Error("the agent closed the call without an answer")));
   });
   if (hasBody) {
     incoming.pipe(call);
