@@ -67,6 +67,7 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   const hash = createHash("sha256").update(root).digest();
   const ownerOffset = hash.readUInt16BE(0);
   const image = {
+    root: null,
     folder: await reachableCopy(config.GUEST_IMAGE_DIR, home, runsAsRoot),
     toolchain: await reachableCopy(config.TOOLCHAIN_DIR, home, runsAsRoot),
   };

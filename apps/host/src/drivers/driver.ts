@@ -25,8 +25,17 @@ export interface StartedBox {
   readonly isolation: Isolation;
 }
 
+/** Root file system of a template: shared, read-only, named by the digest of what made it. */
+export interface RootImage {
+  readonly digest: string;
+  /** The unpacked tree, owned by root. */
+  readonly folder: string;
+}
+
 /** How to boot the guest agent in the box: same under every driver. */
 export interface GuestImage {
+  /** `null`: the machine's own system, read-only (template `host`). */
+  readonly root: RootImage | null;
   /** Folder holding agent.mjs and its native parts, mounted read-only at /opt/agent. */
   readonly folder: string;
   /** Folder laid out like /usr/local with bin/node, mounted read-only at /usr/local. */
@@ -61,6 +70,23 @@ export interface SandboxDriver {
   readonly freezer?: {
     pause(key: string, state: DriverState): Promise<void>;
     resume(key: string, state: DriverState): Promise<void>;
+  };
+  /**
+   * Memory, devices and disk of a running box as files, where the driver can: processes go on in the copy.
+   * The guest gets a new clock, identity and randomness before anything else of the copy runs.
+   */
+  readonly checkpoints?: {
+    /** The box runs on afterwards. `into` is an empty folder of the host's. */
+    save(key: string, state: DriverState, folders: BoxFolders, into: string): Promise<void>;
+    /** In place of `start`, under another key or the same one; `from` is left as it was. */
+    restore(
+      key: string,
+      spec: ResolvedBoxSpec,
+      folders: BoxFolders,
+      image: GuestImage,
+      from: string,
+      signal: AbortSignal,
+    ): Promise<StartedBox>;
   };
   /** Keys of boxes of which the machine still holds something (processes, cgroups, mounts). */
   remnants(): Promise<string[]>;

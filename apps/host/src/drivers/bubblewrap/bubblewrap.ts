@@ -10,12 +10,12 @@ import { BoxSpec, HostError, type BoxFailure, type BoxStats, type DriverReport }
 import type { ResolvedBoxSpec } from "@platform/host-api";
 import { z } from "zod";
 import type { BoxFolders, DriverState, GuestImage, SandboxDriver, StartedBox } from "../driver.ts";
-import { findCgroups } from "./cgroup-layout.ts";
-import { Cgroups } from "./cgroups.ts";
+import { findCgroups } from "../linux/cgroup-layout.ts";
+import { Cgroups } from "../linux/cgroups.ts";
 import { launchBox } from "./launch.ts";
-import { findByArgument, isAlive, killProcess } from "./processes.ts";
-import { agentCommand, boxArguments, writeEtc, writeHosts } from "./rootfs.ts";
-import { seccompFilter } from "./seccomp.ts";
+import { findByArgument, isAlive, killProcess } from "../linux/processes.ts";
+import { agentCommand, boxArguments, writeEtc, writeHosts } from "../linux/rootfs.ts";
+import { seccompFilter } from "../linux/seccomp.ts";
 
 const Identity = z.object({ pid: z.int(), startTicks: z.string() });
 const State = z.object({ supervisor: Identity, init: Identity, oomKillsAtStart: z.number().nullable() });
