@@ -9,7 +9,7 @@ const trialSpec = {
   purpose: "sandbox",
   minimumIsolation: "namespaces",
   content: { type: "empty" },
-  limits: { memoryBytes: 64 * mib, cpuMillis: 1000, maxProcesses: 8, diskBytes: mib },
+  limits: { memoryBytes: 256 * mib, cpuMillis: 1000, maxProcesses: 64, diskBytes: mib },
   egress: { mode: "deny-all" },
 } satisfies z.input<typeof BoxSpec>;
 
