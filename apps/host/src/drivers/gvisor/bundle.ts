@@ -1,8 +1,9 @@
-import { mkdir, rm, symlink, writeFile } from "node:fs/promises";
+import { chown, mkdir, rm, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { ResolvedBoxSpec } from "@platform/host-api";
 import type { BoxFolders } from "../driver.ts";
 import { insideUid, type BoxLayout, type BoxMount } from "../linux/rootfs.ts";
+import { firstCapabilities, noteFile, noteFolder } from "./init.ts";
 
 /**
  * The box's root user owns nothing on the machine: it is a second uid of this box alone, so that
@@ -17,6 +18,9 @@ interface OciMount {
   readonly options?: readonly string[];
 }
 
+/** Of the box's own kernel. */
+const groups: OciMount = { destination: "/sys/fs/cgroup", type: "cgroup" };
+
 function ociMount(mount: BoxMount): OciMount[] {
   const { type, target: destination } = mount;
   if (type === "bind") {
@@ -24,7 +28,7 @@ function ociMount(mount: BoxMount): OciMount[] {
     return [{ destination, type: "bind", source: mount.source, options }];
   }
   if (type === "memory") {
-    // Folders that only the box's own uid may change belong to it: its root user takes no part.
+    // What is not open to everyone is the box's own user's.
     const owner = mount.mode === "0755" ? [`uid=${insideUid}`, `gid=${insideUid}`] : [];
     const options = [`size=${mount.sizeBytes}`, `mode=${mount.mode}`, ...owner];
     return [{ destination, type: "tmpfs", source: "tmpfs", options }];
@@ -34,9 +38,9 @@ function ociMount(mount: BoxMount): OciMount[] {
 }
 
 /** An empty tree with a place for each mount: the box's root, read-only. */
-async function makeRoot(root: string, layout: BoxLayout): Promise<void> {
-  const bound = layout.mounts.filter(({ type }) => type === "bind");
-  for (const mount of layout.mounts) {
+async function makeRoot(root: string, mounts: readonly BoxMount[]): Promise<void> {
+  const bound = mounts.filter(({ type }) => type === "bind");
+  for (const mount of mounts) {
     // A place inside another folder of the machine is found there.
     if (bound.some(({ target }) => mount.target.startsWith(`${target}/`))) continue;
     const path = join(root, mount.target);
@@ -66,19 +70,26 @@ export async function writeBundle({ folder, spec, layout, owner, command }: Bund
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true, mode: 0o711 });
   const root = join(folder, "root");
-  await makeRoot(root, layout);
-  const none: readonly string[] = [];
+  const mounts: BoxMount[] = [
+    ...layout.mounts,
+    { type: "bind", source: join(folder, "note"), target: noteFolder, isWritable: true },
+  ];
+  await makeRoot(root, mounts);
+  await mkdir(join(root, groups.destination), { recursive: true });
+  await mkdir(join(folder, "note"), { mode: 0o700 });
+  await chown(join(folder, "note"), owner.uid + rootUidAbove, owner.gid + rootUidAbove);
+  const capabilities = { bounding: firstCapabilities, effective: firstCapabilities };
   const config = {
     ociVersion: "1.0.2",
     hostname: spec.hostname,
     root: { path: root, readonly: true },
     process: {
-      ...{ args: command, cwd: layout.cwd, user: { uid: insideUid, gid: insideUid } },
+      ...{ args: command, cwd: layout.cwd, user: { uid: 0, gid: 0 } },
       env: Object.entries(layout.env).map(([name, value]) => `${name}=${value}`),
       noNewPrivileges: true,
-      capabilities: { bounding: none, effective: none, inheritable: none, permitted: none, ambient: none },
+      capabilities: { ...capabilities, permitted: firstCapabilities, inheritable: [], ambient: [] },
     },
-    mounts: layout.mounts.flatMap(ociMount),
+    mounts: [...mounts.flatMap(ociMount), groups],
     linux: {
       namespaces: ["pid", "ipc", "uts", "mount", "network", "user"].map((type) => ({ type })),
       uidMappings: ids(owner, "uid"),
@@ -87,3 +98,6 @@ export async function writeBundle({ folder, spec, layout, owner, command }: Bund
   };
   await writeFile(join(folder, "config.json"), JSON.stringify(config), { mode: 0o600 });
 }
+
+/** Where process 1 of the bundle's box notes how the agent ended. */
+export const noteOf = (folder: string): string => join(folder, "note", noteFile);

@@ -1,22 +1,28 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { constants } from "node:fs";
-import { mkdir, open, readdir, readFile, rm } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { waitFor } from "@platform/daemon";
-import { HostError, type BoxFailure, type BoxStats, type DriverReport } from "@platform/host-api";
+import {
+  HostError,
+  type BoxFailure,
+  type BoxLimits,
+  type BoxStats,
+  type DriverReport,
+} from "@platform/host-api";
 import type { ResolvedBoxSpec } from "@platform/host-api";
 import { z } from "zod";
 import type { BoxFolders, DriverState, GuestImage, SandboxDriver, StartedBox } from "../driver.ts";
 import { findCgroups } from "../linux/cgroup-layout.ts";
 import { Cgroups } from "../linux/cgroups.ts";
 import { findByArgument, identify, isAlive, killProcess } from "../linux/processes.ts";
-import { agentCommand, boxLayout, prepareRoot, writeHosts } from "../linux/rootfs.ts";
+import { boxLayout, prepareRoot, writeHosts } from "../linux/rootfs.ts";
 import { dialSocket } from "../linux/socket.ts";
 import { withTrial, type Trial } from "../linux/trial.ts";
-import { writeBundle } from "./bundle.ts";
+import { noteOf, writeBundle } from "./bundle.ts";
+import { agentAsFirst, trialAsFirst } from "./init.ts";
 import { callRunsc, flags, forgetBox, platforms, type Platform, type Runsc } from "./runsc.ts";
 
 const Identity = z.object({ pid: z.int(), startTicks: z.string() });
@@ -26,7 +32,6 @@ const State = z.object({
   /** Opens files of the mounted folders for it. */
   gofer: Identity,
   oomKillsAtStart: z.number().nullable(),
-  run: z.string().describe("Folder in which the box notes how its agent ended"),
 });
 
 export interface GvisorOptions {
@@ -50,9 +55,18 @@ interface Proved {
   readonly kernel: string;
 }
 
-/** Process 1 of a box: collects orphans, and notes how the agent ended, as nothing outside learns it. */
-const init = ["/bin/sh", "-c", '"$@" & wait $!; code=$?; echo $code > /run/agent/exit; exit $code', "init"];
 const startTimeoutMs = 60_000;
+
+/** Beyond the app's own: process 1, and the agent with its threads. */
+const ownTasks = 24;
+const measureOf = ({ maxProcesses, memoryBytes }: BoxLimits) => ({
+  ...{ maxTasks: maxProcesses + ownTasks, memoryBytes },
+});
+/**
+ * Tasks of the machine for the box's kernel and what runs under it. It ends when it cannot get one,
+ * so the box's own kernel reaches its limit first.
+ */
+const machineTasks = ({ maxProcesses }: BoxLimits) => 256 + 8 * (maxProcesses + ownTasks);
 
 /** Boxes whose system calls are served by a kernel of their own that runs as an ordinary process. */
 export async function createGvisorDriver(options: GvisorOptions): Promise<SandboxDriver> {
@@ -123,10 +137,10 @@ class GvisorDriver implements SandboxDriver {
     if (!proved) throw new Error("no trial box could be started here");
     try {
       const run = ["run", "--detach", `--pid-file=${join(this.#bundle(key), "pid")}`];
-      const command = [...init, ...agentCommand];
+      const command = agentAsFirst(measureOf(spec.limits));
       const code = await this.#call(key, spec, folders, image, proved.platform, command, run);
       if (code !== 0) throw new Error(`the runtime ended with ${code ?? "a signal"}`);
-      const driverState = await this.#observe(key, folders);
+      const driverState = await this.#observe(key);
       const kernel = `${proved.kernel} (gVisor ${this.#version}, ${proved.platform})`;
       return {
         driverState,
@@ -140,7 +154,7 @@ class GvisorDriver implements SandboxDriver {
   }
 
   async failure(key: string, state: DriverState): Promise<BoxFailure | null> {
-    const { sandbox, gofer, oomKillsAtStart, run } = State.parse(state);
+    const { sandbox, gofer, oomKillsAtStart } = State.parse(state);
     const oomKills = await this.#cgroups.oomKills(key);
     const stats = await this.#cgroups.stats(key);
     // One process of a box killed by the kernel leaves the others waiting for it without end.
@@ -150,7 +164,7 @@ class GvisorDriver implements SandboxDriver {
     }
     const [hasSandbox, hasGofer] = [await isAlive(sandbox), await isAlive(gofer)];
     if (hasSandbox && hasGofer) return null;
-    const exitCode = await notedExit(run);
+    const exitCode = await notedExit(noteOf(this.#bundle(key)));
     const evidence = { exitCode, hasSandbox, hasGofer, oomKillsBefore: oomKillsAtStart, ...stats };
     if (exitCode !== null && exitCode < 128) {
       return { reason: "exited", detail: `The box's agent ended with exit code ${exitCode}.`, evidence };
@@ -184,7 +198,8 @@ class GvisorDriver implements SandboxDriver {
 
   async stats(key: string, state: DriverState): Promise<BoxStats> {
     State.parse(state);
-    return { ...(await this.#cgroups.stats(key)), diskBytes: null };
+    // The machine's kernel sees tasks of the box's kernel, not the box's processes.
+    return { ...(await this.#cgroups.stats(key)), processes: null, diskBytes: null };
   }
 
   async relink(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
@@ -233,7 +248,7 @@ class GvisorDriver implements SandboxDriver {
     await prepareRoot(folders, spec);
     const layout = await boxLayout(spec, folders, image);
     await writeBundle({ folder: this.#bundle(key), spec, layout, owner, command });
-    await this.#cgroups.create(key, spec.limits);
+    await this.#cgroups.create(key, spec.limits, machineTasks(spec.limits));
     const runsc = this.#runsc(program);
     return callRunsc({
       runsc,
@@ -244,14 +259,14 @@ class GvisorDriver implements SandboxDriver {
     });
   }
 
-  async #observe(key: string, folders: BoxFolders): Promise<DriverState> {
+  async #observe(key: string): Promise<DriverState> {
     const pid = Number(await readFile(join(this.#bundle(key), "pid"), "utf8"));
     const marked = await findByArgument(this.#marker(key));
     const sandbox = await identify(pid);
     const gofer = marked.find(({ process }) => process.pid !== pid)?.process;
     if (!sandbox || !gofer) throw new Error("the box ended at once");
     const oomKillsAtStart = await this.#cgroups.oomKills(key);
-    return { sandbox, gofer, oomKillsAtStart, run: folders.run };
+    return { sandbox, gofer, oomKillsAtStart };
   }
 
   /** The same folders, arguments and limits as a real box, telling of its kernel in place of the agent. */
@@ -259,8 +274,8 @@ class GvisorDriver implements SandboxDriver {
     const { scratch, probeOwner, image } = this.#options;
     return withTrial(scratch, probeOwner, async ({ key, spec, folders }: Trial) => {
       try {
-        const tell = ["/bin/cat", "/proc/version"];
-        const code = await this.#call(key, spec, folders, image, platform, tell, ["run"]);
+        const command = trialAsFirst(measureOf(spec.limits));
+        const code = await this.#call(key, spec, folders, image, platform, command, ["run"]);
         const said = await lastWords(folders);
         const kernel = /^Linux version (\S+)/m.exec(said)?.[1];
         if (code !== 0 || kernel === undefined)
@@ -278,18 +293,10 @@ async function lastWords(folders: BoxFolders): Promise<string> {
   return text.trim().slice(-2000);
 }
 
-/** What process 1 noted; the folder belongs to the box, so nothing but a short plain file is believed. */
-async function notedExit(run: string): Promise<number | null> {
-  const path = join(run, "exit");
-  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
-    () => null,
-  );
-  if (!file) return null;
-  try {
-    const { buffer, bytesRead } = await file.read(Buffer.alloc(8), 0, 8, 0);
-    const text = buffer.toString("latin1", 0, bytesRead).trim();
-    return /^\d{1,3}$/.test(text) ? Number(text) : null;
-  } finally {
-    await file.close();
-  }
+async function notedExit(path: string): Promise<number | null> {
+  const text = await readFile(path, "latin1").catch((error: unknown) => {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return "";
+    throw error;
+  });
+  return /^\d{1,3}\n$/.test(text) ? Number(text) : null;
 }
