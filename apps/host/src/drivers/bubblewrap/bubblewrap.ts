@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { constants } from "node:fs";
-import { chmod, chown, mkdir, mkdtemp, open, readFile, rm } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, open, readFile, rm } from "node:fs/promises";
 import { connect, type Socket } from "node:net";
 import { release } from "node:os";
 import { join } from "node:path";
@@ -9,6 +9,7 @@ import { waitFor } from "@platform/daemon";
 import { BoxSpec, HostError, type BoxFailure, type BoxStats, type DriverReport } from "@platform/host-api";
 import type { ResolvedBoxSpec } from "@platform/host-api";
 import { z } from "zod";
+import { foldersAt, furnish } from "../box-folders.ts";
 import type { BoxFolders, DriverState, GuestImage, SandboxDriver, StartedBox } from "../driver.ts";
 import { findCgroups } from "../linux/cgroup-layout.ts";
 import { Cgroups } from "../linux/cgroups.ts";
@@ -74,7 +75,6 @@ class BubblewrapDriver implements SandboxDriver {
       ...this.#cgroups.missing,
       ...(this.#options.runsAsRoot ? [] : ["own uid"]),
       ...(this.#filter ? [] : ["system-call filter"]),
-      "disk limit",
     ];
   }
 
@@ -224,8 +224,6 @@ class BubblewrapDriver implements SandboxDriver {
     command: readonly string[],
   ) {
     await writeEtc(folders, spec);
-    await mkdir(join(folders.log, "services"), { recursive: true });
-    if (folders.owner) await chown(join(folders.log, "services"), folders.owner.uid, folders.owner.gid);
     await this.#cgroups.create(key, spec.limits);
     const logFile = join(folders.log, "agent.log");
     try {
@@ -251,18 +249,11 @@ class BubblewrapDriver implements SandboxDriver {
     const { scratch, probeOwner, image } = this.#options;
     const root = await mkdtemp(join(scratch, "probe-"));
     const key = root.slice(root.lastIndexOf("/") + 1);
-    const at = (name: string) => join(root, name);
-    const folders: BoxFolders = {
-      ...{ root, workspace: at("workspace"), home: at("home"), run: at("run"), log: at("log") },
-      owner: probeOwner,
-    };
+    const folders = foldersAt(root, probeOwner, "folders");
     try {
       await chmod(root, 0o711);
-      for (const name of ["workspace", "home", "run"]) {
-        await mkdir(at(name), { mode: 0o700 });
-        if (probeOwner) await chown(at(name), probeOwner.uid, probeOwner.gid);
-      }
-      await mkdir(at("log"), { mode: 0o711 });
+      for (const name of ["disk", "run", "log"]) await mkdir(join(root, name), { mode: 0o711 });
+      await furnish(folders);
       const spec = BoxSpec.parse(trialSpec);
       const { exited } = await this.#launch(key, spec, folders, image, ["/bin/true"]);
       const { code, signal } = await exited;

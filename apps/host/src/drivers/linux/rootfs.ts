@@ -7,8 +7,6 @@ import type { BoxFolders, GuestImage } from "../driver.ts";
 /** Ids that every process in a box has, as seen inside. */
 export const insideUid = 1000;
 
-const etcOf = (folders: BoxFolders) => join(folders.root, "etc");
-
 const exists = (path: string) =>
   stat(path).then(
     () => true,
@@ -23,14 +21,14 @@ function hostsFile(spec: ResolvedBoxSpec): string {
 
 /** Replaces the box's hosts file at once; a running box sees it, as it has the folder mounted. */
 export async function writeHosts(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
-  const path = join(etcOf(folders), "hosts");
+  const path = join(folders.etc, "hosts");
   await writeFile(`${path}.new`, hostsFile(spec), { mode: 0o644 });
   await rename(`${path}.new`, path);
 }
 
 /** The box's whole /etc: nothing of the machine's own but certificates, alternatives and loader cache. */
 export async function writeEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
-  const etc = etcOf(folders);
+  const etc = folders.etc;
   await mkdir(join(etc, "ssl/certs"), { recursive: true });
   await mkdir(join(etc, "alternatives"), { recursive: true });
   const files: Record<string, string> = {
@@ -96,7 +94,7 @@ export async function boxArguments(
   folders: BoxFolders,
   image: GuestImage,
 ): Promise<string[]> {
-  const etc = etcOf(folders);
+  const etc = folders.etc;
   const mib = 1024 * 1024;
   const args = [
     ..."--unshare-user --unshare-pid --unshare-ipc --unshare-uts --unshare-net --unshare-cgroup-try".split(
@@ -116,7 +114,7 @@ export async function boxArguments(
     ...temporary("/run", 16 * mib, "0755"),
     ...["--dir", "/var", "--symlink", "/run", "/var/run", ...temporary("/var/tmp", 64 * mib)],
     ...["--bind", folders.workspace, "/workspace", "--bind", folders.home, "/home/user"],
-    ...["--bind", folders.run, "/run/agent", "--bind", join(folders.log, "services"), "/var/log/services"],
+    ...["--bind", folders.run, "/run/agent", "--bind", folders.serviceLogs, "/var/log/services"],
     ...["--remount-ro", "/dev", "--remount-ro", "/"],
     ...["--setenv", "PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"],
     ...["--setenv", "HOME", "/home/user", "--setenv", "USER", "user", "--setenv", "LANG", "C.UTF-8"],
