@@ -52,7 +52,12 @@ export function whyNoBoxes(): string | null {
   return isThere ? null : "bwrap is not installed: apt-get install bubblewrap";
 }
 
-async function launch(dataDir: string, image: string, faultPoints: string): Promise<[ChildProcess, number]> {
+async function launch(
+  dataDir: string,
+  image: string,
+  faultPoints: string,
+  settings: Record<string, string>,
+): Promise<[ChildProcess, number]> {
   const child = spawn(process.execPath, [join(import.meta.dirname, "main.ts")], {
     stdio: ["ignore", "ignore", "pipe"],
     env: {
@@ -66,6 +71,7 @@ async function launch(dataDir: string, image: string, faultPoints: string): Prom
       HOST_ID: "test-host",
       FAULT_POINTS_DIR: faultPoints,
       SECRET_OF_THE_DAEMON: "must-not-be-seen",
+      ...settings,
     },
   });
   let text = "";
@@ -89,8 +95,15 @@ async function launch(dataDir: string, image: string, faultPoints: string): Prom
   return [child, port];
 }
 
-/** Starts a daemon; when the test ends, every box, process, group and folder of it is removed. */
-export async function startTestHost(t: TestContext): Promise<TestHost> {
+/**
+ * Starts a daemon; when the test ends, every box, process, group and folder of it is removed.
+ *
+ * @param settings of the daemon, on top of the usual ones
+ */
+export async function startTestHost(
+  t: TestContext,
+  settings: Record<string, string> = {},
+): Promise<TestHost> {
   const dataDir = await mkdtemp(join(tmpdir(), "host-test-"));
   const faultPoints = await mkdtemp(join(tmpdir(), "host-faults-"));
   const image = await guestImage();
@@ -106,7 +119,7 @@ export async function startTestHost(t: TestContext): Promise<TestHost> {
     await ended;
   };
   const start = async () => {
-    const [started, port] = await launch(dataDir, image, faultPoints);
+    const [started, port] = await launch(dataDir, image, faultPoints, settings);
     child = started;
     client = new HostClient({ url: `http://127.0.0.1:${port}`, token });
   };

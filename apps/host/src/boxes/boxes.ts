@@ -65,6 +65,11 @@ export class Boxes {
     return [...this.#boxes.values()].map((box) => box.view);
   }
 
+  /** Digests of the images that boxes have as their root now. */
+  usedImages(): Set<string> {
+    return new Set([...this.#boxes.values()].flatMap(({ record: { image } }) => image ?? []));
+  }
+
   find(key: string): Box | null {
     return this.#boxes.get(key)?.view ?? null;
   }
@@ -173,7 +178,7 @@ export class Boxes {
     const owner = this.#owners?.take() ?? null;
     const record: BoxRecord = {
       ...{ key, spec, specHash, phase: "starting", isPaused: false, driver: driver.name },
-      ...{ driverState: null, isolation: null, failure: null, bootMs: null, owner },
+      ...{ driverState: null, isolation: null, failure: null, bootMs: null, owner, image: null },
       createdAt: new Date().toISOString(),
     };
     const box = new LiveBox(record, driver, this.#options.records.folders(key, owner));

@@ -1,7 +1,15 @@
 import { createHash } from "node:crypto";
 import { mkdir, open, readdir, readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
-import { Box, BoxFailure, BoxKey, BoxSpec, Isolation, type ResolvedBoxSpec } from "@platform/host-api";
+import {
+  Box,
+  BoxFailure,
+  BoxKey,
+  BoxSpec,
+  Digest,
+  Isolation,
+  type ResolvedBoxSpec,
+} from "@platform/host-api";
 import { z } from "zod";
 import type { BoxFolders } from "../drivers/driver.ts";
 
@@ -20,13 +28,15 @@ export const BoxRecord = z.object({
   createdAt: z.string(),
   bootMs: z.number().nullable(),
   owner: z.object({ uid: z.int(), gid: z.int() }).nullable(),
+  /** Digest of its root; `null`: the machine's own system. */
+  image: Digest.nullable().default(null),
 });
 export type BoxRecord = z.output<typeof BoxRecord>;
 
 export function toBox(record: BoxRecord): Box {
-  const { key, spec, phase, isPaused, isolation, failure, createdAt, bootMs, specHash } = record;
+  const { key, spec, phase, isPaused, isolation, failure, createdAt, bootMs, specHash, image } = record;
   const state = phase === "running" && isPaused ? "paused" : phase === "deleting" ? "failed" : phase;
-  return { key, purpose: spec.purpose, state, isolation, failure, createdAt, bootMs, specHash };
+  return { key, purpose: spec.purpose, state, isolation, failure, createdAt, bootMs, specHash, image };
 }
 
 function sorted(value: unknown): unknown {

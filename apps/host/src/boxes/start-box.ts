@@ -11,7 +11,12 @@ import type { RecordStore } from "./record.ts";
 
 export interface StartContext {
   readonly records: RecordStore;
-  readonly image: GuestImage;
+  /**
+   * What a box of this template boots.
+   *
+   * @throws HostError `NOT_FOUND` when this host has no such image
+   */
+  readonly imageOf: (template: string) => Promise<GuestImage>;
   readonly content: ContentSource;
   readonly outbound: OutboundFactory;
   /** PEM of the authority that signs the databases' certificates. */
@@ -28,6 +33,8 @@ export interface StartContext {
 export async function startBox(box: LiveBox, context: StartContext): Promise<void> {
   const startedAt = performance.now();
   const { signal } = box.stop;
+  const image = await context.imageOf(box.record.spec.template);
+  box.record = { ...box.record, image: image.root?.digest ?? null };
   faultPoint("host.box.before-state");
   await context.records.save(box.record);
   faultPoint("host.box.after-state");
@@ -36,7 +43,7 @@ export async function startBox(box: LiveBox, context: StartContext): Promise<voi
   signal.throwIfAborted();
   const { key, spec } = box.record;
   try {
-    const started = await box.driver.start(key, spec, box.folders, context.image, signal);
+    const started = await box.driver.start(key, spec, box.folders, image, signal);
     box.record = { ...box.record, ...started };
   } catch (cause) {
     if (cause instanceof HostError || signal.aborted) throw cause;

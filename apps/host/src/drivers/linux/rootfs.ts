@@ -1,5 +1,5 @@
 import { isIP } from "node:net";
-import { copyFile, lstat, mkdir, readlink, rename, stat, writeFile } from "node:fs/promises";
+import { copyFile, lstat, mkdir, readlink, realpath, rename, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { ResolvedBoxSpec } from "@platform/host-api";
 import type { BoxFolders, GuestImage } from "../driver.ts";
@@ -28,7 +28,10 @@ export async function writeHosts(folders: BoxFolders, spec: ResolvedBoxSpec): Pr
   await rename(`${path}.new`, path);
 }
 
-/** The box's whole /etc: nothing of the machine's own but certificates, alternatives and loader cache. */
+/**
+ * The box's whole /etc: nothing of the machine's own but certificates, alternatives and loader cache.
+ * A box of an image has it at /run/etc, and links to what differs from box to box.
+ */
 export async function writeEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
   const etc = etcOf(folders);
   await mkdir(join(etc, "ssl/certs"), { recursive: true });
@@ -55,15 +58,34 @@ export async function writeEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Prom
   await writeHosts(folders, spec);
 }
 
+const trustBundle = "/etc/ssl/certs/ca-certificates.crt";
+
+/**
+ * The image as it is, with its own /etc; what differs from box to box, it has as links into /run/etc.
+ * Boxes reach the outside through this machine, so they trust whom this machine trusts.
+ */
+async function imageFolders(folder: string, image: GuestImage): Promise<string[]> {
+  const args = ["--ro-bind", folder, "/", "--ro-bind", image.toolchain, imageToolchain];
+  if (await exists(trustBundle)) args.push("--ro-bind", await realpath(trustBundle), trustBundle);
+  return [...args, "--ro-bind", image.folder, "/opt/agent"];
+}
+
 /** `/bin` and its like are links into /usr on a merged system, folders on an older one. */
-async function systemFolders(): Promise<string[]> {
+async function machineFolders(image: GuestImage, etc: string): Promise<string[]> {
   const args = ["--ro-bind", "/usr", "/usr"];
   for (const name of ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"]) {
     const status = await lstat(name).catch(() => null);
     if (status?.isSymbolicLink()) args.push("--symlink", await readlink(name), name);
     else if (status?.isDirectory()) args.push("--ro-bind", name, name);
   }
-  return args;
+  return [
+    ...args,
+    ...["--ro-bind", image.toolchain, "/usr/local", "--ro-bind", image.folder, "/opt/agent"],
+    ...["--ro-bind", etc, "/etc"],
+    ...["--ro-bind-try", "/etc/ssl/certs", "/etc/ssl/certs"],
+    ...["--ro-bind-try", "/etc/alternatives", "/etc/alternatives"],
+    ...["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"],
+  ];
 }
 
 /** Files of /proc that tell about the machine rather than about the box. */
@@ -104,17 +126,13 @@ export async function boxArguments(
     ),
     ...["--uid", String(insideUid), "--gid", String(insideUid), "--hostname", spec.hostname],
     ..."--new-session --cap-drop ALL --clearenv".split(" "),
-    ...(await systemFolders()),
-    ...["--ro-bind", image.toolchain, "/usr/local", "--ro-bind", image.folder, "/opt/agent"],
-    ...["--ro-bind", etc, "/etc"],
-    ...["--ro-bind-try", "/etc/ssl/certs", "/etc/ssl/certs"],
-    ...["--ro-bind-try", "/etc/alternatives", "/etc/alternatives"],
-    ...["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"],
+    ...(image.root ? await imageFolders(image.root.folder, image) : await machineFolders(image, etc)),
     ...["--proc", "/proc", ...(await procMasks())],
     ...["--dev", "/dev", ...temporary("/dev/shm", spec.limits.memoryBytes * temporaryShare)],
     ...temporary("/tmp", spec.limits.memoryBytes * temporaryShare),
     ...temporary("/run", 16 * mib, "0755"),
-    ...["--dir", "/var", "--symlink", "/run", "/var/run", ...temporary("/var/tmp", 64 * mib)],
+    ...(image.root ? ["--ro-bind", etc, "/run/etc"] : ["--dir", "/var", "--symlink", "/run", "/var/run"]),
+    ...temporary("/var/tmp", 64 * mib),
     ...["--bind", folders.workspace, "/workspace", "--bind", folders.home, "/home/user"],
     ...["--bind", folders.run, "/run/agent", "--bind", join(folders.log, "services"), "/var/log/services"],
     ...["--remount-ro", "/dev", "--remount-ro", "/"],
@@ -125,4 +143,10 @@ export async function boxArguments(
   return args;
 }
 
-export const agentCommand = ["/usr/local/bin/node", "/opt/agent/agent.mjs"];
+/** Where a box of an image has the agent's own Node: the image's /usr/local is the image's. */
+const imageToolchain = "/opt/node";
+
+export const agentCommand = (image: GuestImage): string[] => [
+  `${image.root ? imageToolchain : "/usr/local"}/bin/node`,
+  "/opt/agent/agent.mjs",
+];
