@@ -9,9 +9,9 @@ import { openArtifactStore } from "@platform/bundle";
 import { Artifacts } from "./artifacts/index.ts";
 import { Boxes, RecordStore } from "./boxes/index.ts";
 import type { HostConfig } from "./config.ts";
-import { createBubblewrapDriver } from "./drivers/bubblewrap/bubblewrap.ts";
 import { chooseDriver, strongest, type ProbedDriver } from "./drivers/choice.ts";
 import type { SandboxDriver } from "./drivers/driver.ts";
+import { allowedDrivers, createDrivers } from "./drivers/registry.ts";
 import { createPostgresEngine } from "./engines/postgres/index.ts";
 import { EngineRegistry } from "./engines/registry.ts";
 import { serve } from "./http/server.ts";
@@ -72,12 +72,11 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
     folder: await reachableCopy(config.GUEST_IMAGE_DIR, home, runsAsRoot),
     toolchain: await reachableCopy(config.TOOLCHAIN_DIR, home, runsAsRoot),
   };
-  const bubblewrap = await createBubblewrapDriver({
-    ...{ tag: hash.toString("hex", 0, 6), runsAsRoot, image, scratch: join(home, "probes") },
-    probeOwner: runsAsRoot ? { uid: 199_999, gid: 199_999 } : null,
+  const drivers = await createDrivers({
+    ...{ tag: hash.toString("hex", 0, 6), runsAsRoot, image, home },
+    ...{ runsc: config.RUNSC_BIN ?? null, path: config.PATH },
   });
-  const drivers = [bubblewrap];
-  const probed = await probeAll(drivers);
+  const probed = await probeAll(allowedDrivers(drivers, config.HOST_DRIVERS));
   for (const { report } of probed) log.info(report, "probed a sandbox driver");
   const postgres = createPostgresEngine({ dataDir: join(root, "engines/postgres"), log, runsAsRoot });
   const engines = new EngineRegistry([postgres]);

@@ -52,12 +52,28 @@ export function whyNoBoxes(): string | null {
   return isThere ? null : "bwrap is not installed: apt-get install bubblewrap";
 }
 
-async function launch(
-  dataDir: string,
-  image: string,
-  faultPoints: string,
-  settings: Record<string, string>,
-): Promise<[ChildProcess, number]> {
+/** Built from the distribution's package by the set-up; `null` where that was not possible. */
+function runtimeProgram(): string | null {
+  const program = join(repository, ".toolchain/runsc/usr/bin/runsc");
+  return existsSync(program) ? program : null;
+}
+
+interface Daemon {
+  readonly dataDir: string;
+  readonly image: string;
+  readonly faultPoints: string;
+  readonly driver: string;
+  readonly settings: Record<string, string>;
+}
+
+async function launch({
+  dataDir,
+  image,
+  faultPoints,
+  driver,
+  settings,
+}: Daemon): Promise<[ChildProcess, number]> {
+  const runsc = runtimeProgram();
   const child = spawn(process.execPath, [join(import.meta.dirname, "main.ts")], {
     stdio: ["ignore", "ignore", "pipe"],
     env: {
@@ -69,6 +85,8 @@ async function launch(
       GUEST_IMAGE_DIR: image,
       TOOLCHAIN_DIR: await realpath(join(repository, ".toolchain/node")),
       HOST_ID: "test-host",
+      HOST_DRIVERS: driver,
+      ...(runsc === null ? {} : { RUNSC_BIN: runsc }),
       FAULT_POINTS_DIR: faultPoints,
       SECRET_OF_THE_DAEMON: "must-not-be-seen",
       ...settings,
@@ -96,13 +114,14 @@ async function launch(
 }
 
 /**
- * Starts a daemon; when the test ends, every box, process, group and folder of it is removed.
+ * Starts a daemon that makes boxes by one driver; when the test ends, every box, process, group and
+ * folder of it is removed.
  *
- * @param settings of the daemon, on top of the usual ones
+ * @param options.settings of the daemon, on top of the usual ones
  */
 export async function startTestHost(
   t: TestContext,
-  settings: Record<string, string> = {},
+  { driver = "bubblewrap", settings = {} }: { driver?: string; settings?: Record<string, string> } = {},
 ): Promise<TestHost> {
   const dataDir = await mkdtemp(join(tmpdir(), "host-test-"));
   const faultPoints = await mkdtemp(join(tmpdir(), "host-faults-"));
@@ -119,7 +138,7 @@ export async function startTestHost(
     await ended;
   };
   const start = async () => {
-    const [started, port] = await launch(dataDir, image, faultPoints, settings);
+    const [started, port] = await launch({ dataDir, image, faultPoints, driver, settings });
     child = started;
     client = new HostClient({ url: `http://127.0.0.1:${port}`, token });
   };

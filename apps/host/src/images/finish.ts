@@ -12,6 +12,10 @@ const folders: readonly (readonly [string, number])[] = [
   ["/opt/node", 0o755],
   ["/var/log/services", 0o755],
   ["/etc/ssl/certs", 0o755],
+  // Some drivers make their mounts in the tree itself, so also inside of what is then covered.
+  ...["/sys/fs/cgroup", "/run/agent", "/run/etc", "/run/init", "/dev/shm"].map(
+    (path) => [path, 0o755] as const,
+  ),
 ];
 
 /** Whose content tells of the machine that built the image, or is different each time. */
