@@ -17,6 +17,7 @@ import { allowedDrivers, createDrivers } from "./drivers/registry.ts";
 import { createPostgresEngine } from "./engines/postgres/index.ts";
 import { EngineRegistry } from "./engines/registry.ts";
 import { serve } from "./http/server.ts";
+import { Images } from "./images/index.ts";
 import type { PoolSettings } from "./pool/index.ts";
 import { boxHome, reachableCopy } from "./reachable.ts";
 import { OutboundFactory, type ResolveName } from "./outbound/index.ts";
@@ -107,9 +108,16 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   const postgres = createPostgresEngine({ dataDir: join(root, "engines/postgres"), log, runsAsRoot });
   const engines = new EngineRegistry([postgres]);
   const artifacts = new Artifacts(await openArtifactStore(join(root, "artifacts")), join(root, "snapshots"));
-  const boxes = new Boxes({
+  const images = new Images({
+    folder: boxHome(config.IMAGES_DIR ?? join(home, "images")),
+    buildsFolder: join(root, "image-builds"),
+    ...{ tag: hash.toString("hex", 0, 6), toolchain: image.toolchain, runsAsRoot, log },
+    boxes: () => boxes,
+  });
+  await images.open();
+  const boxes: Boxes = new Boxes({
     records: new RecordStore(join(home, "boxes")),
-    image,
+    imageOf: async (template) => ({ ...image, root: await images.resolve(template) }),
     content: artifacts,
     databaseAuthority: await postgres.certificateAuthority(),
     outbound: new OutboundFactory({ name: resolveName, database: engines.resolve }),
@@ -132,14 +140,16 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   await boxes.recover();
   await engines.recover();
   const server = await serve(
-    { services: { boxes, artifacts, engines, doctor }, token: config.HOST_TOKEN, log },
+    { services: { boxes, artifacts, engines, images, doctor }, token: config.HOST_TOKEN, log },
     config.HOST_LISTEN_PORT,
   );
+  images.start();
   log.info({ port: server.port }, "host serves");
   return {
     port: server.port,
     close: async ({ mustKeepBoxes = false } = {}) => {
       await server.close();
+      await images.close();
       await boxes.close({ mustStop: config.HOST_STOP_BOXES_ON_EXIT === "1" && !mustKeepBoxes });
       await postgres.close();
     },

@@ -49,6 +49,8 @@ function settingsOf(layout: Layout): Record<ProgramName, Settings> {
       HOST_ID: "local",
       GUEST_IMAGE_DIR: layout.guestImage,
       TOOLCHAIN_DIR: join(layout.repository, ".toolchain", "node"),
+      // Beside the toolchain, so that each data folder need not build its own.
+      IMAGES_DIR: join(layout.repository, ".toolchain", "images"),
       HOST_STOP_BOXES_ON_EXIT: layout.stopBoxesOnExit ? "1" : null,
       ...layout.hostSettings,
     },

@@ -104,6 +104,11 @@ export class Boxes {
     return this.#pool.report();
   }
 
+  /** Digests of the images that boxes have as their root now. */
+  usedImages(): Set<string> {
+    return new Set([...this.#boxes.values()].flatMap(({ record: { image } }) => image ?? []));
+  }
+
   find(key: string): Box | null {
     return this.#boxes.get(key)?.view ?? null;
   }
@@ -260,7 +265,15 @@ export class Boxes {
     const owner = this.#owners?.take() ?? null;
     const record: BoxRecord = {
       ...{ key, spec, specHash: hashSpec(spec), phase: "starting", isPaused: false, driver: driver.name },
-      ...{ driverState: null, isolation: null, failure: null, bootMs: null, bootPath: null, owner },
+      ...{
+        driverState: null,
+        isolation: null,
+        failure: null,
+        bootMs: null,
+        bootPath: null,
+        owner,
+        image: null,
+      },
       createdAt: new Date().toISOString(),
       layout: this.#options.disks ? "disk" : "folders",
     };
