@@ -36,6 +36,15 @@ export const HostConfig = z.object({
     .string()
     .default(JSON.stringify([defaultShape]))
     .transform((text) => Shapes.parse(JSON.parse(text))),
+  /** Which drivers may make boxes, such as `gvisor,bubblewrap`; empty: all. The strongest usable one is taken. */
+  HOST_DRIVERS: z
+    .string()
+    .default("")
+    .transform((text) => text.split(",").flatMap((name) => name.trim() || [])),
+  /** gVisor's runtime; looked for on the PATH when left out. */
+  RUNSC_BIN: z.string().startsWith("/", "must be an absolute path").optional(),
+  /** The machine's own search path. */
+  PATH: z.string().default("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
   LOG_LEVEL: z.enum(["silent", "fatal", "error", "warn", "info", "debug", "trace"]).default("info"),
 });
 export type HostConfig = z.output<typeof HostConfig>;

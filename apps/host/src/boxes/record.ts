@@ -11,6 +11,7 @@ import {
   type ResolvedBoxSpec,
 } from "@platform/host-api";
 import { z } from "zod";
+import { boxLayouts, foldersAt, type BoxLayout } from "../drivers/box-folders.ts";
 import type { BoxFolders } from "../drivers/driver.ts";
 
 /** What the host knows of a box; one `state.json` a box. Holds secrets: mode 0600. */
@@ -34,6 +35,7 @@ export const BoxRecord = z.object({
   bootMs: z.number().nullable(),
   bootPath: z.enum(bootPaths).nullable().default(null),
   owner: z.object({ uid: z.int(), gid: z.int() }).nullable(),
+  layout: z.enum(boxLayouts).default("flat"),
 });
 export type BoxRecord = z.output<typeof BoxRecord>;
 
@@ -86,10 +88,8 @@ export class RecordStore {
     this.#root = root;
   }
 
-  folders(place: string, owner: BoxFolders["owner"]): BoxFolders {
-    const root = join(this.#root, place);
-    const at = (name: string) => join(root, name);
-    return { root, workspace: at("workspace"), home: at("home"), run: at("run"), log: at("log"), owner };
+  folders(place: string, owner: BoxFolders["owner"], layout: BoxLayout): BoxFolders {
+    return foldersAt(join(this.#root, place), owner, layout);
   }
 
   /** On disk before it returns: a step that it announces may follow. */

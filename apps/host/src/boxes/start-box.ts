@@ -3,6 +3,7 @@ import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { Deadline, faultPoint } from "@platform/daemon";
 import { HostError, type BoxFailure } from "@platform/host-api";
+import type { Disks } from "../disks/index.ts";
 import type { GuestImage } from "../drivers/driver.ts";
 import type { OutboundFactory } from "../outbound/index.ts";
 import { makeFolders, type ContentSource } from "./folders.ts";
@@ -13,6 +14,8 @@ export interface StartContext {
   readonly records: RecordStore;
   readonly image: GuestImage;
   readonly content: ContentSource;
+  /** `null` where the disks of boxes cannot be limited. */
+  readonly disks: Disks | null;
   readonly outbound: OutboundFactory;
   /** PEM of the authority that signs the databases' certificates. */
   readonly databaseAuthority: string;
@@ -35,7 +38,10 @@ export async function startBox(
   faultPoint("host.box.before-state");
   await context.records.save(box.record);
   faultPoint("host.box.after-state");
-  await makeFolders(box.folders, box.record.spec, context.content, context.databaseAuthority);
+  await makeFolders(box.folders, box.record.spec, context.content, context.databaseAuthority, context.disks);
+  if (box.folders.disk && context.disks && box.driver.disk === "attached") {
+    await context.disks.detach(box.folders.disk);
+  }
   // A box that waits has no way out; its caller's opens with the claim.
   if (as === "running") {
     box.outbound = await context.outbound.open(box.record.key, box.record.spec, box.folders);
@@ -46,7 +52,8 @@ export async function startBox(
     const start = as === "waiting" ? driver.standby?.start : driver.start.bind(driver);
     if (!start) throw new Error(`driver ${driver.name} keeps no boxes that wait`);
     const started = await start(place, box.record.spec, folders, context.image, signal);
-    box.record = { ...box.record, ...started };
+    const missing = [...started.isolation.missing, ...(folders.disk ? [] : ["disk limit"])];
+    box.record = { ...box.record, ...started, isolation: { ...started.isolation, missing } };
   } catch (cause) {
     if (cause instanceof HostError || signal.aborted) throw cause;
     throw bootFailed(box, (cause as Error).message, {}, cause);
