@@ -113,11 +113,11 @@ async function launch(daemon: Daemon): Promise<[ChildProcess, number]> {
 
 /**
  * Starts a daemon that makes boxes by one driver; when the test ends, every box, process, group and
- * folder of it is removed.
+ * folder of it is removed. Other members of `options` are settings of the daemon.
  */
 export async function startTestHost(
   t: TestContext,
-  { driver = "bubblewrap", settings = {} }: { driver?: string; settings?: Record<string, string> } = {},
+  { driver = "bubblewrap", ...settings }: Readonly<Record<string, string>> = {},
 ): Promise<TestHost> {
   const dataDir = await mkdtemp(join(tmpdir(), "host-test-"));
   const faultPoints = await mkdtemp(join(tmpdir(), "host-faults-"));

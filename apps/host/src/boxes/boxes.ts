@@ -292,8 +292,7 @@ export class Boxes {
 
   async #adopt(record: BoxRecord, driver: SandboxDriver): Promise<void> {
     const { key, spec, owner, isPaused, layout } = record;
-    const folders = this.#options.records.folders(placeOf(record), owner, layout);
-    const box = new LiveBox(record, driver, folders);
+    const box = new LiveBox(record, driver, this.#options.records.folders(placeOf(record), owner, layout));
     this.#boxes.set(key, box);
     await this.#remount(box);
     if (record.phase === "failed") return;

@@ -25,7 +25,7 @@ const filled = (host: TestHost, count = 1) =>
   waitFor("the pool to be filled", async () => (await readyBoxes(host)) >= count, 60_000);
 
 async function startFilled(t: TestContext, count = 1): Promise<TestHost> {
-  const host = await startTestHost(t, { settings: settings(count) });
+  const host = await startTestHost(t, settings(count));
   await filled(host, count);
   return host;
 }

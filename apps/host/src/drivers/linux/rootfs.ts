@@ -38,7 +38,7 @@ export async function writeHosts(folders: BoxFolders, spec: ResolvedBoxSpec): Pr
 
 /** Gives a box that nobody used yet another host name; its files look as old as the name. */
 export async function renameEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
-  const { etc } = folders;
+  const etc = folders.etc;
   await writeFile(join(etc, "hostname"), `${spec.hostname}\n`, { mode: 0o644 });
   await writeHosts(folders, spec);
   const now = new Date();
