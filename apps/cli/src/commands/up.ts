@@ -46,6 +46,7 @@ function platformOptions(context: Context, options: ServeOptions, stopBoxesOnExi
     databaseUrl: context.environment["DATABASE_URL"] ?? null,
     edgePort: options.port ?? null,
     stopBoxesOnExit,
+    hostDrivers: context.environment["HOST_DRIVERS"] ?? null,
     faultPointsDir: context.environment["FAULT_POINTS_DIR"] ?? null,
     onEvent: (program, event) => {
       if (event.type === "starting") context.output.say(`• ${program}`);

@@ -18,6 +18,8 @@ export interface Layout {
   readonly tenant: { readonly name: string; readonly domain: string };
   /** Whether boxes end with the host program; else they are adopted at its next start. */
   readonly stopBoxesOnExit: boolean;
+  /** Drivers that may make boxes, such as `gvisor,bubblewrap`; null: all. */
+  readonly hostDrivers: string | null;
   /** Folder in which a test arms named points that kill a program; null outside tests. */
   readonly faultPointsDir: string | null;
 }
@@ -48,6 +50,8 @@ function settingsOf(layout: Layout): Record<ProgramName, Settings> {
       GUEST_IMAGE_DIR: layout.guestImage,
       TOOLCHAIN_DIR: join(layout.repository, ".toolchain", "node"),
       HOST_STOP_BOXES_ON_EXIT: layout.stopBoxesOnExit ? "1" : null,
+      HOST_DRIVERS: layout.hostDrivers,
+      RUNSC_BIN: fetchedRuntime(layout.repository),
     },
     "control-plane": {
       CONTROL_PLANE_PORT: ports["control-plane"],
@@ -77,6 +81,12 @@ function settingsOf(layout: Layout): Record<ProgramName, Settings> {
       PUBLIC_PORT: ports.edge,
     },
   };
+}
+
+/** gVisor's runtime as the set-up fetched it; without, the host looks for the machine's own. */
+function fetchedRuntime(repository: string): string | null {
+  const program = join(repository, ".toolchain", "runsc", "usr", "bin", "runsc");
+  return existsSync(program) ? program : null;
 }
 
 /** The object store is a part of its own; the rest works without buckets. */
