@@ -63,8 +63,11 @@ async function bootLine(child: ChildProcess): Promise<{ api_url: string; api_key
   throw new Error(`the platform did not start:\n${seen.slice(-20).join("\n")}`);
 }
 
-/** @throws Error with the last output when the platform does not start */
-export async function startOwnPlatform(): Promise<OwnPlatform> {
+/**
+ * @param options.drivers which may make boxes; the fastest one unless a test is about another
+ * @throws Error with the last output when the platform does not start
+ */
+export async function startOwnPlatform({ drivers = "bubblewrap" } = {}): Promise<OwnPlatform> {
   const dataDir = await mkdtemp(join(tmpdir(), "e2e-load-"));
   const edgePort = await freePort();
   const { PATH, HOME, LANG, TMPDIR } = process.env;
@@ -79,7 +82,7 @@ export async function startOwnPlatform(): Promise<OwnPlatform> {
       "--data",
       dataDir,
     ],
-    { env: { PATH, HOME, LANG, TMPDIR }, stdio: ["ignore", "pipe", "inherit"] },
+    { env: { PATH, HOME, LANG, TMPDIR, HOST_DRIVERS: drivers }, stdio: ["ignore", "pipe", "inherit"] },
   );
   const api = new Agent({ connections: 64, headersTimeout: 0, bodyTimeout: 0 });
   const stop = async () => {

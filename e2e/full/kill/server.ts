@@ -120,6 +120,7 @@ export function spawnSupervisor(folders: Folders): ChildProcess {
         HOME: folders.root,
         LANG: "C.UTF-8",
         FAULT_POINTS_DIR: folders.points,
+        HOST_DRIVERS: "bubblewrap",
       },
       stdio: ["ignore", "pipe", "pipe"],
     },
