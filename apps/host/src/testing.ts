@@ -8,6 +8,7 @@ import type { TestContext } from "node:test";
 import { waitFor } from "@platform/daemon";
 import { createGuestClient, type GuestClient } from "@platform/guest-protocol";
 import { HostClient, type BoxSpec } from "@platform/host-api";
+import { unmountBelow } from "./drivers/linux/mounts.ts";
 
 const repository = resolve(import.meta.dirname, "../../..");
 const token = "a-token-that-only-tests-use";
@@ -138,6 +139,7 @@ export async function startTestHost(t: TestContext, { driver = "bubblewrap" } = 
     for (const database of (await client?.databases()) ?? []) await client?.deleteDatabase(database.key);
     await kill("SIGTERM");
     await removeGroups(tag);
+    await unmountBelow(dataDir); // Nothing, unless a test failed half-way.
     await rm(dataDir, { recursive: true, force: true });
     await rm(faultPoints, { recursive: true, force: true });
   });

@@ -1,13 +1,11 @@
 import { isIP } from "node:net";
-import { chown, copyFile, lstat, mkdir, readlink, rename, stat, writeFile } from "node:fs/promises";
+import { copyFile, lstat, mkdir, readlink, rename, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { ResolvedBoxSpec } from "@platform/host-api";
 import type { BoxFolders, GuestImage } from "../driver.ts";
 
 /** Ids that every process in a box has, as seen inside. */
 export const insideUid = 1000;
-
-const etcOf = (folders: BoxFolders) => join(folders.root, "etc");
 
 const exists = (path: string) =>
   stat(path).then(
@@ -23,14 +21,14 @@ function hostsFile(spec: ResolvedBoxSpec): string {
 
 /** Replaces the box's hosts file at once; a running box sees it, as it has the folder mounted. */
 export async function writeHosts(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
-  const path = join(etcOf(folders), "hosts");
+  const path = join(folders.etc, "hosts");
   await writeFile(`${path}.new`, hostsFile(spec), { mode: 0o644 });
   await rename(`${path}.new`, path);
 }
 
 /** The box's whole /etc: nothing of the machine's own but certificates, alternatives and loader cache. */
-async function writeEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
-  const etc = etcOf(folders);
+export async function writeEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
+  const etc = folders.etc;
   await mkdir(join(etc, "ssl/certs"), { recursive: true });
   await mkdir(join(etc, "alternatives"), { recursive: true });
   const files: Record<string, string> = {
@@ -119,7 +117,7 @@ export async function boxLayout(
     ...(await systemMounts(root)),
     bind(image.toolchain, "/usr/local"),
     bind(image.folder, "/opt/agent"),
-    bind(etcOf(folders), "/etc"),
+    bind(folders.etc, "/etc"),
     ...(await systemSettings(root)),
     { type: "proc", target: "/proc" },
     { type: "dev", target: "/dev" },
@@ -132,21 +130,13 @@ export async function boxLayout(
     bind(folders.workspace, "/workspace", true),
     bind(folders.home, "/home/user", true),
     bind(folders.run, "/run/agent", true),
-    bind(join(folders.log, "services"), "/var/log/services", true),
+    bind(folders.serviceLogs, "/var/log/services", true),
   ];
   const env = {
     PATH: "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
     ...{ HOME: "/home/user", USER: "user", LANG: "C.UTF-8" },
   };
   return { mounts, env, cwd: "/workspace" };
-}
-
-/** Makes what a layout mounts and no one else makes: the box's /etc and the folder of its services' logs. */
-export async function prepareRoot(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
-  await writeEtc(folders, spec);
-  const services = join(folders.log, "services");
-  await mkdir(services, { recursive: true });
-  if (folders.owner) await chown(services, folders.owner.uid, folders.owner.gid);
 }
 
 export const agentCommand = ["/usr/local/bin/node", "/opt/agent/agent.mjs"];
