@@ -64,7 +64,7 @@ async function bootLine(child: ChildProcess): Promise<{ api_url: string; api_key
 }
 
 /**
- * @param settings environment of the platform besides its usual one
+ * @param settings environment of the platform besides its usual one, in which the fastest driver makes the boxes
  * @throws Error with the last output when the platform does not start
  */
 export async function startOwnPlatform(
@@ -84,7 +84,10 @@ export async function startOwnPlatform(
       "--data",
       dataDir,
     ],
-    { env: { PATH, HOME, LANG, TMPDIR, ...settings }, stdio: ["ignore", "pipe", "inherit"] },
+    {
+      env: { PATH, HOME, LANG, TMPDIR, HOST_DRIVERS: "bubblewrap", ...settings },
+      stdio: ["ignore", "pipe", "inherit"],
+    },
   );
   const api = new Agent({ connections: 64, headersTimeout: 0, bodyTimeout: 0 });
   const stop = async () => {

@@ -45,7 +45,14 @@ const resolveByMachine: ResolveName = async (name) =>
 
 async function probeAll(drivers: readonly SandboxDriver[]): Promise<ProbedDriver[]> {
   return Promise.all(
-    drivers.map(async (driver) => ({ driver, report: await driver.probe(AbortSignal.timeout(30_000)) })),
+    drivers.map(async (driver) => {
+      const probe = await driver.probe(AbortSignal.timeout(30_000));
+      const can = [
+        ...(driver.freezer ? (["pause"] as const) : []),
+        ...(driver.checkpoints ? (["checkpoint"] as const) : []),
+      ];
+      return { driver, report: { ...probe, can } };
+    }),
   );
 }
 

@@ -188,6 +188,8 @@ export const DriverReport = z.object({
   version: z.string().nullable(),
   why: z.string().nullable().describe("Why it is not usable, and what to do"),
   missing: z.array(z.string()),
+  /** `pause`: boxes are held still in memory. `checkpoint`: a snapshot holds memory too. */
+  can: z.array(z.enum(["pause", "checkpoint"])).default([]),
 });
 export type DriverReport = z.output<typeof DriverReport>;
 
