@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { Agent, request, type Dispatcher } from "undici";
+import { unmountBelow } from "../mounts.ts";
 
 const repository = join(import.meta.dirname, "..", "..");
 const startMs = 240_000;
@@ -90,6 +91,7 @@ export async function startOwnPlatform(): Promise<OwnPlatform> {
       await once(child, "exit");
       clearTimeout(timer);
     }
+    unmountBelow(dataDir);
     await rm(dataDir, { recursive: true, force: true });
   };
   try {

@@ -17,6 +17,7 @@ import type { SandboxDriver } from "./drivers/driver.ts";
 import { createPostgresEngine } from "./engines/postgres/index.ts";
 import { EngineRegistry } from "./engines/registry.ts";
 import { serve } from "./http/server.ts";
+import { neutralPrograms } from "./neutral-programs.ts";
 import { boxHome, reachableCopy } from "./reachable.ts";
 import { OutboundFactory, type ResolveName } from "./outbound/index.ts";
 
@@ -69,11 +70,12 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   await prepareFolders(home);
   const hash = createHash("sha256").update(root).digest();
   const ownerOffset = hash.readUInt16BE(0);
-  const image = {
-    root: null,
+  const programs = {
     folder: await reachableCopy(config.GUEST_IMAGE_DIR, home, runsAsRoot),
     toolchain: await reachableCopy(config.TOOLCHAIN_DIR, home, runsAsRoot),
   };
+  const neutral = runsAsRoot ? await neutralPrograms(home, programs, log) : null;
+  const image = { root: null, ...(neutral ?? programs) };
   const bubblewrap = await createBubblewrapDriver({
     ...{ tag: hash.toString("hex", 0, 6), runsAsRoot, image, scratch: join(home, "probes") },
     probeOwner: runsAsRoot ? { uid: 199_999, gid: 199_999 } : null,
@@ -88,9 +90,10 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
     },
   });
   if (whyNoDisks !== null) log.warn({ why: whyNoDisks }, "the disks of boxes are not limited");
+  const missing = [...(disks ? [] : ["disk limit"]), ...(neutral ? [] : ["hidden folder names"])];
   const probed = (await probeAll(drivers)).map(({ driver, report }) => ({
     driver,
-    report: disks ? report : { ...report, missing: [...report.missing, "disk limit"] },
+    report: { ...report, missing: [...report.missing, ...missing] },
   }));
   for (const { report } of probed) log.info(report, "probed a sandbox driver");
   const postgres = createPostgresEngine({ dataDir: join(root, "engines/postgres"), log, runsAsRoot });
@@ -103,7 +106,7 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
     databaseAuthority: await postgres.certificateAuthority(),
     outbound: new OutboundFactory({ name: resolveName, database: engines.resolve }),
     readyTimeoutMs: 20_000,
-    ...{ runsAsRoot, ownerOffset, drivers, disks, log },
+    ...{ runsAsRoot, ownerOffset, drivers, disks, missing, log },
     chooseDriver: (minimum) => chooseDriver(probed, minimum),
   });
   const doctor = async (): Promise<Doctor> => ({

@@ -19,6 +19,8 @@ export interface StartContext {
   readonly outbound: OutboundFactory;
   /** PEM of the authority that signs the databases' certificates. */
   readonly databaseAuthority: string;
+  /** Guarantees that no driver can give on this machine. */
+  readonly missing: readonly string[];
   /** Most time for the agent's first answer, in milliseconds. */
   readonly readyTimeoutMs: number;
 }
@@ -43,7 +45,7 @@ export async function startBox(box: LiveBox, context: StartContext): Promise<voi
   const { key, spec } = box.record;
   try {
     const started = await box.driver.start(key, spec, box.folders, context.image, signal);
-    const missing = [...started.isolation.missing, ...(box.folders.disk ? [] : ["disk limit"])];
+    const missing = [...new Set([...started.isolation.missing, ...context.missing])];
     box.record = { ...box.record, ...started, isolation: { ...started.isolation, missing } };
   } catch (cause) {
     if (cause instanceof HostError || signal.aborted) throw cause;
