@@ -10,14 +10,14 @@ import { Artifacts } from "./artifacts/index.ts";
 import { Boxes, RecordStore } from "./boxes/index.ts";
 import type { HostConfig } from "./config.ts";
 import { Disks } from "./disks/index.ts";
-import { createBubblewrapDriver } from "./drivers/bubblewrap/bubblewrap.ts";
 import { chooseDriver, strongest, type ProbedDriver } from "./drivers/choice.ts";
 import { unmountBelow } from "./drivers/linux/mounts.ts";
 import type { SandboxDriver } from "./drivers/driver.ts";
+import { allowedDrivers, createDrivers } from "./drivers/registry.ts";
 import { createPostgresEngine } from "./engines/postgres/index.ts";
 import { EngineRegistry } from "./engines/registry.ts";
 import { serve } from "./http/server.ts";
-import { neutralPrograms } from "./neutral-programs.ts";
+import { forgetNeutralPrograms, neutralPrograms } from "./neutral-programs.ts";
 import { boxHome, reachableCopy } from "./reachable.ts";
 import { OutboundFactory, type ResolveName } from "./outbound/index.ts";
 
@@ -61,6 +61,14 @@ async function prepareFolders(root: string): Promise<void> {
   }
 }
 
+async function openDisks(home: string, runsAsRoot: boolean, log: Log): Promise<Disks | null> {
+  const at = (name: string) => join(home, name);
+  const place = { templates: at("disks"), boxes: at("boxes"), scratch: at("probes"), runsAsRoot };
+  const { disks, why } = await Disks.open(place);
+  if (why !== null) log.warn({ why }, "the disks of boxes are not limited");
+  return disks;
+}
+
 /** Joins the parts of one host daemon, adopts what a former one left, and serves. */
 export async function startHost({ config, log, resolveName = resolveByMachine }: HostParts): Promise<Host> {
   const root = config.HOST_DATA_DIR;
@@ -76,24 +84,15 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   };
   const neutral = runsAsRoot ? await neutralPrograms(home, programs, log) : null;
   const image = { root: null, ...(neutral ?? programs) };
-  const bubblewrap = await createBubblewrapDriver({
-    ...{ tag: hash.toString("hex", 0, 6), runsAsRoot, image, scratch: join(home, "probes") },
-    probeOwner: runsAsRoot ? { uid: 199_999, gid: 199_999 } : null,
+  const drivers = await createDrivers({
+    ...{ tag: hash.toString("hex", 0, 6), runsAsRoot, image, home },
+    ...{ runsc: config.RUNSC_BIN ?? null, path: config.PATH },
   });
-  const drivers = [bubblewrap];
-  const { disks, why: whyNoDisks } = await Disks.open({
-    ...{
-      templates: join(home, "disks"),
-      boxes: join(home, "boxes"),
-      scratch: join(home, "probes"),
-      runsAsRoot,
-    },
-  });
-  if (whyNoDisks !== null) log.warn({ why: whyNoDisks }, "the disks of boxes are not limited");
+  const disks = await openDisks(home, runsAsRoot, log);
   const missing = [...(disks ? [] : ["disk limit"]), ...(neutral ? [] : ["hidden folder names"])];
-  const probed = (await probeAll(drivers)).map(({ driver, report }) => ({
+  const probed = (await probeAll(allowedDrivers(drivers, config.HOST_DRIVERS))).map(({ driver, report }) => ({
     driver,
-    report: { ...report, missing: [...report.missing, ...missing] },
+    report: { ...report, missing: [...new Set([...report.missing, ...missing])] },
   }));
   for (const { report } of probed) log.info(report, "probed a sandbox driver");
   const postgres = createPostgresEngine({ dataDir: join(root, "engines/postgres"), log, runsAsRoot });
@@ -132,6 +131,7 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
       await server.close();
       await boxes.close({ mustStop: config.HOST_STOP_BOXES_ON_EXIT === "1" && !mustKeepBoxes });
       await postgres.close();
+      await forgetNeutralPrograms(home);
     },
   };
 }

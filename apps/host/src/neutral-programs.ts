@@ -9,6 +9,13 @@ export interface Programs {
   readonly toolchain: string;
 }
 
+const rootOf = (home: string) => join(home, "shown");
+
+/** Boxes that run have mounts of their own. */
+export async function forgetNeutralPrograms(home: string): Promise<void> {
+  await unmountBelow(rootOf(home));
+}
+
 /**
  * The same folders, read-only, by mounts that do not tell where on this machine they lie: a box sees
  * in /proc/self/mountinfo from which folder each of its mounts comes. An overlay shows only the names
@@ -17,11 +24,10 @@ export interface Programs {
  * @returns `null` where overlays cannot be mounted
  */
 export async function neutralPrograms(home: string, programs: Programs, log: Log): Promise<Programs | null> {
-  const root = join(home, "shown");
+  const root = rootOf(home);
   const links = join(root, "links");
   const shown = { folder: join(root, "agent"), toolchain: join(root, "toolchain") };
-  // Boxes that run have mounts of their own of the former ones.
-  await unmountBelow(root);
+  await forgetNeutralPrograms(home);
   await rm(root, { recursive: true, force: true });
   for (const path of [root, links, join(links, "none"), shown.folder, shown.toolchain]) {
     await mkdir(path, { recursive: true, mode: 0o755 });
