@@ -14,7 +14,7 @@ import { Cgroups } from "../linux/cgroups.ts";
 import { boxArguments } from "./arguments.ts";
 import { launchBox } from "./launch.ts";
 import { findByArgument, isAlive, killProcess } from "../linux/processes.ts";
-import { agentCommand, boxLayout, prepareRoot, writeHosts } from "../linux/rootfs.ts";
+import { agentCommand, boxLayout, writeEtc, writeHosts } from "../linux/rootfs.ts";
 import { seccompFilter } from "../linux/seccomp.ts";
 import { dialSocket } from "../linux/socket.ts";
 import { withTrial } from "../linux/trial.ts";
@@ -205,7 +205,7 @@ class BubblewrapDriver implements SandboxDriver {
     image: GuestImage,
     command: readonly string[],
   ) {
-    await prepareRoot(folders, spec);
+    await writeEtc(folders, spec);
     await this.#cgroups.create(key, spec.limits);
     const logFile = join(folders.log, "agent.log");
     try {

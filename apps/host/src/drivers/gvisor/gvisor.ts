@@ -18,7 +18,7 @@ import type { BoxFolders, DriverState, GuestImage, SandboxDriver, StartedBox } f
 import { findCgroups } from "../linux/cgroup-layout.ts";
 import { Cgroups } from "../linux/cgroups.ts";
 import { findByArgument, identify, isAlive, killProcess } from "../linux/processes.ts";
-import { boxLayout, prepareRoot, writeHosts } from "../linux/rootfs.ts";
+import { boxLayout, writeEtc, writeHosts } from "../linux/rootfs.ts";
 import { dialSocket } from "../linux/socket.ts";
 import { withTrial, type Trial } from "../linux/trial.ts";
 import { noteOf, writeBundle } from "./bundle.ts";
@@ -245,7 +245,7 @@ class GvisorDriver implements SandboxDriver {
     const { runsc: program } = this.#options;
     const { owner } = folders;
     if (!program || !owner) throw new Error("boxes of this kind need a host daemon that runs as root");
-    await prepareRoot(folders, spec);
+    await writeEtc(folders, spec);
     const layout = await boxLayout(spec, folders, image);
     await writeBundle({ folder: this.#bundle(key), spec, layout, owner, command });
     await this.#cgroups.create(key, spec.limits, machineTasks(spec.limits));

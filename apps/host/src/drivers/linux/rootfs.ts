@@ -27,7 +27,7 @@ export async function writeHosts(folders: BoxFolders, spec: ResolvedBoxSpec): Pr
 }
 
 /** Writes the box's whole /etc: nothing of the machine's own but certificates, alternatives and loader cache. */
-export async function prepareRoot(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
+export async function writeEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
   const etc = folders.etc;
   await mkdir(join(etc, "ssl/certs"), { recursive: true });
   await mkdir(join(etc, "alternatives"), { recursive: true });
