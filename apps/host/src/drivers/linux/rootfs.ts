@@ -1,5 +1,15 @@
 import { isIP } from "node:net";
-import { copyFile, lstat, mkdir, readlink, rename, stat, writeFile } from "node:fs/promises";
+import {
+  copyFile,
+  lstat,
+  lutimes,
+  mkdir,
+  readdir,
+  readlink,
+  rename,
+  stat,
+  writeFile,
+} from "node:fs/promises";
 import { join } from "node:path";
 import type { ResolvedBoxSpec } from "@platform/host-api";
 import type { BoxFolders, GuestImage } from "../driver.ts";
@@ -26,7 +36,17 @@ export async function writeHosts(folders: BoxFolders, spec: ResolvedBoxSpec): Pr
   await rename(`${path}.new`, path);
 }
 
-/** Writes the box's whole /etc: nothing of the machine's own but certificates, alternatives and loader cache. */
+/** Gives a box that nobody used yet another host name; its files look as old as the name. */
+export async function renameEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
+  const etc = folders.etc;
+  await writeFile(join(etc, "hostname"), `${spec.hostname}\n`, { mode: 0o644 });
+  await writeHosts(folders, spec);
+  const now = new Date();
+  const names = await readdir(etc, { recursive: true });
+  await Promise.all([etc, ...names.map((name) => join(etc, name))].map((path) => lutimes(path, now, now)));
+}
+
+/** The box's whole /etc: nothing of the machine's own but certificates, alternatives and loader cache. */
 export async function writeEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
   const etc = folders.etc;
   await mkdir(join(etc, "ssl/certs"), { recursive: true });
