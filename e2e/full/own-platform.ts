@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { Agent, request, type Dispatcher } from "undici";
+import { unmountBelow } from "../mounts.ts";
 
 const repository = join(import.meta.dirname, "..", "..");
 const startMs = 240_000;
@@ -98,6 +99,7 @@ export async function startOwnPlatform(
       await once(child, "exit");
       clearTimeout(timer);
     }
+    unmountBelow(dataDir);
     await rm(dataDir, { recursive: true, force: true });
   };
   try {

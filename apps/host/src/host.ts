@@ -18,6 +18,7 @@ import { createPostgresEngine } from "./engines/postgres/index.ts";
 import { EngineRegistry } from "./engines/registry.ts";
 import { serve } from "./http/server.ts";
 import { Images } from "./images/index.ts";
+import { forgetNeutralPrograms, neutralPrograms } from "./neutral-programs.ts";
 import type { PoolSettings } from "./pool/index.ts";
 import { boxHome, reachableCopy } from "./reachable.ts";
 import { OutboundFactory, type ResolveName } from "./outbound/index.ts";
@@ -80,6 +81,14 @@ async function prepareFolders(root: string): Promise<void> {
   }
 }
 
+async function openDisks(home: string, runsAsRoot: boolean, log: Log): Promise<Disks | null> {
+  const at = (name: string) => join(home, name);
+  const place = { templates: at("disks"), boxes: at("boxes"), scratch: at("probes"), runsAsRoot };
+  const { disks, why } = await Disks.open(place);
+  if (why !== null) log.warn({ why }, "the disks of boxes are not limited");
+  return disks;
+}
+
 /** Joins the parts of one host daemon, adopts what a former one left, and serves. */
 export async function startHost({ config, log, resolveName = resolveByMachine }: HostParts): Promise<Host> {
   const root = config.HOST_DATA_DIR;
@@ -89,27 +98,21 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   await prepareFolders(home);
   const hash = createHash("sha256").update(root).digest();
   const ownerOffset = hash.readUInt16BE(0);
-  const image = {
-    root: null,
+  const programs = {
     folder: await reachableCopy(config.GUEST_IMAGE_DIR, home, runsAsRoot),
     toolchain: await reachableCopy(config.TOOLCHAIN_DIR, home, runsAsRoot),
   };
+  const neutral = runsAsRoot ? await neutralPrograms(home, programs, log) : null;
+  const image = { root: null, ...(neutral ?? programs) };
   const drivers = await createDrivers({
     ...{ tag: hash.toString("hex", 0, 6), runsAsRoot, image, home },
     ...{ runsc: config.RUNSC_BIN ?? null, path: config.PATH },
   });
-  const { disks, why: whyNoDisks } = await Disks.open({
-    ...{
-      templates: join(home, "disks"),
-      boxes: join(home, "boxes"),
-      scratch: join(home, "probes"),
-      runsAsRoot,
-    },
-  });
-  if (whyNoDisks !== null) log.warn({ why: whyNoDisks }, "the disks of boxes are not limited");
+  const disks = await openDisks(home, runsAsRoot, log);
+  const missing = [...(disks ? [] : ["disk limit"]), ...(neutral ? [] : ["hidden folder names"])];
   const probed = (await probeAll(allowedDrivers(drivers, config.HOST_DRIVERS))).map(({ driver, report }) => ({
     driver,
-    report: disks ? report : { ...report, missing: [...report.missing, "disk limit"] },
+    report: { ...report, missing: [...new Set([...report.missing, ...missing])] },
   }));
   for (const { report } of probed) log.info(report, "probed a sandbox driver");
   const postgres = createPostgresEngine({ dataDir: join(root, "engines/postgres"), log, runsAsRoot });
@@ -129,7 +132,7 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
     databaseAuthority: await postgres.certificateAuthority(),
     outbound: new OutboundFactory({ name: resolveName, database: engines.resolve }),
     readyTimeoutMs: 20_000,
-    ...{ runsAsRoot, ownerOffset, drivers, disks, log },
+    ...{ runsAsRoot, ownerOffset, drivers, disks, missing, log },
     bootConcurrency: config.HOST_BOOT_CONCURRENCY || Math.max(2, availableParallelism()),
     pool: poolSettings(config, strongest(probed)?.driver ?? null),
     chooseDriver: (minimum) => chooseDriver(probed, minimum),
@@ -159,6 +162,7 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
       await images.close();
       await boxes.close({ mustStop: config.HOST_STOP_BOXES_ON_EXIT === "1" && !mustKeepBoxes });
       await postgres.close();
+      await forgetNeutralPrograms(home);
     },
   };
 }

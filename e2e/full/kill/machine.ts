@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, readlinkSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
+import { unmountBelow } from "../../mounts.ts";
 import { waitFor } from "./wait.ts";
 
 export interface Child {
@@ -170,6 +171,7 @@ export async function endEverythingOf(data: string): Promise<void> {
     30_000,
     100,
   );
+  unmountBelow(data);
   for (const folder of controlGroups(data)) quietly(() => rmdirSync(folder));
   for (const root of controlGroupRoots()) quietly(() => rmdirSync(join(root, `boxes-${tag}`)));
 }

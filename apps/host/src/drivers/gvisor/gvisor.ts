@@ -94,7 +94,7 @@ class GvisorDriver implements SandboxDriver {
   }
 
   get #missing(): string[] {
-    return [...this.#cgroups.missing];
+    return this.#cgroups.missing;
   }
 
   async probe(signal: AbortSignal): Promise<DriverProbe> {
