@@ -19,10 +19,20 @@ export interface Answer {
   readonly ms: number;
 }
 
+/** What the platform says about itself when it is up. */
+export interface Boot {
+  readonly api_url: string;
+  readonly api_key: string;
+  readonly edge_https_port: number;
+  /** Certificate of the authority that HTTPS is verified with. */
+  readonly ca_file: string;
+}
+
 /** The whole product as one child process, on a port and in a data folder of its own. */
 export interface OwnPlatform {
   readonly edgePort: number;
   readonly dataDir: string;
+  readonly boot: Boot;
   /** Never throws for a status; throws when no answer comes. */
   api(method: "GET" | "POST" | "PUT" | "DELETE", path: string, body?: unknown): Promise<Answer>;
   /** The same, but throws for any answer that is not a success, and unwraps `data`. */
@@ -49,13 +59,13 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-async function bootLine(child: ChildProcess): Promise<{ api_url: string; api_key: string }> {
+async function bootLine(child: ChildProcess): Promise<Boot> {
   const seen: string[] = [];
   const timer = setTimeout(() => child.kill("SIGTERM"), startMs);
   try {
     for await (const line of createInterface({ input: child.stdout! })) {
       seen.push(line);
-      if (line.startsWith("{")) return JSON.parse(line) as { api_url: string; api_key: string };
+      if (line.startsWith("{")) return JSON.parse(line) as Boot;
     }
   } finally {
     clearTimeout(timer);
@@ -103,8 +113,9 @@ export async function startOwnPlatform(
     await rm(dataDir, { recursive: true, force: true });
   };
   try {
-    const { api_url: apiUrl, api_key: key } = await bootLine(child);
-    return { edgePort, dataDir, stop, ...client(apiUrl, key, edgePort, dataDir, api) };
+    const boot = await bootLine(child);
+    const { api_url: apiUrl, api_key: key } = boot;
+    return { edgePort, dataDir, boot, stop, ...client(apiUrl, key, edgePort, dataDir, api) };
   } catch (error) {
     await stop();
     throw error;

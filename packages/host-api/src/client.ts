@@ -281,6 +281,9 @@ function toHostError(status: number, text: string): HostError {
   }
 }
 
+/** A port in a box that accepts from outside; with `any-` also one that accepts only inside; or its agent. */
+export type BoxDoor = number | `any-${number}` | "agent";
+
 /**
  * `CONNECT <boxKey>:<port>` at the host. The edge uses it as the connector of its upstream pools.
  *
@@ -289,7 +292,7 @@ function toHostError(status: number, text: string): HostError {
 export function dialBoxPort(
   host: HostAddress,
   boxKey: string,
-  port: number,
+  port: BoxDoor,
   signal?: AbortSignal,
 ): Promise<Socket> {
   return new Promise((resolve, reject) => {

@@ -3,7 +3,13 @@ import { join } from "node:path";
 import { request } from "undici";
 import type { ChildSpec } from "./child.ts";
 import { cleanEnvironment } from "./clean-environment.ts";
-import { processesFolder, type Ports, type ProgramName, type Secrets } from "./data-folder.ts";
+import {
+  authorityFolder,
+  processesFolder,
+  type Ports,
+  type ProgramName,
+  type Secrets,
+} from "./data-folder.ts";
 import { noteProcess } from "./left-over.ts";
 
 export interface Layout {
@@ -74,6 +80,9 @@ function settingsOf(layout: Layout): Record<ProgramName, Settings> {
     },
     edge: {
       EDGE_LISTEN_PORT: ports.edge,
+      EDGE_TLS_PORT: ports["edge-tls"],
+      TLS_AUTHORITY_DIR: authorityFolder(dataDir),
+      TLS_AUTHORITY_NAME: layout.tenant.name,
       EDGE_ID: "local",
       EDGE_TOKEN: secrets.edgeToken,
       CONTROL_PLANE_URL: loopback(ports["control-plane"]),
