@@ -19,6 +19,7 @@ export async function removeUnownedBoxes(platform: Platform): Promise<void> {
   const rows = await query<{ key: string }>(
     platform.pool,
     `select box_key as key from sandboxes where state <> 'destroyed'
+     union all select content->>'from' from sandboxes where state <> 'destroyed' and content ? 'from'
      union all select box_key from instances where state <> 'destroyed'
      union all select unnest(array['bd-' || id, 'pf-' || id]) from builds where state in ('queued', 'building')`,
   );

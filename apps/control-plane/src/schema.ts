@@ -1,5 +1,6 @@
 import type { Migration } from "@platform/postgres";
 import { tenancyMigration } from "./schema-tenancy.ts";
+import { lifecycleMigrations } from "./schema-lifecycle.ts";
 import { resourcesMigration } from "./schema-resources.ts";
 
 /** Columns that every resource of a tenant has. `generation` guards every change (compare-and-set). */
@@ -156,4 +157,5 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
     name: "0006-sealed-answers",
     sql: "alter table idempotency drop column body, add column body_sealed bytea",
   },
+  ...lifecycleMigrations,
 ];

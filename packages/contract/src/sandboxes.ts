@@ -29,7 +29,8 @@ export const ServiceInput = z.object({
   command: z.string().min(1).max(65_536),
   cwd: z.string().startsWith("/").max(4096).default("/workspace"),
   env: EnvMap.default({}),
-  port: Port.optional(),
+  port: Port.optional().describe("Where it listens; then GET …/services/:name looks at its health"),
+  health_path: z.string().startsWith("/").max(2048).optional(),
   sudo: z.boolean().optional(),
 });
 
@@ -250,8 +251,13 @@ export const sandboxRoutes = {
     id: "forkSandbox",
     method: "POST",
     path: "/sandboxes/:id/fork",
-    summary: "Copy a sandbox or one of its snapshots",
-    ...one,
+    summary: "Copy a sandbox or one of its snapshots, once or many times",
+    tag,
+    envelope: "top",
+    response: z.union([
+      Sandbox,
+      z.object({ forked_from: z.uuid(), count: z.int(), forks: z.array(Sandbox) }),
+    ]),
     status: 201,
     scope: "sandboxes:create",
     idempotent: true,
@@ -263,8 +269,34 @@ export const sandboxRoutes = {
         template_id: z.string().optional(),
         metadata: Metadata.optional(),
         external_user_id: z.string().optional(),
+        count: z.coerce
+          .number()
+          .int()
+          .min(1)
+          .max(100)
+          .optional()
+          .describe("So many copies of one moment; the answer is then {forked_from, count, forks}"),
+        concurrency: z.coerce
+          .number()
+          .int()
+          .min(1)
+          .max(16)
+          .optional()
+          .describe("Started at once; standard 8"),
       })
       .optional(),
+  }),
+  recover: defineRoute({
+    id: "recoverSandbox",
+    method: "POST",
+    path: "/sandboxes/:id/recover",
+    summary: "A new sandbox from the disk of a failed one",
+    ...one,
+    status: 201,
+    scope: "sandboxes:create",
+    body: NoBody,
+    idempotent: true,
+    problems: ["CONFLICT"],
   }),
   readiness: defineRoute({
     id: "getReadiness",

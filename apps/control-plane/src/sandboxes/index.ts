@@ -1,5 +1,6 @@
 export { liveSandbox, guestProblem, wake } from "./access.ts";
 export { destroySandbox, sandboxHandlers } from "./routes.ts";
+export { nextBoxKey } from "./copies.ts";
 export { sandboxEnvHandlers, syncEnvironment } from "./env-routes.ts";
 export { execHandlers } from "./exec.ts";
 export { fileHandlers } from "./files.ts";

@@ -8,7 +8,7 @@ import type { Platform } from "../platform.ts";
 import { Conditions, ownedBy, tenantById } from "../tenants/index.ts";
 import { guestProblem, liveSandbox, sandboxFailed, settledSandbox } from "./access.ts";
 import { createSandbox, nameProblem } from "./create.ts";
-import { forkSandbox } from "./fork.ts";
+import { forkSandbox, recoverSandbox } from "./fork.ts";
 import { loadSandbox, ownSandbox, readinessComponents, sandboxView, want, type SandboxRow } from "./store.ts";
 
 const readyTimeoutMs = 30_000;
@@ -73,7 +73,19 @@ export function sandboxHandlers(platform: Platform): Handler[] {
       });
       return viewById(row.id);
     }),
-    handler(r.fork, async (call) => view(await forkSandbox(platform, call))),
+    handler(r.fork, async (call) => {
+      const rows = await forkSandbox(platform, call);
+      if (call.body?.count === undefined) return view(rows[0]!);
+      return {
+        forked_from: rows[0]!.restored_from,
+        count: rows.length,
+        forks: await Promise.all(rows.map(view)),
+      };
+    }),
+    handler(r.recover, async (call) => {
+      const row = await recoverSandbox(platform, call);
+      return { ...(await view(row)), restored_from: row.restored_from };
+    }),
     handler(r.readiness, async ({ caller, params }) =>
       readinessView(await ownSandbox(pool, caller, params["id"]!)),
     ),
