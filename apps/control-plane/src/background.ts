@@ -3,6 +3,7 @@ import { query } from "@platform/postgres";
 import { trimExecutions } from "./cron/index.ts";
 import { trimRequestLogs } from "./edges/index.ts";
 import { syncPendingEgress } from "./egress/index.ts";
+import { settleBulk } from "./groups/index.ts";
 import type { Platform } from "./platform.ts";
 import { tidyBuckets } from "./storage/index.ts";
 import { forgetPreviews } from "./previews/index.ts";
@@ -34,6 +35,7 @@ export async function removeUnownedBoxes(platform: Platform): Promise<void> {
 const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["boxes", removeUnownedBoxes],
   ["snapshots", expireSnapshots],
+  ["bulk jobs", settleBulk],
   ["egress", syncPendingEgress],
   ["cut off snapshots", tidySnapshots],
   ["previews", forgetPreviews],

@@ -85,8 +85,8 @@ export async function startBoxes(t: TestContext, extra: Record<string, string> =
   // Registered before any program: hooks run in order, and the host must still answer in this one.
   t.after(async () => {
     await started?.killControlPlanes();
-    for (const box of await host.boxes()) await host.deleteBox(box.key);
-    for (const database of await host.databases()) await host.deleteDatabase(database.key);
+    await Promise.all((await host.boxes()).map((box) => host.deleteBox(box.key)));
+    await Promise.all((await host.databases()).map((database) => host.deleteDatabase(database.key)));
     await end("SIGTERM");
     await host.close();
     await rm(folder, { recursive: true, force: true });

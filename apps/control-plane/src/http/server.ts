@@ -10,6 +10,7 @@ import type { Pool } from "pg";
 import type { Seal } from "../seal.ts";
 import type { Call, Caller, Handler } from "./context.ts";
 import { isUnstorable, parseJson } from "./json-body.ts";
+import { acceptUpgrades } from "./upgrade.ts";
 import { derivedId, hashBody, runOnce, type StoredAnswer } from "./idempotency.ts";
 
 export interface ServerOptions {
@@ -111,6 +112,7 @@ export function createServer(options: ServerOptions): FastifyInstance {
       .header("content-type", "application/json; charset=utf-8")
       .send(JSON.stringify(body));
   });
+  acceptUpgrades(app);
   for (const one of options.handlers) if (!one.route.bytes) register(app, one, options);
   // Bytes are never parsed, whatever content type they claim to have.
   void app.register(async (scope) => {

@@ -243,8 +243,8 @@ export async function destroySandbox(platform: Platform, id: string): Promise<vo
 }
 
 type Filter = {
-  page: number;
-  limit: number;
+  page?: number;
+  limit?: number;
   state?: string | undefined;
   search?: string | undefined;
   template_id?: string | undefined;
@@ -253,7 +253,7 @@ type Filter = {
   [more: string]: unknown;
 };
 
-function filtered(caller: Call["caller"], filter: Filter): Conditions {
+export function filtered(caller: Call["caller"], filter: Filter): Conditions {
   const conditions = ownedBy(caller, filter);
   if (filter.state === "destroyed") conditions.raw("state = 'destroyed'");
   else conditions.raw("state <> 'destroyed'");
@@ -272,7 +272,11 @@ function filtered(caller: Call["caller"], filter: Filter): Conditions {
   return conditions;
 }
 
-async function listSandboxes(platform: Platform, caller: Call["caller"], filter: Filter) {
+async function listSandboxes(
+  platform: Platform,
+  caller: Call["caller"],
+  filter: Filter & { page: number; limit: number },
+) {
   const conditions = filtered(caller, filter);
   const order =
     filter.sort === "name-asc"
