@@ -63,8 +63,13 @@ async function bootLine(child: ChildProcess): Promise<{ api_url: string; api_key
   throw new Error(`the platform did not start:\n${seen.slice(-20).join("\n")}`);
 }
 
-/** @throws Error with the last output when the platform does not start */
-export async function startOwnPlatform(): Promise<OwnPlatform> {
+/**
+ * @param settings environment of the platform besides its usual one
+ * @throws Error with the last output when the platform does not start
+ */
+export async function startOwnPlatform(
+  settings: Readonly<Record<string, string>> = {},
+): Promise<OwnPlatform> {
   const dataDir = await mkdtemp(join(tmpdir(), "e2e-load-"));
   const edgePort = await freePort();
   const { PATH, HOME, LANG, TMPDIR } = process.env;
@@ -79,7 +84,7 @@ export async function startOwnPlatform(): Promise<OwnPlatform> {
       "--data",
       dataDir,
     ],
-    { env: { PATH, HOME, LANG, TMPDIR }, stdio: ["ignore", "pipe", "inherit"] },
+    { env: { PATH, HOME, LANG, TMPDIR, ...settings }, stdio: ["ignore", "pipe", "inherit"] },
   );
   const api = new Agent({ connections: 64, headersTimeout: 0, bodyTimeout: 0 });
   const stop = async () => {

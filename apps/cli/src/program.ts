@@ -5,6 +5,7 @@ import { addDeploy } from "./commands/deploy.ts";
 import { addDoctor } from "./commands/doctor.ts";
 import { addLogin } from "./commands/login.ts";
 import { addPublish } from "./commands/publish.ts";
+import { addRelease } from "./commands/release.ts";
 import { addSandbox } from "./commands/sandbox.ts";
 import { addUp } from "./commands/up.ts";
 import type { Context } from "./context.ts";
@@ -61,7 +62,7 @@ export async function run(invocation: Invocation): Promise<number> {
       },
     };
   };
-  for (const add of [addUp, addDoctor, addLogin, addSandbox, addDatabase, addPublish, addDeploy])
+  for (const add of [addUp, addDoctor, addLogin, addSandbox, addDatabase, addPublish, addDeploy, addRelease])
     add(program, context);
   inheritSettings(program);
   try {

@@ -9,12 +9,16 @@ import { openArtifactStore } from "@platform/bundle";
 import { Artifacts } from "./artifacts/index.ts";
 import { Boxes, RecordStore } from "./boxes/index.ts";
 import type { HostConfig } from "./config.ts";
-import { createBubblewrapDriver } from "./drivers/bubblewrap/bubblewrap.ts";
+import { Disks } from "./disks/index.ts";
 import { chooseDriver, strongest, type ProbedDriver } from "./drivers/choice.ts";
+import { unmountBelow } from "./drivers/linux/mounts.ts";
 import type { SandboxDriver } from "./drivers/driver.ts";
+import { allowedDrivers, createDrivers } from "./drivers/registry.ts";
 import { createPostgresEngine } from "./engines/postgres/index.ts";
 import { EngineRegistry } from "./engines/registry.ts";
 import { serve } from "./http/server.ts";
+import { Images } from "./images/index.ts";
+import type { PoolSettings } from "./pool/index.ts";
 import { boxHome, reachableCopy } from "./reachable.ts";
 import { OutboundFactory, type ResolveName } from "./outbound/index.ts";
 
@@ -45,6 +49,17 @@ async function probeAll(drivers: readonly SandboxDriver[]): Promise<ProbedDriver
   );
 }
 
+/** @param driver that a sandbox gets when nothing stronger is asked for; `null` where no box can be made */
+function poolSettings(config: HostConfig, driver: SandboxDriver | null): PoolSettings {
+  const shapes = driver?.standby ? config.HOST_POOL_SHAPES : [];
+  return {
+    min: config.HOST_POOL_MIN,
+    max: driver === null ? 0 : config.HOST_POOL_MAX,
+    lasting: shapes.map((shape) => ({ driver: driver?.name ?? "", ...shape })),
+    reserveBytes: config.HOST_POOL_RESERVE_MIB * 1024 * 1024,
+  };
+}
+
 async function prepareFolders(root: string): Promise<void> {
   await mkdir(root, { recursive: true });
   // Boxes' own uids pass through on the way to their folders; they cannot list it.
@@ -52,6 +67,7 @@ async function prepareFolders(root: string): Promise<void> {
   for (const name of ["boxes", "probes", "engines"]) {
     await mkdir(join(root, name), { recursive: true, mode: 0o711 });
   }
+  await unmountBelow(join(root, "probes"));
   for (const name of await readdir(join(root, "probes"))) {
     await rm(join(root, "probes", name), { recursive: true, force: true });
   }
@@ -71,24 +87,44 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
     folder: await reachableCopy(config.GUEST_IMAGE_DIR, home, runsAsRoot),
     toolchain: await reachableCopy(config.TOOLCHAIN_DIR, home, runsAsRoot),
   };
-  const bubblewrap = await createBubblewrapDriver({
-    ...{ tag: hash.toString("hex", 0, 6), runsAsRoot, image, scratch: join(home, "probes") },
-    probeOwner: runsAsRoot ? { uid: 199_999, gid: 199_999 } : null,
+  const drivers = await createDrivers({
+    ...{ tag: hash.toString("hex", 0, 6), runsAsRoot, image, home },
+    ...{ runsc: config.RUNSC_BIN ?? null, path: config.PATH },
   });
-  const drivers = [bubblewrap];
-  const probed = await probeAll(drivers);
+  const { disks, why: whyNoDisks } = await Disks.open({
+    ...{
+      templates: join(home, "disks"),
+      boxes: join(home, "boxes"),
+      scratch: join(home, "probes"),
+      runsAsRoot,
+    },
+  });
+  if (whyNoDisks !== null) log.warn({ why: whyNoDisks }, "the disks of boxes are not limited");
+  const probed = (await probeAll(allowedDrivers(drivers, config.HOST_DRIVERS))).map(({ driver, report }) => ({
+    driver,
+    report: disks ? report : { ...report, missing: [...report.missing, "disk limit"] },
+  }));
   for (const { report } of probed) log.info(report, "probed a sandbox driver");
   const postgres = createPostgresEngine({ dataDir: join(root, "engines/postgres"), log, runsAsRoot });
   const engines = new EngineRegistry([postgres]);
   const artifacts = new Artifacts(await openArtifactStore(join(root, "artifacts")), join(root, "snapshots"));
-  const boxes = new Boxes({
+  const images = new Images({
+    folder: boxHome(config.IMAGES_DIR ?? join(home, "images")),
+    buildsFolder: join(root, "image-builds"),
+    ...{ tag: hash.toString("hex", 0, 6), toolchain: image.toolchain, runsAsRoot, log },
+    boxes: () => boxes,
+  });
+  await images.open();
+  const boxes: Boxes = new Boxes({
     records: new RecordStore(join(home, "boxes")),
-    image,
+    imageOf: async (template) => ({ ...image, root: await images.resolve(template) }),
     content: artifacts,
     databaseAuthority: await postgres.certificateAuthority(),
     outbound: new OutboundFactory({ name: resolveName, database: engines.resolve }),
     readyTimeoutMs: 20_000,
-    ...{ runsAsRoot, ownerOffset, drivers, log },
+    ...{ runsAsRoot, ownerOffset, drivers, disks, log },
+    bootConcurrency: config.HOST_BOOT_CONCURRENCY || Math.max(2, availableParallelism()),
+    pool: poolSettings(config, strongest(probed)?.driver ?? null),
     chooseDriver: (minimum) => chooseDriver(probed, minimum),
   });
   const doctor = async (): Promise<Doctor> => ({
@@ -104,14 +140,16 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   await boxes.recover();
   await engines.recover();
   const server = await serve(
-    { services: { boxes, artifacts, engines, doctor }, token: config.HOST_TOKEN, log },
+    { services: { boxes, artifacts, engines, images, doctor }, token: config.HOST_TOKEN, log },
     config.HOST_LISTEN_PORT,
   );
+  images.start();
   log.info({ port: server.port }, "host serves");
   return {
     port: server.port,
     close: async ({ mustKeepBoxes = false } = {}) => {
       await server.close();
+      await images.close();
       await boxes.close({ mustStop: config.HOST_STOP_BOXES_ON_EXIT === "1" && !mustKeepBoxes });
       await postgres.close();
     },

@@ -102,6 +102,20 @@ export const boxOwner = (data: string, key: string): number | null =>
       ).owner?.uid ?? null,
   );
 
+/** Uids of the boxes that have a folder now. */
+export const boxOwners = (data: string): number[] =>
+  boxFolders(data).flatMap((place) => boxOwner(data, place) ?? []);
+
+/** Devices that are made of files below the folder. */
+function loopDevices(folder: string): string[] {
+  return below("/sys/block")
+    .filter((name) => name.startsWith("loop"))
+    .flatMap((name) => {
+      const file = quietly(() => readFileSync(`/sys/block/${name}/loop/backing_file`, "utf8"))?.trim();
+      return file?.startsWith(folder) ? [`device ${name} of ${file}`] : [];
+    });
+}
+
 /** Everything on the machine that belongs to boxes and databases of this data folder, one line each. */
 export function remnants(data: string, owners: ReadonlySet<number>): string[] {
   const boxHome = join(data, "host", "boxes");
@@ -132,6 +146,7 @@ export function remnants(data: string, owners: ReadonlySet<number>): string[] {
     ...controlGroups(data).map((folder) => `control group ${folder}`),
     ...mine.map((one) => `process ${one.pid} of uid ${one.uid}: ${one.command.slice(0, 200)}`),
     ...mounts,
+    ...loopDevices(boxHome),
   ];
 }
 

@@ -23,6 +23,7 @@ const statement = createProvenance({
   bundleDigest: digest("bundle"),
   sourceDigest: digest("source"),
   buildCommand: "npm run build",
+  run: { kind: "dynamic", startCommand: "node server.js", port: 3000, healthCheckPath: "/" },
   toolchain: { node: "24.0.0" },
   startedAt: new Date(1000),
   finishedAt: new Date(2000),

@@ -13,6 +13,14 @@ const payloadType = "application/vnd.in-toto+json";
 
 const Sha256 = z.object({ sha256: z.string().regex(/^[0-9a-f]{64}$/) });
 
+/** How the bundle is run; signed, so that nobody can have it run otherwise. */
+const RunParameters = z.object({
+  kind: z.enum(["static", "dynamic"]),
+  startCommand: z.string().nullable(),
+  port: z.int().nullable(),
+  healthCheckPath: z.string().nullable(),
+});
+
 /** @see https://slsa.dev/spec/v1.0/provenance */
 export const ProvenanceStatement = z.object({
   _type: z.literal(statementType),
@@ -23,6 +31,7 @@ export const ProvenanceStatement = z.object({
       buildType: z.string(),
       externalParameters: z.object({
         buildCommand: z.string().nullable(),
+        run: RunParameters,
         env: z.array(
           z.object({ name: z.string(), scope: z.enum(["build", "run"]), valueSha256: z.string() }),
         ),
@@ -43,6 +52,7 @@ export interface ProvenanceInput {
   sourceDigest: Digest;
   /** `null` if nothing was run. */
   buildCommand: string | null;
+  run: z.output<typeof RunParameters>;
   /** Tool → exact version, such as `{ node: "24.1.0" }`. */
   toolchain: Record<string, string>;
   startedAt: Date;
@@ -65,7 +75,7 @@ export function createProvenance(input: ProvenanceInput): ProvenanceStatement {
     predicate: {
       buildDefinition: {
         buildType: input.buildType,
-        externalParameters: { buildCommand: input.buildCommand, env: input.env },
+        externalParameters: { buildCommand: input.buildCommand, run: input.run, env: input.env },
         internalParameters: { actor: input.actor, toolchain: input.toolchain },
         resolvedDependencies: [{ name: "source", digest: { sha256: hexOf(input.sourceDigest) } }],
       },

@@ -218,7 +218,7 @@ export const deploymentRoutes = {
     scope: "deployments:write",
     body: NoBody,
     idempotent: true,
-    problems: ["RELEASE_NOT_READY", "PROMOTE_FAILED"],
+    problems: ["RELEASE_NOT_READY", "PROVENANCE_INVALID", "PROMOTE_FAILED"],
   }),
   releases: defineRoute({
     id: "listReleases",
@@ -239,6 +239,23 @@ export const deploymentRoutes = {
     scope: "deployments:read",
     response: Release,
   }),
+  releaseProvenance: defineRoute({
+    id: "getReleaseProvenance",
+    method: "GET",
+    path: `${base}/releases/:rid/provenance`,
+    summary: "The signed statement of a release, and whether the release still agrees with it",
+    ...d,
+    scope: "deployments:read",
+    response: z.object({
+      release_id: z.uuid(),
+      verified: z.boolean(),
+      reason: z.string().nullable().describe("Why there is no believable statement"),
+      differs: z.array(z.object({ what: z.string(), signed: z.unknown(), stored: z.unknown() })),
+      statement: z.unknown().describe("in-toto statement with SLSA provenance"),
+      envelope: z.unknown().describe("DSSE envelope"),
+      public_key: z.string().nullable().describe("PEM, ed25519"),
+    }),
+  }),
   promoteRelease: defineRoute({
     id: "promoteRelease",
     method: "POST",
@@ -248,7 +265,7 @@ export const deploymentRoutes = {
     scope: "deployments:write",
     body: NoBody,
     idempotent: true,
-    problems: ["RELEASE_NOT_READY", "PROMOTE_FAILED"],
+    problems: ["RELEASE_NOT_READY", "PROVENANCE_INVALID", "PROMOTE_FAILED"],
   }),
   rollback: defineRoute({
     id: "rollback",
@@ -259,7 +276,7 @@ export const deploymentRoutes = {
     scope: "deployments:write",
     body: z.object({ version_id: z.string().optional() }).optional(),
     idempotent: true,
-    problems: ["NO_PREVIOUS_RELEASE"],
+    problems: ["NO_PREVIOUS_RELEASE", "PROVENANCE_INVALID", "PROMOTE_FAILED"],
   }),
   instances: defineRoute({
     id: "listRuntimeInstances",

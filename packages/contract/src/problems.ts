@@ -70,6 +70,7 @@ export const problems = {
   REQUIRED_ENV_MISSING: { status: 422, title: "A required variable is not set" },
   SECRET_IN_ARTIFACT: { status: 422, title: "The artifact holds a run-time secret" },
   RELEASE_NOT_READY: { status: 409, title: "The release cannot be promoted" },
+  PROVENANCE_INVALID: { status: 409, title: "The release is not what was built and signed" },
   PROMOTE_FAILED: { status: 409, title: "The release did not become healthy; traffic stays where it was" },
   NO_PREVIOUS_RELEASE: { status: 409, title: "There is no earlier release to return to" },
   DEPLOYMENT_BUSY: { status: 409, title: "Another operation runs on this deployment", retryable: true },

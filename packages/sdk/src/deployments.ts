@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { ApiError } from "./error.ts";
 import { isUuid, named } from "./find.ts";
 import { newIdempotencyKey, type Query, type Transport } from "./transport.ts";
-import type { Deployment, EnvEntry, Release, Version } from "./types.ts";
+import type { Deployment, EnvEntry, Provenance, Release, Version } from "./types.ts";
 
 const moveTimeoutMs = 600_000;
 
@@ -22,6 +22,8 @@ export class Deployments {
   releases = (id: string) => this.#http.json<Release[]>("GET", `${at(id)}/releases`);
   release = (id: string, releaseId: string) =>
     this.#http.json<Release>("GET", `${at(id)}/releases/${encodeURIComponent(releaseId)}`);
+  provenance = (id: string, releaseId: string) =>
+    this.#http.json<Provenance>("GET", `${at(id)}/releases/${encodeURIComponent(releaseId)}/provenance`);
   logs = async (id: string, lines = 100): Promise<string[]> =>
     (await this.#http.json<{ lines: string[] }>("GET", `${at(id)}/logs`, { query: { lines } })).lines;
 

@@ -165,8 +165,44 @@ export interface Release {
   readonly state: string;
   readonly artifact_sha256: string | null;
   readonly size_bytes?: number | null;
+  readonly start_command?: string | null;
+  readonly port?: number | null;
+  readonly health_check_path?: string | null;
+  readonly artifact_manifest?: {
+    readonly env?: readonly { readonly name: string; readonly value_sha256?: string }[];
+  };
   readonly created_at?: string;
   readonly ready_at?: string | null;
+}
+
+/** The signed statement of how a release was built, and whether the release still agrees with it. */
+export interface Provenance {
+  readonly release_id: string;
+  readonly verified: boolean;
+  readonly reason: string | null;
+  readonly differs: readonly {
+    readonly what: string;
+    readonly signed?: unknown;
+    readonly stored?: unknown;
+  }[];
+  readonly statement: {
+    readonly subject: readonly { readonly digest: { readonly sha256: string } }[];
+    readonly predicate: {
+      readonly buildDefinition: {
+        readonly externalParameters: { readonly buildCommand: string | null };
+        readonly resolvedDependencies: readonly { readonly digest: { readonly sha256: string } }[];
+      };
+      readonly runDetails: { readonly metadata: { readonly startedOn: string; readonly finishedOn: string } };
+    };
+  } | null;
+  /** DSSE; the signature is ed25519 over its pre-authentication encoding. */
+  readonly envelope: {
+    readonly payloadType: string;
+    readonly payload: string;
+    readonly signatures: readonly { readonly sig: string }[];
+  } | null;
+  /** PEM */
+  readonly public_key: string | null;
 }
 
 export interface PublishRequest {

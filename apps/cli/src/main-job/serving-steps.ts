@@ -98,10 +98,14 @@ export async function publish(
     const digest = release.artifact_sha256;
     if (!digest) return refute("the release has no digest", "Read the control plane's log.");
     const hashed = await hashRelease(run.artifactsDir, digest);
+    const signed = await client.deployments.provenance(deployment.id, release.id);
+    const subject = signed.statement?.subject[0]?.digest.sha256;
+    if (!signed.verified || subject !== digest)
+      refute(`its signed statement does not hold: ${signed.reason ?? subject}`, "Publish again.");
     const value = { ...published, deployment, release, url: deployment.public_url ?? published.url };
     return {
       value,
-      evidence: `${hashed.digest.slice(0, 19)}…: ${hashed.blobs} blobs, ${hashed.sizeBytes} bytes hashed again on disk, equal`,
+      evidence: `${hashed.digest.slice(0, 19)}…: ${hashed.blobs} blobs, ${hashed.sizeBytes} bytes hashed again on disk, equal; signed provenance verified`,
     };
   });
 }

@@ -1,3 +1,4 @@
+import { PlatformError } from "@platform/contract";
 import { faultPoint } from "@platform/daemon";
 import { HostError, type BoxStats } from "@platform/host-api";
 import type { ProbeResult } from "@platform/guest-protocol";
@@ -5,7 +6,13 @@ import { query, queryOne } from "@platform/postgres";
 import { guestOf } from "../guests.ts";
 import { derivedId } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
-import { appService, deploymentEnvironment, runSpec, type ReleaseRow } from "../releases/index.ts";
+import {
+  appService,
+  assertProvenance,
+  deploymentEnvironment,
+  runSpec,
+  type ReleaseRow,
+} from "../releases/index.ts";
 import type { DeploymentRow, InstanceRow, Promotion } from "./store.ts";
 
 const healthTimeoutMs = 60_000;
@@ -80,6 +87,8 @@ async function bringUp(
   instance: InstanceRow,
   signal: AbortSignal,
 ): Promise<InstanceOutcome> {
+  const refused = await provenanceFailure(platform, release);
+  if (refused) return discard(platform, instance, refused, signal);
   const { values, linked } = await deploymentEnvironment(platform, row.id);
   if (linked.waitingFor.length > 0) return { type: "waiting", againInMs: 500 };
   await update(platform, instance.id, { state: "starting" });
@@ -160,6 +169,20 @@ function unhealthy(
       ...(oom ? { limit_bytes: after?.memoryLimitBytes, peak_bytes: after?.memoryPeakBytes } : {}),
     },
   };
+}
+
+/** Null when the release is what was signed; else why nothing of it may start. */
+export async function provenanceFailure(
+  platform: Platform,
+  release: ReleaseRow,
+): Promise<NonNullable<Promotion["failure"]> | null> {
+  try {
+    await assertProvenance(platform, release);
+    return null;
+  } catch (error) {
+    if (!(error instanceof PlatformError)) throw error;
+    return { code: error.code, message: error.message, details: error.details };
+  }
 }
 
 async function discard(

@@ -7,7 +7,13 @@ import type { Platform } from "../platform.ts";
 import { loadRelease, type ReleaseRow } from "../releases/index.ts";
 import { deploymentHostname, tenantById } from "../tenants/index.ts";
 import { answersThroughEdge } from "./verify.ts";
-import { ensureInstance, retireInstances, removeInstances, type InstanceOutcome } from "./instances.ts";
+import {
+  ensureInstance,
+  provenanceFailure,
+  retireInstances,
+  removeInstances,
+  type InstanceOutcome,
+} from "./instances.ts";
 import { loadDeployment, type DeploymentRow, type Promotion } from "./store.ts";
 
 const steadyMs = 5_000;
@@ -83,6 +89,8 @@ async function serveStatic(
   release: ReleaseRow,
   signal: AbortSignal,
 ): Promise<number> {
+  const refused = isActive(row, release) ? null : await provenanceFailure(platform, release);
+  if (refused) return failPromotion(platform, row, release, refused);
   const digest = `sha256:${release.artifact_sha256}`;
   const version = await pointAt(
     platform,

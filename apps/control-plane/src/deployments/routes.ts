@@ -8,6 +8,7 @@ import type { Platform } from "../platform.ts";
 import {
   buildView,
   deploymentEnvironment,
+  examine,
   loadBuild,
   loadRelease,
   releaseView,
@@ -214,6 +215,19 @@ export function deploymentHandlers(platform: Platform): Handler[] {
     handler(r.release, async (call) => {
       const { deployment, row } = await release(call as Call);
       return releaseView(row, deployment);
+    }),
+    handler(r.releaseProvenance, async (call) => {
+      const { row } = await release(call as Call);
+      const { verified, why, differs, statement, publicKey } = await examine(platform, row);
+      return {
+        release_id: row.id,
+        verified,
+        reason: why,
+        differs: [...differs],
+        statement,
+        envelope: row.attestation,
+        public_key: publicKey,
+      };
     }),
     handler(r.promoteRelease, async (call) => {
       const { deployment, row } = await release(call as Call);

@@ -6,6 +6,7 @@ import type { Platform } from "../platform.ts";
 import { deploymentEnvironment } from "./environment.ts";
 import { buildKey, freeze, makeBundle } from "./make-bundle.ts";
 import { preflight } from "./preflight.ts";
+import { attest } from "./provenance.ts";
 import { BuildLog, loadBuild, loadRelease, setBuild, type BuildFailure, type BuildRow } from "./store.ts";
 
 const restMs = 15_000;
@@ -127,6 +128,8 @@ async function finish(
   const plan = row.plan!;
   const release = (await loadRelease(platform.pool, row.release_id))!;
   const sha256 = row.bundle_digest!.replace("sha256:", "");
+  const finishedAt = new Date();
+  const attestation = await attest(platform, { row, plan, sourceDigest, env, startedAt, finishedAt });
   const provenance = {
     source_digest: sourceDigest,
     bundle_digest: row.bundle_digest,
@@ -134,7 +137,7 @@ async function finish(
     build_command: plan.build,
     toolchain: { node: process.version, template: "host" },
     started_at: startedAt.toISOString(),
-    finished_at: new Date().toISOString(),
+    finished_at: finishedAt.toISOString(),
     built_by: row.actor,
     source_sandbox_id: row.request.source_sandbox_id ?? null,
     build_id: row.id,
@@ -157,7 +160,7 @@ async function finish(
   };
   await platform.pool.query(
     `update releases set state = case when state = 'pending' then 'ready' else state end, artifact_sha256 = $2, artifact_manifest = $3, start_command = $4, port = $5,
-       health_check_path = $6, metadata = metadata || $7::jsonb, ready_at = coalesce(ready_at, now()), kind = $8 where id = $1`,
+       health_check_path = $6, metadata = metadata || $7::jsonb, ready_at = coalesce(ready_at, now()), kind = $8, attestation = $9 where id = $1`,
     [
       release.id,
       sha256,
@@ -167,6 +170,7 @@ async function finish(
       plan.healthCheckPath,
       { provenance, artifact_sha256: sha256 },
       plan.kind === "static" ? "static" : "oci",
+      JSON.stringify(attestation),
     ],
   );
   await platform.pool.query(

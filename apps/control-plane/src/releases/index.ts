@@ -1,5 +1,6 @@
 export { createBuildStep } from "./build.ts";
 export { deploymentEnvironment } from "./environment.ts";
+export { assertProvenance, examine } from "./provenance.ts";
 export { appService, runSpec } from "./run-spec.ts";
 export {
   buildView,

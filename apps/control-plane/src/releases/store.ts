@@ -46,6 +46,8 @@ export interface ReleaseRow {
   readonly source_sandbox_id: string | null;
   readonly build_id: string | null;
   readonly metadata: Record<string, unknown>;
+  /** DSSE envelope of the signed provenance; set when the release became ready. */
+  readonly attestation: unknown;
   readonly ready_at: Date | null;
   readonly archived_at: Date | null;
   readonly created_at: Date;

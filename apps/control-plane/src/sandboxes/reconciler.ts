@@ -54,8 +54,8 @@ export function createSandboxStep(platform: Platform) {
     }
     if (row.desired === "destroyed") return destroy(platform, row, signal);
     if (row.state === "error") return steadyMs;
+    if (row.state === "provisioning") return provision(platform, row, signal);
     const box = await platform.host.box(row.box_key, signal);
-    if (row.state === "provisioning") return provision(platform, row, box, signal);
     if (!box || box.state === "failed") return lost(platform, row, box);
     if (row.desired === "paused")
       return row.state === "paused" && box.state === "paused" ? steadyMs : pause(platform, row, signal);
@@ -92,19 +92,17 @@ const event = (row: SandboxRow, type: string, data: Record<string, unknown> = {}
   data: { id: row.id, name: row.name, ...data },
 });
 
-async function provision(
-  platform: Platform,
-  row: SandboxRow,
-  existing: Box | null,
-  signal: AbortSignal,
-): Promise<number> {
-  const turn = existing ? null : await groupTurn(platform, row);
+async function provision(platform: Platform, row: SandboxRow, signal: AbortSignal): Promise<number> {
+  const turn = await groupTurn(platform, row);
   if (turn !== null) return turn;
   const copy = await takeCopy(platform, row, signal);
   if (copy.type === "wait") return copy.ms;
   if (copy.type === "failed") return fail(platform, row, copy.reason, copy.message);
-  const tenant = (await tenantById(platform.pool, row.tenant_id))!;
-  const { env, linked } = await environmentOf(platform, row);
+  const [existing, tenant, { env, linked }] = await Promise.all([
+    platform.host.box(row.box_key, signal),
+    tenantById(platform.pool, row.tenant_id),
+    environmentOf(platform, row),
+  ]);
   if (linked.failed[0])
     return fail(
       platform,
@@ -120,7 +118,7 @@ async function provision(
         ? existing
         : await platform.host.putBox(
             row.box_key,
-            await boxSpecOf(platform, row, tenant, env, linked),
+            await boxSpecOf(platform, row, tenant!, env, linked),
             signal,
           );
   } catch (error) {
@@ -134,7 +132,7 @@ async function provision(
   }
   faultPoint("control-plane.sandbox.box-started");
   const guest = guestOf(platform.host, row.box_key);
-  const components = await checkReadiness(guest, row, await platform.host.stats(row.box_key, signal));
+  const components = await checkReadiness(guest, row, () => platform.host.stats(row.box_key, signal));
   if (!isReady(components)) {
     await platform.pool.query("update sandboxes set readiness = $2 where id = $1", [row.id, components]);
     const bad = Object.entries(components).filter(([, component]) => component.status !== "ready");
@@ -151,12 +149,12 @@ async function provision(
     ready_at: row.ready_at ?? new Date(),
     started_at: row.started_at ?? new Date(),
     boot_ms: box.bootMs,
-    boot_path: "cold",
+    boot_path: box.bootPath,
     last_error: null,
   });
   if (!stored) return 0;
   // A sandbox that was here before has addresses already; they lead to its new box from now on.
-  await pointPreviews(platform, row, "boxes");
+  if (row.ready_at !== null) await pointPreviews(platform, row, "boxes");
   await passTurn(platform, row);
   await record(
     platform,

@@ -1,0 +1,104 @@
+import { createPublicKey, verify } from "node:crypto";
+import type { Command } from "commander";
+import type { Client, Provenance, Release } from "@platform/sdk";
+import { withClient, type Context } from "../context.ts";
+import { CliError } from "../failure.ts";
+import { table } from "../output.ts";
+
+export function addRelease(program: Command, context: () => Context): void {
+  const release = program.command("release").description("immutable releases of a deployment");
+  const run = (work: (client: Client) => Promise<void>) => withClient(context(), work);
+  release
+    .command("inspect")
+    .description("a release, its commands and how it was built")
+    .argument("<deployment>")
+    .argument("<release>")
+    .action((id: string, releaseId: string) => run((client) => inspect(context(), client, id, releaseId)));
+  release
+    .command("verify")
+    .description("check the signature of a release and that it still is what was signed")
+    .argument("<deployment>")
+    .argument("<release>")
+    .action((id: string, releaseId: string) => run((client) => check(context(), client, id, releaseId)));
+  release
+    .command("diff")
+    .description("what differs between two releases")
+    .argument("<deployment>")
+    .argument("<from>")
+    .argument("<to>")
+    .action((id: string, from: string, to: string) => run((client) => diff(context(), client, id, from, to)));
+}
+
+const commandsOf = (release: Release): [string, string][] => [
+  ["digest", release.artifact_sha256 ?? "-"],
+  ["size", release.size_bytes == null ? "-" : `${release.size_bytes} bytes`],
+  ["start", release.start_command ?? "-"],
+  ["port", String(release.port ?? "-")],
+  ["health", release.health_check_path ?? "-"],
+];
+
+async function inspect(context: Context, client: Client, id: string, releaseId: string): Promise<void> {
+  const release = await client.deployments.release(id, releaseId);
+  const provenance = await client.deployments.provenance(id, releaseId);
+  const definition = provenance.statement?.predicate.buildDefinition;
+  const details = provenance.statement?.predicate.runDetails.metadata;
+  context.output.result({ release, provenance }, [
+    `${release.id}  ${release.state}`,
+    ...commandsOf(release).map(([name, value]) => `${name.padEnd(8)}${value}`),
+    `source  ${definition?.resolvedDependencies[0]?.digest.sha256 ?? "-"}`,
+    `build   ${definition?.externalParameters.buildCommand ?? "-"}`,
+    `built   ${details?.finishedOn ?? "-"}`,
+    `signed  ${provenance.verified ? "yes, and unchanged since" : (provenance.reason ?? differing(provenance))}`,
+  ]);
+}
+
+const differing = (provenance: Provenance): string =>
+  `differs in ${provenance.differs.map((one) => one.what).join(", ")}`;
+
+/** The signature is checked here once more, with the key that the server names. */
+async function check(context: Context, client: Client, id: string, releaseId: string): Promise<void> {
+  const release = await client.deployments.release(id, releaseId);
+  const provenance = await client.deployments.provenance(id, releaseId);
+  const signed = provenance.statement?.subject[0]?.digest.sha256;
+  const good = isSigned(provenance) && provenance.verified && signed === release.artifact_sha256;
+  if (!good) {
+    throw new CliError(
+      "PROVENANCE_INVALID",
+      `Release ${releaseId} is not what was signed: ${provenance.reason ?? differing(provenance)}.`,
+      "Publish the app again, or promote another release.",
+    );
+  }
+  context.output.result(provenance, `${releaseId}: signature good, digest ${signed}`);
+}
+
+function isSigned({ envelope, public_key: key }: Provenance): boolean {
+  if (!envelope || !key) return false;
+  const payload = Buffer.from(envelope.payload, "base64");
+  const signed = Buffer.concat([
+    Buffer.from(`DSSEv1 ${envelope.payloadType.length} ${envelope.payloadType} ${payload.length} `),
+    payload,
+  ]);
+  return envelope.signatures.some(({ sig }) =>
+    verify(null, signed, createPublicKey(key), Buffer.from(sig, "base64")),
+  );
+}
+
+async function diff(context: Context, client: Client, id: string, from: string, to: string): Promise<void> {
+  const [before, after] = await Promise.all([
+    client.deployments.release(id, from),
+    client.deployments.release(id, to),
+  ]);
+  const env = (release: Release) =>
+    new Map((release.artifact_manifest?.env ?? []).map((one) => [one.name, one.value_sha256 ?? ""]));
+  const [envBefore, envAfter] = [env(before), env(after)];
+  const rows: [string, string, string][] = commandsOf(before)
+    .map(([name, value], index): [string, string, string] => [name, value, commandsOf(after)[index]![1]])
+    .filter(([, a, b]) => a !== b);
+  for (const name of new Set([...envBefore.keys(), ...envAfter.keys()])) {
+    const [a, b] = [envBefore.get(name), envAfter.get(name)];
+    if (a === b) continue;
+    rows.push([`env ${name}`, a === undefined ? "absent" : "set", b === undefined ? "absent" : "changed"]);
+  }
+  const result = rows.map(([what, a, b]) => ({ what, from: a, to: b }));
+  context.output.result(result, rows.length === 0 ? "no difference" : table(["", "FROM", "TO"], rows));
+}
