@@ -4,6 +4,7 @@ import { trimExecutions } from "./cron/index.ts";
 import { ensureClientApiRoutes } from "./e2b/index.ts";
 import { trimRequestLogs } from "./edges/index.ts";
 import { syncPendingEgress } from "./egress/index.ts";
+import { settleBulk } from "./groups/index.ts";
 import type { Platform } from "./platform.ts";
 import { tidyBuckets } from "./storage/index.ts";
 import { forgetPreviews } from "./previews/index.ts";
@@ -20,6 +21,7 @@ export async function removeUnownedBoxes(platform: Platform): Promise<void> {
   const rows = await query<{ key: string }>(
     platform.pool,
     `select box_key as key from sandboxes where state <> 'destroyed'
+     union all select content->>'from' from sandboxes where state <> 'destroyed' and content ? 'from'
      union all select box_key from instances where state <> 'destroyed'
      union all select unnest(array['bd-' || id, 'pf-' || id]) from builds where state in ('queued', 'building')`,
   );
@@ -34,6 +36,7 @@ export async function removeUnownedBoxes(platform: Platform): Promise<void> {
 const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["boxes", removeUnownedBoxes],
   ["snapshots", expireSnapshots],
+  ["bulk jobs", settleBulk],
   ["egress", syncPendingEgress],
   ["cut off snapshots", tidySnapshots],
   ["previews", forgetPreviews],

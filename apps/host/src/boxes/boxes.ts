@@ -309,7 +309,7 @@ export class Boxes {
     this.#boxes.set(key, box);
     await this.#remount(box);
     if (record.phase === "failed") return;
-    await this.#look(box);
+    await this.#look(box, true);
     if (box.record.phase !== "running") return;
     try {
       box.outbound = await this.#options.outbound.open(key, spec, box.folders);
@@ -371,12 +371,14 @@ export class Boxes {
   }
 
   /** Notices the end of a box and keeps its folders for whoever wants the evidence. */
-  async #look(box: LiveBox): Promise<void> {
+  async #look(box: LiveBox, isFirst = false): Promise<void> {
     const { driverState, phase } = box.record;
     if (phase !== "running") return;
     const found = await box.driver.failure(box.place, driverState ?? {});
     if (!found) return;
-    await this.#fail(box, found);
+    // It may have ended with this program or its machine: then nothing in the box is to blame.
+    const evidence = isFirst ? { ...found.evidence, whileHostWasAway: true } : found.evidence;
+    await this.#fail(box, { ...found, evidence });
   }
 
   /** Ends what is left of the box and keeps its folders. */
