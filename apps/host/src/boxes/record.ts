@@ -53,6 +53,7 @@ export function toBox(record: BoxRecord): Box {
     bootMs,
     bootPath,
     specHash,
+    notices: [],
   };
 }
 

@@ -5,6 +5,8 @@ import { splice } from "./splice.ts";
 
 const headEnd = "\r\n\r\n";
 const maxHeadBytes = 16_384;
+/** Connections into one box at a time. */
+const maxTunnels = 1024;
 /** Most time for the agent's answer to CONNECT. A box may replace its agent by one that never answers. */
 const answerTimeoutMs = 10_000;
 
@@ -63,6 +65,12 @@ export async function openTunnel(boxes: Boxes, target: string, client: Duplex, h
   if (key === "") throw new HostError("INVALID", 400, 'CONNECT needs "boxKey:port".');
   const box = boxes.get(key);
   box.assertRunning();
+  if (box.tunnels >= maxTunnels) {
+    const message = `Box ${key} has ${maxTunnels} open connections, the most there may be.`;
+    throw new HostError("TOO_MANY_CONNECTIONS", 503, message);
+  }
+  box.tunnels += 1;
+  client.once("close", () => (box.tunnels -= 1));
   let guest: Duplex;
   try {
     guest = await box.dialGuest();
@@ -98,5 +106,5 @@ export async function openTunnel(boxes: Boxes, target: string, client: Duplex, h
   client.write("HTTP/1.1 200 Connection established\r\n\r\n");
   if (answer.rest.length > 0) client.write(answer.rest);
   if (head.length > 0) guest.write(head);
-  splice(client, guest);
+  splice(client, guest, box.paces);
 }
