@@ -7,6 +7,7 @@ export { serviceHandlers } from "./services.ts";
 export { sandboxObserveHandlers } from "./observe.ts";
 export { templateStartHandlers } from "./template-start.ts";
 export { createSandboxStep } from "./reconciler.ts";
+export { tellTroubles } from "./troubles.ts";
 export { createSandbox, randomSuffix } from "./create.ts";
 export { linkedDatabases, listenHints, runtimeEnvironment, type Linked } from "./environment.ts";
 export { loadSandbox, ownSandbox, want as wantSandbox, type SandboxRow } from "./store.ts";
