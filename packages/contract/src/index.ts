@@ -6,6 +6,7 @@ export * from "./sandboxes.ts";
 export * from "./exec-files.ts";
 export * from "./previews.ts";
 export * from "./snapshots.ts";
+export * from "./templates.ts";
 export * from "./databases.ts";
 export * from "./deployments.ts";
 export * from "./storage.ts";
