@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { query } from "@platform/postgres";
 import { trimExecutions } from "./cron/index.ts";
+import { ensureClientApiRoutes } from "./e2b/index.ts";
 import { trimRequestLogs } from "./edges/index.ts";
 import { syncPendingEgress } from "./egress/index.ts";
 import type { Platform } from "./platform.ts";
@@ -36,6 +37,7 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["egress", syncPendingEgress],
   ["cut off snapshots", tidySnapshots],
   ["previews", forgetPreviews],
+  ["clients' API hosts", ensureClientApiRoutes],
   ["request logs", trimRequestLogs],
   ["buckets", tidyBuckets],
   ["cron executions", trimExecutions],

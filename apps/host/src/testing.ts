@@ -8,6 +8,7 @@ import type { TestContext } from "node:test";
 import { waitFor } from "@platform/daemon";
 import { createGuestClient, type GuestClient } from "@platform/guest-protocol";
 import { HostClient, type BoxSpec } from "@platform/host-api";
+import { unmountBelow } from "./drivers/linux/mounts.ts";
 
 const repository = resolve(import.meta.dirname, "../../..");
 const token = "a-token-that-only-tests-use";
@@ -63,16 +64,11 @@ interface Daemon {
   readonly image: string;
   readonly faultPoints: string;
   readonly driver: string;
-  readonly settings: Record<string, string>;
+  readonly settings: Readonly<Record<string, string>>;
 }
 
-async function launch({
-  dataDir,
-  image,
-  faultPoints,
-  driver,
-  settings,
-}: Daemon): Promise<[ChildProcess, number]> {
+async function launch(daemon: Daemon): Promise<[ChildProcess, number]> {
+  const { dataDir, image, faultPoints, driver, settings } = daemon;
   const runsc = runtimeProgram();
   const child = spawn(process.execPath, [join(import.meta.dirname, "main.ts")], {
     stdio: ["ignore", "ignore", "pipe"],
@@ -89,6 +85,8 @@ async function launch({
       ...(runsc === null ? {} : { RUNSC_BIN: runsc }),
       FAULT_POINTS_DIR: faultPoints,
       SECRET_OF_THE_DAEMON: "must-not-be-seen",
+      // A box's folder then has its key for a name, and nothing runs that the test did not start.
+      HOST_POOL_MAX: "0",
       ...settings,
     },
   });
@@ -115,13 +113,11 @@ async function launch({
 
 /**
  * Starts a daemon that makes boxes by one driver; when the test ends, every box, process, group and
- * folder of it is removed.
- *
- * @param options.settings of the daemon, on top of the usual ones
+ * folder of it is removed. Other members of `options` are settings of the daemon.
  */
 export async function startTestHost(
   t: TestContext,
-  { driver = "bubblewrap", settings = {} }: { driver?: string; settings?: Record<string, string> } = {},
+  { driver = "bubblewrap", ...settings }: Readonly<Record<string, string>> = {},
 ): Promise<TestHost> {
   const dataDir = await mkdtemp(join(tmpdir(), "host-test-"));
   const faultPoints = await mkdtemp(join(tmpdir(), "host-faults-"));
@@ -151,6 +147,7 @@ export async function startTestHost(
     for (const database of (await client?.databases()) ?? []) await client?.deleteDatabase(database.key);
     await kill("SIGTERM");
     await removeGroups(tag);
+    await unmountBelow(dataDir); // Nothing, unless a test failed half-way.
     await rm(dataDir, { recursive: true, force: true });
     await rm(faultPoints, { recursive: true, force: true });
   });

@@ -35,6 +35,8 @@ export const BoxLimits = z.object({
   cpuMillis: z.int().min(10).describe("1000 = one core"),
   maxProcesses: z.int().min(8).max(100_000),
   diskBytes: z.int().min(1024 * 1024),
+  /** Files, folders and links on the disk. By default one for 8 KiB, from 16,384 to 1,000,000. */
+  maxFiles: z.int().min(1024).max(100_000_000).optional(),
 });
 export type BoxLimits = z.output<typeof BoxLimits>;
 
@@ -109,6 +111,9 @@ export type ResolvedBoxSpec = z.output<typeof BoxSpec>;
  */
 export const BoxState = z.enum(["starting", "running", "paused", "failed"]);
 
+/** `cold`: booted for this caller. `pool`: had been booted before anybody asked. `snapshot`: from saved memory. */
+export const bootPaths = ["cold", "pool", "snapshot"] as const;
+
 export const BoxFailure = z.object({
   /** `oom` only when the kernel's own counter rose. */
   reason: z.enum([
@@ -132,8 +137,10 @@ export const Box = z.object({
   isolation: Isolation.nullable(),
   failure: BoxFailure.nullable(),
   createdAt: z.string(),
-  /** Create request to first guest answer, milliseconds; null until it answered. */
+  /** Create request to first guest answer, milliseconds, without the time in the queue; null until it answered. */
   bootMs: z.number().nullable(),
+  /** How it came up; null until it did. */
+  bootPath: z.enum(bootPaths).nullable(),
   /** Hash of the spec without secrets' values; lets the caller see that a re-create asked for something else. */
   specHash: z.string(),
   /** Digest of the image whose root it has; `null`: the machine's own system, read-only. */
@@ -158,6 +165,10 @@ export const BoxStats = z.object({
   processes: z.number().nullable(),
   oomKills: z.number().nullable(),
   diskBytes: z.number().nullable(),
+  diskLimitBytes: z.number().nullable().optional(),
+  /** Files, folders and links on the disk. */
+  files: z.number().nullable().optional(),
+  filesLimit: z.number().nullable().optional(),
 });
 export type BoxStats = z.output<typeof BoxStats>;
 
@@ -177,6 +188,8 @@ export const DriverReport = z.object({
   version: z.string().nullable(),
   why: z.string().nullable().describe("Why it is not usable, and what to do"),
   missing: z.array(z.string()),
+  /** `pause`: boxes are held still in memory. `checkpoint`: a snapshot holds memory too. */
+  can: z.array(z.enum(["pause", "checkpoint"])).default([]),
 });
 export type DriverReport = z.output<typeof DriverReport>;
 

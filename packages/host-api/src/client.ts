@@ -10,6 +10,7 @@ import {
   type DatabaseSpec,
 } from "./database.ts";
 import { ImageBuild, ImageLogLine, ImageReport, type ImageBuildSpec } from "./image.ts";
+import { PoolReport } from "./pool.ts";
 import { Bundled, Frozen, SnapshotInfo, type BundleRequest } from "./artifact.ts";
 
 /** Where a host daemon listens and the bearer token it wants. */
@@ -50,6 +51,7 @@ export class HostError extends Error {
  * | call | HTTP |
  * | --- | --- |
  * | doctor | GET /doctor |
+ * | pool | GET /pool |
  * | putBox, box, boxes, deleteBox, patchBox | PUT, GET, DELETE, PATCH /boxes/:key; GET /boxes |
  * | pause, resume | POST /boxes/:key/pause, /resume |
  * | stats, egress | GET /boxes/:key/stats, /egress |
@@ -83,6 +85,8 @@ export class HostClient {
   }
 
   doctor = (signal?: AbortSignal) => this.#json("GET", "/doctor", Doctor, undefined, signal);
+
+  pool = (signal?: AbortSignal) => this.#json("GET", "/pool", PoolReport, undefined, signal);
 
   /** Resolves when the guest answered, or throws with why not. The same spec again returns the same box. */
   putBox = (key: string, spec: BoxSpec, signal?: AbortSignal) =>
@@ -277,6 +281,9 @@ function toHostError(status: number, text: string): HostError {
   }
 }
 
+/** A port in a box that accepts from outside; with `any-` also one that accepts only inside; or its agent. */
+export type BoxDoor = number | `any-${number}` | "agent";
+
 /**
  * `CONNECT <boxKey>:<port>` at the host. The edge uses it as the connector of its upstream pools.
  *
@@ -285,7 +292,7 @@ function toHostError(status: number, text: string): HostError {
 export function dialBoxPort(
   host: HostAddress,
   boxKey: string,
-  port: number,
+  port: BoxDoor,
   signal?: AbortSignal,
 ): Promise<Socket> {
   return new Promise((resolve, reject) => {

@@ -14,8 +14,10 @@ export async function environmentOf(
   platform: Platform,
   row: SandboxRow,
 ): Promise<{ env: Record<string, string>; linked: Linked }> {
-  const linked = await linkedDatabases(platform, "sandbox", row.id);
-  const shared = await runtimeEnvironment(platform, "sandbox", row);
+  const [linked, shared] = await Promise.all([
+    linkedDatabases(platform, "sandbox", row.id),
+    runtimeEnvironment(platform, "sandbox", row),
+  ]);
   return { env: { ...listenHints, ...shared, ...ownEnvironment(platform, row), ...linked.env }, linked };
 }
 

@@ -1,5 +1,5 @@
-export { liveSandbox, guestProblem, wake } from "./access.ts";
-export { destroySandbox, sandboxHandlers } from "./routes.ts";
+export { liveSandbox, guestProblem, settledSandbox, wake } from "./access.ts";
+export { destroySandbox, pauseOne as pauseSandbox, sandboxHandlers } from "./routes.ts";
 export { sandboxEnvHandlers, syncEnvironment } from "./env-routes.ts";
 export { execHandlers } from "./exec.ts";
 export { fileHandlers } from "./files.ts";
@@ -9,4 +9,11 @@ export { templateStartHandlers } from "./template-start.ts";
 export { createSandboxStep } from "./reconciler.ts";
 export { createSandbox, randomSuffix } from "./create.ts";
 export { linkedDatabases, listenHints, runtimeEnvironment, type Linked } from "./environment.ts";
-export { loadSandbox, ownSandbox, want as wantSandbox, type SandboxRow } from "./store.ts";
+export { ownEnvironment } from "./box-spec.ts";
+export {
+  loadSandbox,
+  ownSandbox,
+  want as wantSandbox,
+  type SandboxContent,
+  type SandboxRow,
+} from "./store.ts";

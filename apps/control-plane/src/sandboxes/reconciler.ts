@@ -52,8 +52,8 @@ export function createSandboxStep(platform: Platform) {
     }
     if (row.desired === "destroyed") return destroy(platform, row, signal);
     if (row.state === "error") return steadyMs;
+    if (row.state === "provisioning") return provision(platform, row, signal);
     const box = await platform.host.box(row.box_key, signal);
-    if (row.state === "provisioning") return provision(platform, row, box, signal);
     if (!box || box.state === "failed") return lost(platform, row, box);
     if (row.desired === "paused")
       return row.state === "paused" && box.state === "paused" ? steadyMs : pause(platform, row, signal);
@@ -89,14 +89,12 @@ const event = (row: SandboxRow, type: string, data: Record<string, unknown> = {}
   data: { id: row.id, name: row.name, ...data },
 });
 
-async function provision(
-  platform: Platform,
-  row: SandboxRow,
-  existing: Box | null,
-  signal: AbortSignal,
-): Promise<number> {
-  const tenant = (await tenantById(platform.pool, row.tenant_id))!;
-  const { env, linked } = await environmentOf(platform, row);
+async function provision(platform: Platform, row: SandboxRow, signal: AbortSignal): Promise<number> {
+  const [existing, tenant, { env, linked }] = await Promise.all([
+    platform.host.box(row.box_key, signal),
+    tenantById(platform.pool, row.tenant_id),
+    environmentOf(platform, row),
+  ]);
   if (linked.failed[0])
     return fail(
       platform,
@@ -112,7 +110,7 @@ async function provision(
         ? existing
         : await platform.host.putBox(
             row.box_key,
-            await boxSpecOf(platform.pool, row, tenant, env, linked),
+            await boxSpecOf(platform.pool, row, tenant!, env, linked),
             signal,
           );
   } catch (error) {
@@ -126,7 +124,7 @@ async function provision(
   }
   faultPoint("control-plane.sandbox.box-started");
   const guest = guestOf(platform.host, row.box_key);
-  const components = await checkReadiness(guest, row, await platform.host.stats(row.box_key, signal));
+  const components = await checkReadiness(guest, row, () => platform.host.stats(row.box_key, signal));
   if (!isReady(components)) {
     await platform.pool.query("update sandboxes set readiness = $2 where id = $1", [row.id, components]);
     const bad = Object.entries(components).filter(([, component]) => component.status !== "ready");
@@ -143,7 +141,7 @@ async function provision(
     ready_at: row.ready_at ?? new Date(),
     started_at: row.started_at ?? new Date(),
     boot_ms: box.bootMs,
-    boot_path: "cold",
+    boot_path: box.bootPath,
     last_error: null,
   });
   if (!stored) return 0;
@@ -187,7 +185,7 @@ async function resume(platform: Platform, row: SandboxRow, signal: AbortSignal):
 async function destroy(platform: Platform, row: SandboxRow, signal: AbortSignal): Promise<number> {
   faultPoint("control-plane.sandbox.before-delete");
   const version = await transaction(platform.pool, (db) =>
-    removeRoutes(db, "sandbox_id = $1 and kind = 'preview'", [row.id]),
+    removeRoutes(db, "sandbox_id = $1 and kind in ('preview', 'sandbox')", [row.id]),
   );
   platform.signals.announce("routes");
   await acknowledged(platform, version, ackTimeoutMs, signal);

@@ -3,6 +3,7 @@ import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { Deadline, faultPoint } from "@platform/daemon";
 import { HostError, type BoxFailure } from "@platform/host-api";
+import type { Disks } from "../disks/index.ts";
 import type { GuestImage } from "../drivers/driver.ts";
 import type { OutboundFactory } from "../outbound/index.ts";
 import { makeFolders, type ContentSource } from "./folders.ts";
@@ -18,19 +19,27 @@ export interface StartContext {
    */
   readonly imageOf: (template: string) => Promise<GuestImage>;
   readonly content: ContentSource;
+  /** `null` where the disks of boxes cannot be limited. */
+  readonly disks: Disks | null;
   readonly outbound: OutboundFactory;
   /** PEM of the authority that signs the databases' certificates. */
   readonly databaseAuthority: string;
+  /** Guarantees that no driver can give on this machine. */
+  readonly missing: readonly string[];
   /** Most time for the agent's first answer, in milliseconds. */
   readonly readyTimeoutMs: number;
 }
 
 /**
- * Takes a box whose record is not on disk yet to `running`.
+ * Takes a box whose record is not on disk yet to `running`, or to `waiting` where nobody asked for it.
  *
  * @throws HostError `BOOT_FAILED` with the evidence; the caller then removes what is left
  */
-export async function startBox(box: LiveBox, context: StartContext): Promise<void> {
+export async function startBox(
+  box: LiveBox,
+  context: StartContext,
+  as: "running" | "waiting" = "running",
+): Promise<void> {
   const startedAt = performance.now();
   const { signal } = box.stop;
   const image = await context.imageOf(box.record.spec.template);
@@ -38,22 +47,33 @@ export async function startBox(box: LiveBox, context: StartContext): Promise<voi
   faultPoint("host.box.before-state");
   await context.records.save(box.record);
   faultPoint("host.box.after-state");
-  await makeFolders(box.folders, box.record.spec, context.content, context.databaseAuthority);
-  box.outbound = await context.outbound.open(box.record.key, box.record.spec, box.folders);
+  await makeFolders(box.folders, box.record.spec, context.content, context.databaseAuthority, context.disks);
+  if (box.folders.disk && context.disks && box.driver.disk === "attached") {
+    await context.disks.detach(box.folders.disk);
+  }
+  // A box that waits has no way out; its caller's opens with the claim.
+  if (as === "running") {
+    box.outbound = await context.outbound.open(box.record.key, box.record.spec, box.folders);
+  }
   signal.throwIfAborted();
-  const { key, spec } = box.record;
+  const { place, driver, folders } = box;
   try {
-    const started = await box.driver.start(key, spec, box.folders, image, signal);
-    box.record = { ...box.record, ...started };
+    const start = as === "waiting" ? driver.standby?.start : driver.start.bind(driver);
+    if (!start) throw new Error(`driver ${driver.name} keeps no boxes that wait`);
+    const started = await start(place, box.record.spec, folders, image, signal);
+    const missing = [...new Set([...started.isolation.missing, ...context.missing])];
+    box.record = { ...box.record, ...started, isolation: { ...started.isolation, missing } };
   } catch (cause) {
     if (cause instanceof HostError || signal.aborted) throw cause;
     throw bootFailed(box, (cause as Error).message, {}, cause);
   }
-  await context.records.save(box.record);
   faultPoint("host.box.after-start");
   await untilReady(box, context.readyTimeoutMs);
+  // What a box loads at first use it has loaded before it waits.
+  if (as === "waiting") await box.guest.json("POST", "/self-test", undefined, context.readyTimeoutMs);
   faultPoint("host.box.before-ready");
-  box.record = { ...box.record, phase: "running", bootMs: Math.round(performance.now() - startedAt) };
+  const bootMs = Math.round(performance.now() - startedAt);
+  box.record = { ...box.record, phase: as, bootMs, bootPath: "cold" };
   await context.records.save(box.record);
   faultPoint("host.box.after-ready");
 }
@@ -69,7 +89,7 @@ async function untilReady(box: LiveBox, timeoutMs: number): Promise<void> {
     } catch (error) {
       last = error;
     }
-    const failure = await box.driver.failure(box.record.key, box.record.driverState ?? {});
+    const failure = await box.driver.failure(box.place, box.record.driverState ?? {});
     if (failure)
       throw bootFailed(box, failure.detail, { ...failure.evidence, ...(await said(box)) }, last, failure);
     if (deadline.hasPassed) {
@@ -98,7 +118,7 @@ function bootFailed(
   );
 }
 
-const counters = (box: LiveBox) => box.driver.stats(box.record.key, box.record.driverState ?? {});
+const counters = (box: LiveBox) => box.driver.stats(box.place, box.record.driverState ?? {});
 
 /** End of what the agent wrote to its standard error, at most 4 KiB. */
 export async function said(box: LiveBox): Promise<{ agentLog: string }> {

@@ -42,7 +42,7 @@ test(
   { skip },
   async (t) => {
     const images = await sharedFolder(t);
-    const host = await startTestHost(t, { settings: { IMAGES_DIR: images } });
+    const host = await startTestHost(t, { IMAGES_DIR: images });
     await assert.rejects(host.client.putBox("box-early", spec({ template: "minimal" })), {
       code: "NOT_FOUND",
     });
@@ -87,7 +87,7 @@ test(
     await host.client.deleteBox("box-minimal");
 
     // Another daemon of this folder finds it; building again gives the very same bytes.
-    const other = await startTestHost(t, { settings: { IMAGES_DIR: images } });
+    const other = await startTestHost(t, { IMAGES_DIR: images });
     assert.equal(
       (await other.client.putBox("box-other", spec({ template: build.digest! }))).image,
       build.digest,
@@ -104,7 +104,7 @@ test(
 
 test("a build that is cancelled ends at once and leaves nothing", { skip }, async (t) => {
   const images = await sharedFolder(t);
-  const host = await startTestHost(t, { settings: { IMAGES_DIR: images } });
+  const host = await startTestHost(t, { IMAGES_DIR: images });
   await host.client.putImageBuild("build-cancelled", minimal);
   await waitFor(
     "packages to arrive",
@@ -122,7 +122,7 @@ test("a build that is cancelled ends at once and leaves nothing", { skip }, asyn
 });
 
 test("a build over its time says so", { skip }, async (t) => {
-  const host = await startTestHost(t, { settings: { IMAGES_DIR: await sharedFolder(t) } });
+  const host = await startTestHost(t, { IMAGES_DIR: await sharedFolder(t) });
   await host.client.putImageBuild("build-too-long", { ...minimal, limits: { timeoutMs: 1_000 } });
   const build = await untilEnded(host, "build-too-long");
   assert.equal(build.failure?.reason, "timeout");
@@ -139,7 +139,7 @@ const steps = (commands: string[], more: object = {}) => ({
 
 test("steps make a template of a base, as root of it and of nothing else", { skip }, async (t) => {
   const images = await sharedFolder(t);
-  const host = await startTestHost(t, { settings: { IMAGES_DIR: images } });
+  const host = await startTestHost(t, { IMAGES_DIR: images });
   await host.client.putImageBuild("build-no-base", steps(["true"]));
   assert.equal((await untilEnded(host, "build-no-base")).failure?.reason, "base_missing");
   await host.client.putImageBuild("build-the-base", minimal);

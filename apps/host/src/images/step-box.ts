@@ -8,7 +8,7 @@ import { launchBox } from "../drivers/bubblewrap/launch.ts";
 import type { BoxFolders } from "../drivers/driver.ts";
 import type { Cgroups } from "../drivers/linux/cgroups.ts";
 import { findByArgument, isAlive, killProcess } from "../drivers/linux/processes.ts";
-import { prepareRoot } from "../drivers/linux/rootfs.ts";
+import { writeEtc } from "../drivers/linux/rootfs.ts";
 import { seccompFilter } from "../drivers/linux/seccomp.ts";
 import { dialSocket } from "../drivers/linux/socket.ts";
 import type { OutboundFactory } from "../outbound/index.ts";
@@ -72,10 +72,11 @@ async function makeFolders(options: StepBoxOptions): Promise<BoxFolders> {
   const owner = { uid: id, gid: id };
   const folders: BoxFolders = {
     ...{ root, workspace: at("workspace"), home: at("home"), run: at("run"), log: at("log"), owner },
+    ...{ disk: null, etc: at("etc"), serviceLogs: at("logs") },
   };
   await mkdir(root, { mode: 0o711 });
   await chmod(root, 0o711);
-  for (const path of [folders.workspace, folders.home, folders.run]) {
+  for (const path of [folders.workspace, folders.home, folders.run, folders.serviceLogs]) {
     await mkdir(path, { mode: 0o700 });
     await chown(path, id, id);
   }
@@ -115,8 +116,8 @@ function boxArguments(spec: ResolvedBoxSpec, options: StepBoxOptions, folders: B
     ...["--ro-bind", join(folders.root, "apt.conf"), "/etc/apt/apt.conf.d/90box-build"],
     ...["--ro-bind", join(folders.root, "policy-rc.d"), "/usr/sbin/policy-rc.d"],
     ...["--proc", "/proc", "--dev", "/dev", ...tmp, "/dev/shm", ...tmp, "/tmp", ...tmp, "/run"],
-    ...["--ro-bind", join(folders.root, "etc"), "/run/etc", "--bind", folders.run, "/run/agent"],
-    ...["--bind", join(folders.log, "services"), "/var/log/services"],
+    ...["--ro-bind", folders.etc, "/run/etc", "--bind", folders.run, "/run/agent"],
+    ...["--bind", folders.serviceLogs, "/var/log/services"],
     ...["--setenv", "PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
     ...["--setenv", "HOME", "/root", "--chdir", "/"],
   ];
@@ -146,7 +147,7 @@ export async function endStepBox(
 export async function openStepBox(options: StepBoxOptions): Promise<StepBox> {
   const spec = specOf(options.limits);
   const folders = await makeFolders(options);
-  await prepareRoot(folders, spec);
+  await writeEtc(folders, spec);
   await writeConfig(folders, options.firstId);
   await options.cgroups.create(options.key, spec.limits);
   const proxy = await options.outbound.open(options.key, spec, folders);

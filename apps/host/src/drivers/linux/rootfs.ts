@@ -1,13 +1,22 @@
 import { isIP } from "node:net";
-import { chown, copyFile, lstat, mkdir, readlink, realpath, rename, stat, writeFile } from "node:fs/promises";
+import {
+  copyFile,
+  lstat,
+  lutimes,
+  mkdir,
+  readdir,
+  readlink,
+  realpath,
+  rename,
+  stat,
+  writeFile,
+} from "node:fs/promises";
 import { join } from "node:path";
 import type { ResolvedBoxSpec } from "@platform/host-api";
 import type { BoxFolders, GuestImage } from "../driver.ts";
 
 /** Ids that every process in a box has, as seen inside. */
 export const insideUid = 1000;
-
-const etcOf = (folders: BoxFolders) => join(folders.root, "etc");
 
 const exists = (path: string) =>
   stat(path).then(
@@ -23,17 +32,27 @@ function hostsFile(spec: ResolvedBoxSpec): string {
 
 /** Replaces the box's hosts file at once; a running box sees it, as it has the folder mounted. */
 export async function writeHosts(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
-  const path = join(etcOf(folders), "hosts");
+  const path = join(folders.etc, "hosts");
   await writeFile(`${path}.new`, hostsFile(spec), { mode: 0o644 });
   await rename(`${path}.new`, path);
+}
+
+/** Gives a box that nobody used yet another host name; its files look as old as the name. */
+export async function renameEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
+  const etc = folders.etc;
+  await writeFile(join(etc, "hostname"), `${spec.hostname}\n`, { mode: 0o644 });
+  await writeHosts(folders, spec);
+  const now = new Date();
+  const names = await readdir(etc, { recursive: true });
+  await Promise.all([etc, ...names.map((name) => join(etc, name))].map((path) => lutimes(path, now, now)));
 }
 
 /**
  * The box's whole /etc: nothing of the machine's own but certificates, alternatives and loader cache.
  * A box of an image has it at /run/etc, and links to what differs from box to box.
  */
-async function writeEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
-  const etc = etcOf(folders);
+export async function writeEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
+  const etc = folders.etc;
   await mkdir(join(etc, "ssl/certs"), { recursive: true });
   await mkdir(join(etc, "alternatives"), { recursive: true });
   const files: Record<string, string> = {
@@ -101,7 +120,7 @@ async function systemMounts(): Promise<BoxMount[]> {
 async function machineMounts(folders: BoxFolders, image: GuestImage): Promise<BoxMount[]> {
   const mounts = [
     ...(await systemMounts()),
-    ...[bind(image.toolchain, "/usr/local"), bind(image.folder, "/opt/agent"), bind(etcOf(folders), "/etc")],
+    ...[bind(image.toolchain, "/usr/local"), bind(image.folder, "/opt/agent"), bind(folders.etc, "/etc")],
   ];
   for (const path of ["/etc/ssl/certs", "/etc/alternatives", "/etc/ld.so.cache"])
     if (await exists(path)) mounts.push(bind(path, path));
@@ -143,26 +162,18 @@ export async function boxLayout(
     memory("/dev/shm", share),
     memory("/tmp", share),
     memory("/run", 16 * mib, "0755"),
-    ...(root === null ? ownVar : [bind(etcOf(folders), "/run/etc")]),
+    ...(root === null ? ownVar : [bind(folders.etc, "/run/etc")]),
     memory("/var/tmp", 64 * mib),
     bind(folders.workspace, "/workspace", true),
     bind(folders.home, "/home/user", true),
     bind(folders.run, "/run/agent", true),
-    bind(join(folders.log, "services"), "/var/log/services", true),
+    bind(folders.serviceLogs, "/var/log/services", true),
   ];
   const env = {
     PATH: "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
     ...{ HOME: "/home/user", USER: "user", LANG: "C.UTF-8" },
   };
   return { root, mounts, env, cwd: "/workspace" };
-}
-
-/** Makes what a layout mounts and no one else makes: the box's /etc and the folder of its services' logs. */
-export async function prepareRoot(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
-  await writeEtc(folders, spec);
-  const services = join(folders.log, "services");
-  await mkdir(services, { recursive: true });
-  if (folders.owner) await chown(services, folders.owner.uid, folders.owner.gid);
 }
 
 /** The Node that runs the agent, as a path in the box. */

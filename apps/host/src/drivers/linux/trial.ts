@@ -1,7 +1,8 @@
-import { chmod, chown, mkdir, mkdtemp, rm } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { BoxSpec, type ResolvedBoxSpec } from "@platform/host-api";
 import type { z } from "zod";
+import { foldersAt, furnish } from "../box-folders.ts";
 import type { BoxFolders } from "../driver.ts";
 
 const mib = 1024 * 1024;
@@ -31,17 +32,11 @@ export async function withTrial<T>(
   attempt: (trial: Trial) => Promise<T>,
 ): Promise<T> {
   const root = await mkdtemp(join(scratch, "probe-"));
-  const at = (name: string) => join(root, name);
-  const folders: BoxFolders = {
-    ...{ root, workspace: at("workspace"), home: at("home"), run: at("run"), log: at("log"), owner },
-  };
+  const folders = foldersAt(root, owner, "folders");
   try {
     await chmod(root, 0o711);
-    for (const folder of [folders.workspace, folders.home, folders.run]) {
-      await mkdir(folder, { mode: 0o700 });
-      if (owner) await chown(folder, owner.uid, owner.gid);
-    }
     await mkdir(folders.log, { mode: 0o711 });
+    await furnish(folders);
     const key = root.slice(root.lastIndexOf("/") + 1);
     return await attempt({ key, spec: BoxSpec.parse(trialSpec), folders });
   } finally {
