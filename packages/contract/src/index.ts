@@ -8,6 +8,7 @@ export * from "./sandbox-access.ts";
 export * from "./exec-files.ts";
 export * from "./previews.ts";
 export * from "./snapshots.ts";
+export * from "./templates.ts";
 export * from "./databases.ts";
 export * from "./deployments.ts";
 export * from "./storage.ts";
