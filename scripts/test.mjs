@@ -84,7 +84,12 @@ async function main() {
       concurrency: 2,
     },
     { name: "end-to-end tests", files: globSync("e2e/*.test.ts"), concurrency: 1 },
-    { name: "slow end-to-end tests", files: globSync("e2e/full/*.test.ts"), concurrency: 1, slow: true },
+    {
+      name: "slow tests",
+      files: globSync(["e2e/full/*.test.ts", "{packages,apps}/*/src/**/*.slow-test.ts"]),
+      concurrency: 1,
+      slow: true,
+    },
   ];
   for (const suite of suites) {
     if (suite.files.length === 0) continue;

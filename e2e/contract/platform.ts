@@ -6,6 +6,7 @@ import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
+import { unmountBelow } from "../mounts.ts";
 
 export const repository = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 
@@ -77,5 +78,6 @@ async function stopProcess(child: ChildProcess, dataFolder: string): Promise<voi
     await gone;
     clearTimeout(timer);
   }
+  unmountBelow(dataFolder);
   await rm(dataFolder, { recursive: true, force: true, maxRetries: 5 });
 }

@@ -96,6 +96,9 @@ export class Server {
   arm(point: string): void {
     writeFileSync(join(this.folders.points, point), "");
   }
+  disarm(point: string): void {
+    rmSync(join(this.folders.points, point), { force: true });
+  }
   isArmed(point: string): boolean {
     return existsSync(join(this.folders.points, point));
   }

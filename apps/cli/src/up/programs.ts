@@ -3,7 +3,13 @@ import { join } from "node:path";
 import { request } from "undici";
 import type { ChildSpec } from "./child.ts";
 import { cleanEnvironment } from "./clean-environment.ts";
-import { processesFolder, type Ports, type ProgramName, type Secrets } from "./data-folder.ts";
+import {
+  authorityFolder,
+  processesFolder,
+  type Ports,
+  type ProgramName,
+  type Secrets,
+} from "./data-folder.ts";
 import { noteProcess } from "./left-over.ts";
 
 export interface Layout {
@@ -49,6 +55,8 @@ function settingsOf(layout: Layout): Record<ProgramName, Settings> {
       HOST_ID: "local",
       GUEST_IMAGE_DIR: layout.guestImage,
       TOOLCHAIN_DIR: join(layout.repository, ".toolchain", "node"),
+      // Beside the toolchain, so that each data folder need not build its own.
+      IMAGES_DIR: join(layout.repository, ".toolchain", "images"),
       HOST_STOP_BOXES_ON_EXIT: layout.stopBoxesOnExit ? "1" : null,
       RUNSC_BIN: fetchedRuntime(layout.repository),
       ...layout.hostSettings,
@@ -72,6 +80,9 @@ function settingsOf(layout: Layout): Record<ProgramName, Settings> {
     },
     edge: {
       EDGE_LISTEN_PORT: ports.edge,
+      EDGE_TLS_PORT: ports["edge-tls"],
+      TLS_AUTHORITY_DIR: authorityFolder(dataDir),
+      TLS_AUTHORITY_NAME: layout.tenant.name,
       EDGE_ID: "local",
       EDGE_TOKEN: secrets.edgeToken,
       CONTROL_PLANE_URL: loopback(ports["control-plane"]),

@@ -5,7 +5,7 @@ import { release } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { waitFor } from "@platform/daemon";
-import { HostError, type BoxFailure, type BoxStats } from "@platform/host-api";
+import type { BoxFailure, BoxStats } from "@platform/host-api";
 import type { ResolvedBoxSpec } from "@platform/host-api";
 import { z } from "zod";
 import type {
@@ -124,10 +124,8 @@ class BubblewrapDriver implements SandboxDriver {
     signal: AbortSignal,
   ): Promise<StartedBox> {
     signal.throwIfAborted();
-    if (spec.template !== "host") {
-      throw new HostError("INVALID", 400, `There is no template "${spec.template}" here. Use "host".`);
-    }
-    const { supervisor, init, exited } = await this.#launch(key, spec, folders, image, agentCommand);
+    const command = agentCommand(image);
+    const { supervisor, init, exited } = await this.#launch(key, spec, folders, image, command);
     void exited.then((exit) => this.#exits.set(key, exit));
     const oomKillsAtStart = await this.#cgroups.oomKills(key);
     return {
