@@ -20,6 +20,8 @@ export const BundleRequest = z.object({
   healthCheckPath: z.string().nullable(),
   /** Names and scopes only: values are never in a bundle. */
   env: z.array(z.object({ name: z.string(), scope: z.enum(["build", "run"]), required: z.boolean() })),
+  /** Values that refuse the bundle where they stand in it; kept nowhere. */
+  secrets: z.array(z.object({ name: z.string(), value: z.string() })).default([]),
 });
 export type BundleRequest = z.input<typeof BundleRequest>;
 export const Bundled = z.object({

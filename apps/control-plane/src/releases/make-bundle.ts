@@ -1,3 +1,4 @@
+import type { SecretFinding } from "@platform/bundle";
 import { faultPoint } from "@platform/daemon";
 import { PlatformError, type ProblemCode } from "@platform/contract";
 import { HostError, type BoxSpec } from "@platform/host-api";
@@ -7,6 +8,7 @@ import { guestOf } from "../guests.ts";
 import type { Platform } from "../platform.ts";
 import { findStaticOutput, readAppFiles, type StaticOutput } from "./files.ts";
 import { planBuild, type Plan } from "./plan.ts";
+import { knownSecrets, secretProblem } from "./secrets.ts";
 import { setBuild, type BuildLog, type BuildRow } from "./store.ts";
 
 const installTimeoutMs = 15 * 60_000;
@@ -95,6 +97,8 @@ const freezeCodes: Record<string, ProblemCode> = {
 
 function freezeProblem(error: unknown): unknown {
   if (!(error instanceof HostError)) return error;
+  const { reason, findings } = error.details;
+  if (reason === "SECRET_FOUND") return secretProblem(findings as SecretFinding[], error);
   // The host says INVALID for every refusal of the files themselves; the reason tells them apart.
   const code = freezeCodes[String(error.details["reason"])] ?? freezeCodes[error.code];
   return code
@@ -162,6 +166,7 @@ export async function makeBundle(
         env: Object.keys(env)
           .sort()
           .map((name) => ({ name, scope: "run" as const, required: plan.requiredEnv.includes(name) })),
+        secrets: knownSecrets(env),
       },
       signal,
     )

@@ -6,6 +6,7 @@ import {
   buildBundle,
   freezeFolder,
   parseDigest,
+  SecretSearch,
   unpackBundle,
   unpackSource,
   type ArtifactStore,
@@ -62,7 +63,7 @@ async function explained<T>(work: Promise<T>): Promise<T> {
       isMissing ? "NOT_FOUND" : "INVALID",
       isMissing ? 404 : 422,
       cause.message,
-      { reason: cause.code },
+      { reason: cause.code, ...cause.details },
       { cause },
     );
   }
@@ -116,10 +117,13 @@ export class Artifacts implements ContentSource {
   }
 
   async bundle(boxes: Boxes, key: string, body: unknown): Promise<Bundled> {
-    const { path, exclude, ...declared } = BundleRequest.parse(body);
+    const { path, exclude, secrets, ...declared } = BundleRequest.parse(body);
+    const search = new SecretSearch(secrets);
     const built = await boxes.whileStill(key, async ({ folders }) => {
       const { folder, subfolder } = locate(folders, path);
-      return explained(buildBundle(this.#store, folder, { ...declared, exclude, ...below(subfolder) }));
+      return explained(
+        buildBundle(this.#store, folder, { ...declared, exclude, search, ...below(subfolder) }),
+      );
     });
     faultPoint("host.bundle.before-answer");
     return built;
