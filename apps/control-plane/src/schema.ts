@@ -1,5 +1,6 @@
 import type { Migration } from "@platform/postgres";
 import { tenancyMigration } from "./schema-tenancy.ts";
+import { installCacheMigration } from "./schema-releases.ts";
 import { provenanceMigration } from "./schema-provenance.ts";
 import { resourcesMigration } from "./schema-resources.ts";
 
@@ -158,4 +159,5 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
     sql: "alter table idempotency drop column body, add column body_sealed bytea",
   },
   provenanceMigration,
+  installCacheMigration,
 ];

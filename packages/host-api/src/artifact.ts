@@ -10,6 +10,16 @@ export const FreezeRequest = z.object({
 export const Frozen = z.object({ digest: Digest, sizeBytes: z.int(), files: z.int() });
 export type Frozen = z.output<typeof Frozen>;
 
+/** Unpacks a frozen folder under a new name directly below the workspace, where there is none yet. */
+export const FillRequest = z.object({
+  digest: Digest,
+  folder: z
+    .string()
+    .regex(/^[\w.-]{1,64}$/)
+    .refine((name) => name !== "." && name !== ".."),
+});
+export type FillRequest = z.input<typeof FillRequest>;
+
 /** Makes a bundle out of a folder in a box. The digest depends on content and manifest only. */
 export const BundleRequest = z.object({
   path: z.string(),

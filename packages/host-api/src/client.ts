@@ -9,7 +9,7 @@ import {
   LoginProof,
   type DatabaseSpec,
 } from "./database.ts";
-import { Bundled, Frozen, SnapshotInfo, type BundleRequest } from "./artifact.ts";
+import { Bundled, Frozen, SnapshotInfo, type BundleRequest, type FillRequest } from "./artifact.ts";
 
 /** Where a host daemon listens and the bearer token it wants. */
 export interface HostAddress {
@@ -53,7 +53,7 @@ export class HostError extends Error {
  * | pause, resume | POST /boxes/:key/pause, /resume |
  * | stats, egress | GET /boxes/:key/stats, /egress |
  * | snapshots, putSnapshot, deleteSnapshot | GET /snapshots; PUT /snapshots/:snapshotKey {boxKey}; DELETE /snapshots/:snapshotKey |
- * | freeze, bundle | POST /boxes/:key/freeze, /boxes/:key/bundle |
+ * | freeze, bundle, fill | POST /boxes/:key/freeze, /boxes/:key/bundle, /boxes/:key/fill |
  * | guest | any /boxes/:key/guest/<path>: the guest agent's own HTTP, streamed both ways |
  * | dialPort | CONNECT <key>:<port>: raw stream to a port in the box |
  * | databases | PUT, GET, DELETE /databases/:key; POST …/start, /stop, /restart, /rotate, /probe; GET …/credentials, /stats, /logs?lines= |
@@ -106,6 +106,9 @@ export class HostClient {
 
   freeze = (key: string, body: { path?: string; exclude?: string[] }, signal?: AbortSignal) =>
     this.#json("POST", `/boxes/${key}/freeze`, Frozen, body, signal);
+  /** @throws HostError `NOT_FOUND` when the host does not have the digest, `CONFLICT` when the folder is there */
+  fill = (key: string, body: FillRequest, signal?: AbortSignal) =>
+    this.#void("POST", `/boxes/${key}/fill`, body, signal);
   bundle = (key: string, body: BundleRequest, signal?: AbortSignal) =>
     this.#json("POST", `/boxes/${key}/bundle`, Bundled, body, signal);
 

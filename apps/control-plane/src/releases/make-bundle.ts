@@ -7,7 +7,8 @@ import { query } from "@platform/postgres";
 import { guestOf } from "../guests.ts";
 import type { Platform } from "../platform.ts";
 import { findStaticOutput, readAppFiles, type StaticOutput } from "./files.ts";
-import { planBuild, type Plan } from "./plan.ts";
+import { planBuild, toolsFolder, type Plan, type Tree } from "./detect/index.ts";
+import { installKey, keepInstall, restoreInstall } from "./install-cache.ts";
 import { knownSecrets, secretProblem } from "./secrets.ts";
 import { setBuild, type BuildLog, type BuildRow } from "./store.ts";
 
@@ -20,6 +21,9 @@ const sourceExcludes = [
   ".miosa",
   "node_modules",
   ".venv",
+  ".python",
+  ".tools",
+  "__pycache__",
   ".env",
   ".env.local",
   ".env.production",
@@ -35,6 +39,8 @@ const bundleExcludes = [
   ".env.development",
   ".env.test",
   ".npm",
+  ".yarn",
+  "__pycache__",
   ".cache",
 ];
 
@@ -129,20 +135,14 @@ export async function makeBundle(
     signal,
   );
   const guest = guestOf(platform.host, buildKey(row));
-  const plan = planBuild(row.request, await readAppFiles(guest, "/workspace"));
+  const files = await readAppFiles(guest, "/workspace");
+  const plan = planBuild(row.request, files);
   for (const reason of plan.because) log.add("system", reason);
   await setBuild(platform, row.id, { plan: JSON.stringify(plan), step: "install" });
   const oomBefore = (await platform.host.stats(buildKey(row), signal))?.oomKills ?? 0;
   const command = (step: string, text: string, timeoutMs: number) =>
-    runStep(
-      platform,
-      row,
-      guest,
-      { step, command: text, timeoutMs, root: plan.root, kind: plan.kind, oomBefore },
-      log,
-      signal,
-    );
-  if (plan.install) await command("install", plan.install, installTimeoutMs);
+    runStep(platform, row, guest, { step, command: text, timeoutMs, plan, oomBefore }, log, signal);
+  await install(platform, row, { plan, tree: files.tree }, command, log, signal);
   await setBuild(platform, row.id, { step: "build" });
   faultPoint("control-plane.build.before-build");
   if (plan.build) await command("build", plan.build, buildTimeoutMs);
@@ -181,13 +181,53 @@ export async function makeBundle(
   await setBuild(platform, row.id, { bundle_digest: bundled.digest });
 }
 
+/** Installs, unless an earlier build of the tenant left what the same lockfile gives. */
+async function install(
+  platform: Platform,
+  row: BuildRow,
+  { plan, tree }: { plan: Plan; tree: Tree },
+  command: (step: string, text: string, timeoutMs: number) => Promise<void>,
+  log: BuildLog,
+  signal: AbortSignal,
+): Promise<void> {
+  if (!plan.install) return;
+  const key = plan.root === "/workspace" ? await installKey(plan, tree) : null;
+  const cache = key && plan.installs ? { key, folder: plan.installs.folder } : null;
+  const isRestored = cache && (await restoreInstall(platform, row, buildKey(row), cache, log, signal));
+  // Build scripts may call the package manager by name, also when it has nothing to install.
+  const callsTools = /": *"[^"]*\b(pnpm|yarn|bunx?) /.test((await tree.read("package.json")) ?? "");
+  if (plan.tools && (!isRestored || callsTools)) await command("install", plan.tools, installTimeoutMs);
+  if (isRestored) return;
+  await command("install", plan.install, installTimeoutMs);
+  if (cache) await keepInstall(platform, row, buildKey(row), cache, plan.root, signal);
+}
+
 interface Step {
   readonly step: string;
   readonly command: string;
   readonly timeoutMs: number;
-  readonly root: string;
-  readonly kind: Plan["kind"];
+  readonly plan: Plan;
   readonly oomBefore: number;
+}
+
+const systemPath = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+
+/** Tools by name, and what a Dockerfile sets; but packages only needed to build are installed in any case. */
+function stepEnv({ step, plan }: Step): Record<string, string> {
+  const { NODE_ENV, PORT: _port, ...rest } = plan.env;
+  const own = [
+    `${plan.root}/node_modules/.bin`,
+    `${plan.root}/.python/bin`,
+    `${toolsFolder}/node_modules/.bin`,
+  ];
+  return {
+    ...rest,
+    ...(NODE_ENV !== undefined && step === "build" ? { NODE_ENV } : {}),
+    PATH: [...own, systemPath].join(":"),
+    ...(plan.packageManager === "pip" || plan.packageManager === "uv" || plan.packageManager === "poetry"
+      ? { ...(step === "build" ? { PYTHONPATH: `${plan.root}/.python` } : {}), PYTHONDONTWRITEBYTECODE: "1" }
+      : {}),
+  };
 }
 
 async function runStep(
@@ -206,7 +246,8 @@ async function runStep(
     for (const line of lines) log.add(stream, line);
   };
   const result = await guest.exec(step.command, {
-    cwd: step.root,
+    cwd: step.plan.root,
+    env: stepEnv(step),
     timeoutMs: step.timeoutMs,
     maxOutputBytes: 0,
     onStdout: push("stdout"),
@@ -244,7 +285,7 @@ async function runStep(
       `"${details.command}" ended with ${result.exitCode}. Its last lines are in details.log_tail.`,
       { details },
     );
-  const code = step.kind === "static" ? "STATIC_BUILD_FAILED" : "BUILD_FAILED";
+  const code = step.plan.kind === "static" ? "STATIC_BUILD_FAILED" : "BUILD_FAILED";
   throw new PlatformError(
     code,
     `"${details.command}" ended with ${result.exitCode}. Its last lines are in details.log_tail.`,

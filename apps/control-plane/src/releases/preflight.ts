@@ -3,7 +3,7 @@ import type { ProbeResult } from "@platform/guest-protocol";
 import { guestOf } from "../guests.ts";
 import type { Platform } from "../platform.ts";
 import { deploymentEnvironment } from "./environment.ts";
-import type { Plan } from "./plan.ts";
+import type { Plan } from "./detect/index.ts";
 import { appService, runSpec } from "./run-spec.ts";
 import type { BuildLog } from "./store.ts";
 

@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, readFile, rename, rmdir, stat, writeFile } from "node:fs/promises";
+import { lstat, mkdir, mkdtemp, readdir, readFile, rename, rmdir, stat, writeFile } from "node:fs/promises";
 import { join, posix } from "node:path";
 import { faultPoint } from "@platform/daemon";
 import {
@@ -13,6 +13,7 @@ import {
 } from "@platform/bundle";
 import {
   BundleRequest,
+  FillRequest,
   FreezeRequest,
   HostError,
   SnapshotInfo,
@@ -127,6 +128,17 @@ export class Artifacts implements ContentSource {
     });
     faultPoint("host.bundle.before-answer");
     return built;
+  }
+
+  /** The box is still meanwhile, so that it cannot lead the files elsewhere. */
+  async fillFolder(boxes: Boxes, key: string, body: unknown): Promise<void> {
+    const { digest, folder } = FillRequest.parse(body);
+    await boxes.whileStill(key, async ({ folders }) => {
+      const into = join(folders.workspace, folder);
+      if (await lstat(into).catch(() => null))
+        throw new HostError("CONFLICT", 409, `There is a ${folder} in the box already.`);
+      await explained(unpackSource(this.#store, parseDigest(digest), into, folders.owner ?? {}));
+    });
   }
 
   /** Every whole snapshot of this host. */
