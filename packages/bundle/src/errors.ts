@@ -26,6 +26,7 @@ export class SymlinkEscapesError extends ArtifactError {
   readonly code = "SYMLINK_ESCAPES";
   readonly path: string;
   readonly target: string;
+  override readonly details: { readonly path: string; readonly target: string };
   constructor(path: string, target: string) {
     super(
       `The symbolic link ${path} points to ${target}, which leaves the folder. ` +
@@ -33,6 +34,7 @@ export class SymlinkEscapesError extends ArtifactError {
     );
     this.path = path;
     this.target = target;
+    this.details = { path, target };
   }
 }
 

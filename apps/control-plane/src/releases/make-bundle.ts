@@ -1,6 +1,6 @@
 import type { SecretFinding } from "@platform/bundle";
 import { faultPoint } from "@platform/daemon";
-import { PlatformError, type ProblemCode } from "@platform/contract";
+import { PlatformError, type ProblemCode, type ProblemPatch } from "@platform/contract";
 import { HostError, type BoxSpec } from "@platform/host-api";
 import type { GuestClient } from "@platform/guest-protocol";
 import { query } from "@platform/postgres";
@@ -8,6 +8,7 @@ import { guestOf } from "../guests.ts";
 import type { Platform } from "../platform.ts";
 import { findStaticOutput, readAppFiles, type StaticOutput } from "./files.ts";
 import { planBuild, toolsFolder, type Plan, type Tree } from "./detect/index.ts";
+import { diagnoseBuild, diagnoseInstall, errorLines, type Diagnosis } from "./diagnosis.ts";
 import { installKey, keepInstall, restoreInstall } from "./install-cache.ts";
 import { knownSecrets, secretProblem } from "./secrets.ts";
 import { setBuild, type BuildLog, type BuildRow } from "./store.ts";
@@ -107,9 +108,17 @@ function freezeProblem(error: unknown): unknown {
   if (reason === "SECRET_FOUND") return secretProblem(findings as SecretFinding[], error);
   // The host says INVALID for every refusal of the files themselves; the reason tells them apart.
   const code = freezeCodes[String(error.details["reason"])] ?? freezeCodes[error.code];
-  return code
-    ? new PlatformError(code, error.message, { details: { step: "freeze", ...error.details }, cause: error })
-    : error;
+  if (!code) return error;
+  const { path } = error.details;
+  const patch: ProblemPatch[] | null =
+    code === "SYMLINK_ESCAPES" && typeof path === "string" ? [{ type: "remove", file: path }] : null;
+  return new PlatformError(code, error.message, {
+    details: {
+      ...{ step: "freeze", pointer: "", evidence: [error.message], ...error.details },
+      ...(patch ? { patch } : {}),
+    },
+    cause: error,
+  });
 }
 
 export async function makeBundle(
@@ -202,6 +211,19 @@ async function install(
   if (cache) await keepInstall(platform, row, buildKey(row), cache, plan.root, signal);
 }
 
+/** The refusal that a log's diagnosis leads to. */
+export const diagnosed = (found: Diagnosis, details: Record<string, unknown>): PlatformError =>
+  new PlatformError(found.code, found.message, {
+    details: {
+      ...details,
+      pointer: found.pointer,
+      evidence: found.evidence,
+      ...(found.patch ? { patch: found.patch } : {}),
+      ...found.facts,
+    },
+    errors: { [found.pointer.split("/")[1] ?? "source"]: [found.message.split(". ")[0]!] },
+  });
+
 interface Step {
   readonly step: string;
   readonly command: string;
@@ -257,11 +279,14 @@ async function runStep(
   for (const stream of ["stdout", "stderr"] as const) if (rest[stream]) log.add(stream, rest[stream]);
   if (result.exitCode === 0 && !result.timedOut) return;
   const stats = await platform.host.stats(buildKey(row), signal);
+  const tail = await log.tail(40);
   const details = {
     step: step.step,
     command: log.mask(step.command),
     exit_code: result.timedOut ? null : result.exitCode,
-    log_tail: await log.tail(40),
+    log_tail: tail,
+    pointer: "",
+    evidence: errorLines(tail),
     build_id: row.id,
   };
   if ((stats?.oomKills ?? 0) > step.oomBefore) {
@@ -279,6 +304,9 @@ async function runStep(
       `The ${step.step} step did not end within ${step.timeoutMs / 60_000} minutes. Its last lines are in details.log_tail.`,
       { details },
     );
+  const diagnose = step.step === "install" ? diagnoseInstall : diagnoseBuild;
+  const found = result.timedOut ? null : await diagnose(guest, step.plan, details.log_tail);
+  if (found) throw diagnosed(found, details);
   if (step.step === "install")
     throw new PlatformError(
       "INSTALL_FAILED",
@@ -289,6 +317,9 @@ async function runStep(
   throw new PlatformError(
     code,
     `"${details.command}" ended with ${result.exitCode}. Its last lines are in details.log_tail.`,
-    { details, errors: { build_command: [`ended with ${result.exitCode}`] } },
+    {
+      details: { ...details, pointer: "/build_command" },
+      errors: { build_command: [`ended with ${result.exitCode}`] },
+    },
   );
 }

@@ -1,5 +1,5 @@
 import { shortestSecret, type KnownSecret, type SecretFinding } from "@platform/bundle";
-import { PlatformError } from "@platform/contract";
+import { PlatformError, type ProblemPatch } from "@platform/contract";
 
 /** Frameworks put variables of these names into what the browser loads: they are public by design. */
 const publicName =
@@ -47,6 +47,14 @@ export function knownSecrets(env: Readonly<Record<string, string>>): KnownSecret
 const howEncoded = (finding: SecretFinding) =>
   finding.encoding === "plain" ? "" : `, encoded as ${finding.encoding}`;
 
+/** Notes and backups can go; a source that reads its secret elsewhere has to be written by somebody. */
+function removable(findings: readonly SecretFinding[]): ProblemPatch[] | null {
+  const files = [...new Set(findings.map(({ file }) => file))];
+  const isNote = (file: string) =>
+    /(^|\/)(\.env[\w.]*|[^/]+\.(txt|md|log|bak|sql|dump|pem|csv|har))$/.test(file);
+  return files.every(isNote) ? files.map((file) => ({ type: "remove", file })) : null;
+}
+
 export function secretProblem(findings: readonly SecretFinding[], cause: unknown): PlatformError {
   const first = findings[0]!;
   const names = [...new Set(findings.map(({ name }) => name))];
@@ -57,6 +65,8 @@ export function secretProblem(findings: readonly SecretFinding[], cause: unknown
       details: {
         step: "collect",
         findings,
+        pointer: "/env",
+        ...(removable(findings) ? { patch: removable(findings) } : {}),
         evidence: findings.map((one) => `${one.file}:${one.line}: ${one.excerpt}${howEncoded(one)}`),
       },
       errors: { env: names.map((name) => `the value of ${name} is in a file of the release`) },

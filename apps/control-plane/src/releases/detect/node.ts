@@ -45,7 +45,13 @@ function assertAdapter(slug: string | null, tree: Tree, pkg: PackageJson): void 
           {
             type: "json-patch",
             file: "package.json",
-            operations: [{ op: "add", path: "/devDependencies/@sveltejs~1adapter-node", value: "^5.2.0" }],
+            operations: [
+              {
+                op: "add",
+                path: "/devDependencies/@sveltejs~1adapter-node",
+                value: /^[\^~]?[3-9]/.test(all["@sveltejs/kit"] ?? "") ? "^6.0.0" : "^5.0.0",
+              },
+            ],
           },
           {
             type: "edit",
