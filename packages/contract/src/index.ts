@@ -21,3 +21,4 @@ export * from "./webhooks.ts";
 export * from "./usage.ts";
 export * from "./network.ts";
 export { toOpenApi } from "./openapi.ts";
+export * from "./refusals.ts";

@@ -11,7 +11,7 @@ import {
 } from "./database.ts";
 import { ImageBuild, ImageLogLine, ImageReport, type ImageBuildSpec } from "./image.ts";
 import { PoolReport } from "./pool.ts";
-import { Bundled, Frozen, SnapshotInfo, type BundleRequest } from "./artifact.ts";
+import { Bundled, Frozen, SnapshotInfo, type BundleRequest, type FillRequest } from "./artifact.ts";
 
 /** Where a host daemon listens and the bearer token it wants. */
 export interface HostAddress {
@@ -56,7 +56,7 @@ export class HostError extends Error {
  * | pause, resume | POST /boxes/:key/pause, /resume |
  * | stats, oom, egress | GET /boxes/:key/stats, /oom, /egress |
  * | snapshots, putSnapshot, deleteSnapshot | GET /snapshots; PUT /snapshots/:snapshotKey {boxKey}; DELETE /snapshots/:snapshotKey |
- * | freeze, bundle | POST /boxes/:key/freeze, /boxes/:key/bundle |
+ * | freeze, bundle, fill | POST /boxes/:key/freeze, /boxes/:key/bundle, /boxes/:key/fill |
  * | images, removeImage | GET /images; DELETE /images/sha256-<first 56 digits> |
  * | imageBuilds, putImageBuild, imageBuild, deleteImageBuild | GET /image-builds; PUT, GET, DELETE /image-builds/:key |
  * | imageBuildLogs, cancelImageBuild | GET /image-builds/:key/logs?after=&limit=; POST …/cancel |
@@ -117,6 +117,9 @@ export class HostClient {
 
   freeze = (key: string, body: { path?: string; exclude?: string[] }, signal?: AbortSignal) =>
     this.#json("POST", `/boxes/${key}/freeze`, Frozen, body, signal);
+  /** @throws HostError `NOT_FOUND` when the host does not have the digest, `CONFLICT` when the folder is there */
+  fill = (key: string, body: FillRequest, signal?: AbortSignal) =>
+    this.#void("POST", `/boxes/${key}/fill`, body, signal);
   bundle = (key: string, body: BundleRequest, signal?: AbortSignal) =>
     this.#json("POST", `/boxes/${key}/bundle`, Bundled, body, signal);
 
