@@ -22,6 +22,8 @@ export interface Answer {
 export interface OwnPlatform {
   readonly edgePort: number;
   readonly dataDir: string;
+  readonly apiUrl: string;
+  readonly apiKey: string;
   /** Never throws for a status; throws when no answer comes. */
   api(method: "GET" | "POST" | "PUT" | "DELETE", path: string, body?: unknown): Promise<Answer>;
   /** The same, but throws for any answer that is not a success, and unwraps `data`. */
@@ -99,7 +101,7 @@ export async function startOwnPlatform(
   };
   try {
     const { api_url: apiUrl, api_key: key } = await bootLine(child);
-    return { edgePort, dataDir, stop, ...client(apiUrl, key, edgePort, dataDir, api) };
+    return { edgePort, dataDir, apiUrl, apiKey: key, stop, ...client(apiUrl, key, edgePort, dataDir, api) };
   } catch (error) {
     await stop();
     throw error;
