@@ -3,6 +3,8 @@ export * from "./route.ts";
 export * from "./fields.ts";
 export * from "./scopes.ts";
 export * from "./sandboxes.ts";
+export * from "./sandbox-groups.ts";
+export * from "./sandbox-access.ts";
 export * from "./exec-files.ts";
 export * from "./previews.ts";
 export * from "./snapshots.ts";

@@ -9,6 +9,7 @@ export const problems = {
   VALIDATION_FAILED: { status: 422, title: "The request is not valid" },
   INVALID_FILTER: { status: 422, title: "The filter is not valid" },
   PAYLOAD_TOO_LARGE: { status: 413, title: "The body is too large" },
+  UPGRADE_REQUIRED: { status: 426, title: "This address speaks WebSocket only" },
   METHOD_NOT_ALLOWED: { status: 405, title: "Method not allowed" },
   UNAUTHENTICATED: { status: 401, title: "Missing or unknown credential" },
   FORBIDDEN: { status: 403, title: "The credential does not allow this" },
@@ -37,6 +38,7 @@ export const problems = {
   DISK_FULL: { status: 507, title: "The disk is full" },
   PROCESS_NOT_FOUND: { status: 404, title: "Process not found" },
   SERVICE_NAME_TAKEN: { status: 409, title: "A service of this name runs already" },
+  SSH_UNAVAILABLE: { status: 409, title: "The sandbox has no SSH server" },
   BATCH_ALREADY_TERMINAL: { status: 409, title: "The batch has ended" },
 
   PORT_NOT_REACHABLE: { status: 409, title: "The port cannot be reached" },

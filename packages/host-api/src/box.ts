@@ -86,7 +86,10 @@ export type BoxContent = z.output<typeof BoxContent>;
 export const BoxSpec = z.object({
   purpose: z.enum(["sandbox", "build", "instance"]),
   minimumIsolation: IsolationClass,
-  template: z.string().default("host").describe("`host`: the machine's own system, read-only"),
+  template: z
+    .string()
+    .default("host")
+    .describe("`host`: the machine's own system, read-only; else an image, by built-in name or digest"),
   content: BoxContent,
   limits: BoxLimits,
   /** For every process in the box. May hold secrets: kept 0600 on disk, never in argv or logs. */
@@ -140,6 +143,8 @@ export const Box = z.object({
   bootPath: z.enum(bootPaths).nullable(),
   /** Hash of the spec without secrets' values; lets the caller see that a re-create asked for something else. */
   specHash: z.string(),
+  /** Digest of the image whose root it has; `null`: the machine's own system, read-only. */
+  image: Digest.nullable().default(null),
 });
 export type Box = z.output<typeof Box>;
 
@@ -183,6 +188,8 @@ export const DriverReport = z.object({
   version: z.string().nullable(),
   why: z.string().nullable().describe("Why it is not usable, and what to do"),
   missing: z.array(z.string()),
+  /** `pause`: boxes are held still in memory. `checkpoint`: a snapshot holds memory too. */
+  can: z.array(z.enum(["pause", "checkpoint"])).default([]),
 });
 export type DriverReport = z.output<typeof DriverReport>;
 

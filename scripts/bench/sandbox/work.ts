@@ -19,8 +19,8 @@ export async function measureFiles(
   const file = join(bare.folder, "large");
   await output("dd", ["if=/dev/urandom", `of=${file}`, "bs=1M", `count=${mib}`, "conv=fsync"]);
   const { id } = await firstCommand(platform, {});
-  const url = `${platform.apiUrl}/sandboxes/${id}/files/workspace/large`;
-  const headers = { authorization: `Bearer ${platform.apiKey}` };
+  const url = `${platform.boot.api_url}/sandboxes/${id}/files/workspace/large`;
+  const headers = { authorization: `Bearer ${platform.boot.api_key}` };
   const copy = await timed(() => output("cp", [file, `${file}.copy`]));
   const upload = await timed(async () => {
     const sent = { ...headers, "content-type": "application/octet-stream" };
@@ -48,6 +48,12 @@ export async function measureFiles(
   return [row("in", upload), row("out", download)];
 }
 
+/** What npm needs to reach its registry; nothing else of this shell's. */
+function outsideEnvironment(): Record<string, string> {
+  const names = ["PATH", "HOME", "NODE_EXTRA_CA_CERTS", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"];
+  return Object.fromEntries(names.flatMap((name) => (process.env[name] ? [[name, process.env[name]]] : [])));
+}
+
 const manifest = {
   ...{ name: "app", version: "1.0.0", private: true, type: "module" },
   dependencies: { react: "19.2.0", "react-dom": "19.2.0" },
@@ -61,7 +67,7 @@ export async function measureInstall(platform: OwnPlatform, driver: string, bare
   writeFileSync(join(app, "package.json"), JSON.stringify(manifest));
   const npm = join(process.execPath, "..", "npm");
   const quiet = ["--no-audit", "--no-fund", "--cache", "cache", "--omit-lockfile-registry-resolved=false"];
-  const options = { cwd: app, env: { PATH: process.env["PATH"] ?? "", HOME: process.env["HOME"] ?? "/" } };
+  const options = { cwd: app, env: outsideEnvironment() };
   await output(npm, ["install", ...quiet], options);
   await output("rm", ["-rf", join(app, "node_modules")]);
   const install = ["ci", "--offline", ...quiet];
@@ -69,8 +75,11 @@ export async function measureInstall(platform: OwnPlatform, driver: string, bare
   const tar = join(bare.folder, "app.tar");
   await output("tar", ["-cf", tar, "-C", app, "package.json", "package-lock.json", "cache"]);
   const { id } = await firstCommand(platform, { size: "small" });
-  const headers = { authorization: `Bearer ${platform.apiKey}`, "content-type": "application/octet-stream" };
-  const url = `${platform.apiUrl}/sandboxes/${id}/files/workspace/app.tar`;
+  const headers = {
+    authorization: `Bearer ${platform.boot.api_key}`,
+    "content-type": "application/octet-stream",
+  };
+  const url = `${platform.boot.api_url}/sandboxes/${id}/files/workspace/app.tar`;
   await (await request(url, { method: "PUT", headers, body: createReadStream(tar) })).body.dump();
   await platform.exec(id, "tar -xf app.tar");
   const command = `npm ${install.join(" ")} >/tmp/npm.log 2>&1 || { tail -20 /tmp/npm.log; exit 1; }`;

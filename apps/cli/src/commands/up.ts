@@ -89,6 +89,8 @@ async function serve(context: Context, options: ServeOptions, asLine: boolean): 
       api_key: platform.apiKey,
       tenant: platform.tenant.slug,
       edge_http_port: platform.ports.edge,
+      edge_https_port: platform.ports["edge-tls"],
+      ca_file: platform.authorityFile,
     };
     if (asLine) context.output.raw(`${JSON.stringify(line)}\n`);
     else context.output.result(line, [`API  ${line.api_url}`, `key  ${line.api_key}`, "Ctrl-C ends it."]);

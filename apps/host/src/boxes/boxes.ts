@@ -104,6 +104,11 @@ export class Boxes {
     return this.#pool.report();
   }
 
+  /** Digests of the images that boxes have as their root now. */
+  usedImages(): Set<string> {
+    return new Set([...this.#boxes.values()].flatMap(({ record: { image } }) => image ?? []));
+  }
+
   find(key: string): Box | null {
     return this.#boxes.get(key)?.view ?? null;
   }
@@ -260,7 +265,15 @@ export class Boxes {
     const owner = this.#owners?.take() ?? null;
     const record: BoxRecord = {
       ...{ key, spec, specHash: hashSpec(spec), phase: "starting", isPaused: false, driver: driver.name },
-      ...{ driverState: null, isolation: null, failure: null, bootMs: null, bootPath: null, owner },
+      ...{
+        driverState: null,
+        isolation: null,
+        failure: null,
+        bootMs: null,
+        bootPath: null,
+        owner,
+        image: null,
+      },
       createdAt: new Date().toISOString(),
       layout: this.#options.disks ? "disk" : "folders",
     };
@@ -296,7 +309,7 @@ export class Boxes {
     this.#boxes.set(key, box);
     await this.#remount(box);
     if (record.phase === "failed") return;
-    await this.#look(box);
+    await this.#look(box, true);
     if (box.record.phase !== "running") return;
     try {
       box.outbound = await this.#options.outbound.open(key, spec, box.folders);
@@ -358,12 +371,14 @@ export class Boxes {
   }
 
   /** Notices the end of a box and keeps its folders for whoever wants the evidence. */
-  async #look(box: LiveBox): Promise<void> {
+  async #look(box: LiveBox, isFirst = false): Promise<void> {
     const { driverState, phase } = box.record;
     if (phase !== "running") return;
     const found = await box.driver.failure(box.place, driverState ?? {});
     if (!found) return;
-    await this.#fail(box, found);
+    // It may have ended with this program or its machine: then nothing in the box is to blame.
+    const evidence = isFirst ? { ...found.evidence, whileHostWasAway: true } : found.evidence;
+    await this.#fail(box, { ...found, evidence });
   }
 
   /** Ends what is left of the box and keeps its folders. */

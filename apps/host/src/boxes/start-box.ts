@@ -12,13 +12,20 @@ import type { RecordStore } from "./record.ts";
 
 export interface StartContext {
   readonly records: RecordStore;
-  readonly image: GuestImage;
+  /**
+   * What a box of this template boots.
+   *
+   * @throws HostError `NOT_FOUND` when this host has no such image
+   */
+  readonly imageOf: (template: string) => Promise<GuestImage>;
   readonly content: ContentSource;
   /** `null` where the disks of boxes cannot be limited. */
   readonly disks: Disks | null;
   readonly outbound: OutboundFactory;
   /** PEM of the authority that signs the databases' certificates. */
   readonly databaseAuthority: string;
+  /** Guarantees that no driver can give on this machine. */
+  readonly missing: readonly string[];
   /** Most time for the agent's first answer, in milliseconds. */
   readonly readyTimeoutMs: number;
 }
@@ -35,6 +42,8 @@ export async function startBox(
 ): Promise<void> {
   const startedAt = performance.now();
   const { signal } = box.stop;
+  const image = await context.imageOf(box.record.spec.template);
+  box.record = { ...box.record, image: image.root?.digest ?? null };
   faultPoint("host.box.before-state");
   await context.records.save(box.record);
   faultPoint("host.box.after-state");
@@ -51,8 +60,8 @@ export async function startBox(
   try {
     const start = as === "waiting" ? driver.standby?.start : driver.start.bind(driver);
     if (!start) throw new Error(`driver ${driver.name} keeps no boxes that wait`);
-    const started = await start(place, box.record.spec, folders, context.image, signal);
-    const missing = [...started.isolation.missing, ...(folders.disk ? [] : ["disk limit"])];
+    const started = await start(place, box.record.spec, folders, image, signal);
+    const missing = [...new Set([...started.isolation.missing, ...context.missing])];
     box.record = { ...box.record, ...started, isolation: { ...started.isolation, missing } };
   } catch (cause) {
     if (cause instanceof HostError || signal.aborted) throw cause;
