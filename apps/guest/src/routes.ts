@@ -32,7 +32,7 @@ export function createHandler(agent: Agent): Handler {
       return;
     }
     const served =
-      (!isPublic && (await serveOwn(agent, url, request, response))) ||
+      (!isPublic && (await serveOwn(agent, rpc, url, request, response))) ||
       (await serveEnvd(agent, url, request, response, isPublic));
     if (!served) {
       throw new AgentError("NOT_FOUND", 404, `The agent has no ${request.method} ${url.pathname}.`);
@@ -44,7 +44,13 @@ export function createHandler(agent: Agent): Handler {
   };
 }
 
-async function serveOwn(agent: Agent, url: URL, request: Request, response: Response): Promise<boolean> {
+async function serveOwn(
+  agent: Agent,
+  rpc: () => Promise<unknown>,
+  url: URL,
+  request: Request,
+  response: Response,
+): Promise<boolean> {
   switch (`${request.method} ${url.pathname}`) {
     case "GET /ready":
       answerJson(response, 200, agent.readiness);
@@ -52,6 +58,12 @@ async function serveOwn(agent: Agent, url: URL, request: Request, response: Resp
     case "PUT /config":
       answerJson(response, 200, await agent.configure(await readJsonObject(request)));
       return true;
+    case "POST /self-test": {
+      const { selfTest } = await import("./self-test.ts");
+      const [seen] = await Promise.all([selfTest(agent.environment, agent.supervisor), rpc()]);
+      answerJson(response, 200, seen);
+      return true;
+    }
     case "GET /ports": {
       const { listeningPorts } = await import("./network/ports.ts");
       answerJson(response, 200, await listeningPorts());

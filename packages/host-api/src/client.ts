@@ -1,7 +1,7 @@
 import { connect, type Socket } from "node:net";
 import { z } from "zod";
 import { Agent, request, type Dispatcher } from "undici";
-import { Box, BoxSpec, BoxStats, Doctor, EgressAttempt, type BoxPatch } from "./box.ts";
+import { Box, BoxSpec, BoxStats, Doctor, EgressAttempt, OomReport, type BoxPatch } from "./box.ts";
 import {
   DatabaseCredentials,
   DatabaseStats,
@@ -54,7 +54,7 @@ export class HostError extends Error {
  * | pool | GET /pool |
  * | putBox, box, boxes, deleteBox, patchBox | PUT, GET, DELETE, PATCH /boxes/:key; GET /boxes |
  * | pause, resume | POST /boxes/:key/pause, /resume |
- * | stats, egress | GET /boxes/:key/stats, /egress |
+ * | stats, oom, egress | GET /boxes/:key/stats, /oom, /egress |
  * | snapshots, putSnapshot, deleteSnapshot | GET /snapshots; PUT /snapshots/:snapshotKey {boxKey}; DELETE /snapshots/:snapshotKey |
  * | freeze, bundle | POST /boxes/:key/freeze, /boxes/:key/bundle |
  * | images, removeImage | GET /images; DELETE /images/sha256-<first 56 digits> |
@@ -101,6 +101,9 @@ export class HostClient {
   resume = (key: string, signal?: AbortSignal) => this.#json("POST", `/boxes/${key}/resume`, Box, {}, signal);
   stats = (key: string, signal?: AbortSignal) =>
     this.#jsonOrNull("GET", `/boxes/${key}/stats`, BoxStats, signal);
+  /** Cheaper than `stats`: to compare before and after something that may have run out of memory. */
+  oom = (key: string, signal?: AbortSignal) =>
+    this.#jsonOrNull("GET", `/boxes/${key}/oom`, OomReport, signal);
   /** The newest attempts to connect to the outside, at most 500. */
   egress = (key: string, signal?: AbortSignal) =>
     this.#jsonOrNull("GET", `/boxes/${key}/egress`, EgressAttempt.array(), signal);
