@@ -118,10 +118,12 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   const postgres = createPostgresEngine({ dataDir: join(root, "engines/postgres"), log, runsAsRoot });
   const engines = new EngineRegistry([postgres]);
   const artifacts = new Artifacts(await openArtifactStore(join(root, "artifacts")), join(root, "snapshots"));
+  const outbound = new OutboundFactory({ name: resolveName, database: engines.resolve });
   const images = new Images({
     folder: boxHome(config.IMAGES_DIR ?? join(home, "images")),
     buildsFolder: join(root, "image-builds"),
-    ...{ tag: hash.toString("hex", 0, 6), toolchain: image.toolchain, runsAsRoot, log },
+    ...{ tag: hash.toString("hex", 0, 6), toolchain: image.toolchain, guestFolder: image.folder },
+    ...{ outbound, runsAsRoot, log },
     boxes: () => boxes,
   });
   await images.open();
@@ -130,7 +132,7 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
     imageOf: async (template) => ({ ...image, root: await images.resolve(template) }),
     content: artifacts,
     databaseAuthority: await postgres.certificateAuthority(),
-    outbound: new OutboundFactory({ name: resolveName, database: engines.resolve }),
+    outbound,
     readyTimeoutMs: 20_000,
     ...{ runsAsRoot, ownerOffset, drivers, disks, missing, log },
     bootConcurrency: config.HOST_BOOT_CONCURRENCY || Math.max(2, availableParallelism()),

@@ -48,7 +48,7 @@ function platformOptions(context: Context, options: ServeOptions, stopBoxesOnExi
     stopBoxesOnExit,
     hostSettings: Object.fromEntries(
       Object.entries(context.environment).flatMap(([name, value]) =>
-        value !== undefined && /^HOST_(POOL_|BOOT_|DRIVERS$)/.test(name) ? [[name, value]] : [],
+        value !== undefined && /^(HOST_(POOL_|BOOT_|DRIVERS$)|RUNSC_BIN$)/.test(name) ? [[name, value]] : [],
       ),
     ),
     faultPointsDir: context.environment["FAULT_POINTS_DIR"] ?? null,
