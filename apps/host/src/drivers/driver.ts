@@ -48,6 +48,8 @@ export interface GuestImage {
  */
 export interface SandboxDriver {
   readonly name: string;
+  /** Most time for the agent's first answer, in milliseconds, where it is another than the host's. */
+  readonly readyTimeoutMs?: number;
   /** Really starts one minimal box and reports what held. */
   probe(signal: AbortSignal): Promise<DriverReport>;
   /** Returns when the box's first process runs; the host then waits for the guest to answer. */
@@ -72,11 +74,22 @@ export interface SandboxDriver {
     resume(key: string, state: DriverState): Promise<void>;
   };
   /**
+   * Present where the box's files lie on a disk that only its own kernel reads: `folders.workspace` and
+   * `folders.home` then hold nothing while it runs.
+   */
+  readonly files?: {
+    /**
+     * Copies them into `into`, a private folder of the host's, as `copies/workspace` and `copies/home`.
+     * Only between `freezer.pause` and `freezer.resume`, or once the box has ended.
+     */
+    copyOut(state: DriverState, folders: BoxFolders, into: string): Promise<void>;
+  };
+  /**
    * Memory, devices and disk of a running box as files, where the driver can: processes go on in the copy.
    * The guest gets a new clock, identity and randomness before anything else of the copy runs.
    */
   readonly checkpoints?: {
-    /** The box runs on afterwards. `into` is an empty folder of the host's. */
+    /** Only between `freezer.pause` and `freezer.resume`. `into` is an empty folder of the host's. */
     save(key: string, state: DriverState, folders: BoxFolders, into: string): Promise<void>;
     /** In place of `start`, under another key or the same one; `from` is left as it was. */
     restore(

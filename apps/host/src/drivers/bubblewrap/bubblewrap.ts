@@ -12,7 +12,7 @@ import { z } from "zod";
 import type { BoxFolders, DriverState, GuestImage, SandboxDriver, StartedBox } from "../driver.ts";
 import { findCgroups } from "../linux/cgroup-layout.ts";
 import { Cgroups } from "../linux/cgroups.ts";
-import { launchBox } from "./launch.ts";
+import { launchBox } from "../linux/launch.ts";
 import { findByArgument, isAlive, killProcess } from "../linux/processes.ts";
 import { agentCommand, boxArguments, writeEtc, writeHosts } from "../linux/rootfs.ts";
 import { seccompFilter } from "../linux/seccomp.ts";

@@ -15,7 +15,7 @@ const exists = (path: string) =>
     () => false,
   );
 
-function hostsFile(spec: ResolvedBoxSpec): string {
+export function hostsFile(spec: ResolvedBoxSpec): string {
   const linked = spec.links.map((link) => link.hostname).filter((name) => isIP(name) === 0);
   const names = [...new Set(["localhost", spec.hostname, ...linked])];
   return `127.0.0.1 ${names.join(" ")}\n::1 localhost\n`;
@@ -28,12 +28,9 @@ export async function writeHosts(folders: BoxFolders, spec: ResolvedBoxSpec): Pr
   await rename(`${path}.new`, path);
 }
 
-/** The box's whole /etc: nothing of the machine's own but certificates, alternatives and loader cache. */
-export async function writeEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
-  const etc = etcOf(folders);
-  await mkdir(join(etc, "ssl/certs"), { recursive: true });
-  await mkdir(join(etc, "alternatives"), { recursive: true });
-  const files: Record<string, string> = {
+/** Files of /etc that say who and where the box is. */
+export function identityFiles(spec: ResolvedBoxSpec): Record<string, string> {
+  return {
     passwd:
       `root:x:0:0:root:/root:/usr/sbin/nologin\n` +
       `user:x:${insideUid}:${insideUid}:user:/home/user:/bin/bash\n` +
@@ -42,6 +39,16 @@ export async function writeEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Prom
     hostname: `${spec.hostname}\n`,
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\nservices: files\n",
     "resolv.conf": "",
+  };
+}
+
+/** The box's whole /etc: nothing of the machine's own but certificates, alternatives and loader cache. */
+export async function writeEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
+  const etc = etcOf(folders);
+  await mkdir(join(etc, "ssl/certs"), { recursive: true });
+  await mkdir(join(etc, "alternatives"), { recursive: true });
+  const files: Record<string, string> = {
+    ...identityFiles(spec),
     shells: "/bin/sh\n/bin/bash\n",
     profile: "",
     "ld.so.cache": "",
@@ -56,7 +63,7 @@ export async function writeEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Prom
 }
 
 /** `/bin` and its like are links into /usr on a merged system, folders on an older one. */
-async function systemFolders(): Promise<string[]> {
+export async function systemFolders(): Promise<string[]> {
   const args = ["--ro-bind", "/usr", "/usr"];
   for (const name of ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"]) {
     const status = await lstat(name).catch(() => null);

@@ -1,7 +1,7 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { closeSync, constants, openSync } from "node:fs";
 import type { Duplex, Readable } from "node:stream";
-import { identify, killProcess, type ProcessIdentity } from "../linux/processes.ts";
+import { identify, killProcess, type ProcessIdentity } from "./processes.ts";
 
 export interface Launch {
   readonly bwrap: string;
