@@ -9,9 +9,11 @@ import { openArtifactStore } from "@platform/bundle";
 import { Artifacts } from "./artifacts/index.ts";
 import { Boxes, RecordStore } from "./boxes/index.ts";
 import type { HostConfig } from "./config.ts";
-import { createBubblewrapDriver } from "./drivers/bubblewrap/bubblewrap.ts";
+import { Disks } from "./disks/index.ts";
 import { chooseDriver, strongest, type ProbedDriver } from "./drivers/choice.ts";
+import { unmountBelow } from "./drivers/linux/mounts.ts";
 import type { SandboxDriver } from "./drivers/driver.ts";
+import { allowedDrivers, createDrivers } from "./drivers/registry.ts";
 import { createPostgresEngine } from "./engines/postgres/index.ts";
 import { EngineRegistry } from "./engines/registry.ts";
 import { serve } from "./http/server.ts";
@@ -52,6 +54,7 @@ async function prepareFolders(root: string): Promise<void> {
   for (const name of ["boxes", "probes", "engines"]) {
     await mkdir(join(root, name), { recursive: true, mode: 0o711 });
   }
+  await unmountBelow(join(root, "probes"));
   for (const name of await readdir(join(root, "probes"))) {
     await rm(join(root, "probes", name), { recursive: true, force: true });
   }
@@ -71,12 +74,23 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
     folder: await reachableCopy(config.GUEST_IMAGE_DIR, home, runsAsRoot),
     toolchain: await reachableCopy(config.TOOLCHAIN_DIR, home, runsAsRoot),
   };
-  const bubblewrap = await createBubblewrapDriver({
-    ...{ tag: hash.toString("hex", 0, 6), runsAsRoot, image, scratch: join(home, "probes") },
-    probeOwner: runsAsRoot ? { uid: 199_999, gid: 199_999 } : null,
+  const drivers = await createDrivers({
+    ...{ tag: hash.toString("hex", 0, 6), runsAsRoot, image, home },
+    ...{ runsc: config.RUNSC_BIN ?? null, path: config.PATH },
   });
-  const drivers = [bubblewrap];
-  const probed = await probeAll(drivers);
+  const { disks, why: whyNoDisks } = await Disks.open({
+    ...{
+      templates: join(home, "disks"),
+      boxes: join(home, "boxes"),
+      scratch: join(home, "probes"),
+      runsAsRoot,
+    },
+  });
+  if (whyNoDisks !== null) log.warn({ why: whyNoDisks }, "the disks of boxes are not limited");
+  const probed = (await probeAll(allowedDrivers(drivers, config.HOST_DRIVERS))).map(({ driver, report }) => ({
+    driver,
+    report: disks ? report : { ...report, missing: [...report.missing, "disk limit"] },
+  }));
   for (const { report } of probed) log.info(report, "probed a sandbox driver");
   const postgres = createPostgresEngine({ dataDir: join(root, "engines/postgres"), log, runsAsRoot });
   const engines = new EngineRegistry([postgres]);
@@ -88,7 +102,7 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
     databaseAuthority: await postgres.certificateAuthority(),
     outbound: new OutboundFactory({ name: resolveName, database: engines.resolve }),
     readyTimeoutMs: 20_000,
-    ...{ runsAsRoot, ownerOffset, drivers, log },
+    ...{ runsAsRoot, ownerOffset, drivers, disks, log },
     chooseDriver: (minimum) => chooseDriver(probed, minimum),
   });
   const doctor = async (): Promise<Doctor> => ({

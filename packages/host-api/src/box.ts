@@ -35,6 +35,8 @@ export const BoxLimits = z.object({
   cpuMillis: z.int().min(10).describe("1000 = one core"),
   maxProcesses: z.int().min(8).max(100_000),
   diskBytes: z.int().min(1024 * 1024),
+  /** Files, folders and links on the disk. By default one for 8 KiB, from 16,384 to 1,000,000. */
+  maxFiles: z.int().min(1024).max(100_000_000).optional(),
 });
 export type BoxLimits = z.output<typeof BoxLimits>;
 
@@ -153,6 +155,10 @@ export const BoxStats = z.object({
   processes: z.number().nullable(),
   oomKills: z.number().nullable(),
   diskBytes: z.number().nullable(),
+  diskLimitBytes: z.number().nullable().optional(),
+  /** Files, folders and links on the disk. */
+  files: z.number().nullable().optional(),
+  filesLimit: z.number().nullable().optional(),
 });
 export type BoxStats = z.output<typeof BoxStats>;
 

@@ -58,6 +58,8 @@ export class Boxes {
         this.#options.log.warn({ box: key }, "removed remnants of an unknown box");
       }
     }
+    for (const freed of (await this.#options.disks?.sweep(new Set(this.#boxes.keys()))) ?? [])
+      this.#options.log.warn({ what: freed }, "freed a mount or device of an unknown box");
     this.#scheduleWatch();
   }
 
@@ -133,9 +135,9 @@ export class Boxes {
   async stats(key: string): Promise<BoxStats & { outbound: { sentBytes: number; receivedBytes: number } }> {
     const box = this.get(key);
     const stats = await box.driver.stats(key, box.record.driverState ?? {});
-    const diskBytes = await diskUsage(box.folders.workspace, box.folders.home).catch(() => null);
+    const disk = await this.#diskUsage(box);
     const { sentBytes = 0, receivedBytes = 0 } = box.outbound?.counters ?? {};
-    return { ...stats, diskBytes, outbound: { sentBytes, receivedBytes } };
+    return { ...stats, ...disk, outbound: { sentBytes, receivedBytes } };
   }
 
   /** Runs `work` while nothing in the box moves, where the driver can freeze it. */
@@ -148,7 +150,10 @@ export class Boxes {
       const mustFreeze = freezer !== undefined && phase === "running" && !isPaused;
       if (mustFreeze) await freezer.pause(key, driverState ?? {});
       try {
-        return await work(box);
+        const { disk } = box.folders;
+        const { disks } = this.#options;
+        if (!disk || !disks) return await work(box);
+        return await disks.reading(disk, box.driver.disk === "attached", () => work(box));
       } finally {
         if (mustFreeze) await freezer.resume(key, driverState ?? {});
       }
@@ -165,7 +170,18 @@ export class Boxes {
     for (const box of this.#boxes.values()) await box.closeSockets();
     if (!options.mustStop) return;
     const boxes = [...this.#boxes.values()];
-    await Promise.all(boxes.map((box) => box.driver.destroy(box.record.key, box.record.driverState)));
+    await Promise.all(
+      boxes.map(async (box) => {
+        await box.driver.destroy(box.record.key, box.record.driverState);
+        if (box.folders.disk) await this.#options.disks?.unmount(box.folders.disk);
+      }),
+    );
+  }
+
+  async #diskUsage({ folders, record }: LiveBox): Promise<Partial<BoxStats>> {
+    const { disks } = this.#options;
+    if (folders.disk && disks) return (await disks.usage(folders.disk, record.spec.limits)) ?? {};
+    return { diskBytes: await diskUsage(folders.workspace, folders.home).catch(() => null) };
   }
 
   #begin(key: string, spec: ResolvedBoxSpec, specHash: string): LiveBox {
@@ -175,8 +191,9 @@ export class Boxes {
       ...{ key, spec, specHash, phase: "starting", isPaused: false, driver: driver.name },
       ...{ driverState: null, isolation: null, failure: null, bootMs: null, owner },
       createdAt: new Date().toISOString(),
+      layout: this.#options.disks ? "disk" : "folders",
     };
-    const box = new LiveBox(record, driver, this.#options.records.folders(key, owner));
+    const box = new LiveBox(record, driver, this.#options.records.folders(key, owner, record.layout));
     this.#boxes.set(key, box);
     box.started = box.inTurn(async () => {
       try {
@@ -200,9 +217,10 @@ export class Boxes {
   }
 
   async #adopt(record: BoxRecord, driver: SandboxDriver): Promise<void> {
-    const { key, spec, owner, isPaused } = record;
-    const box = new LiveBox(record, driver, this.#options.records.folders(key, owner));
+    const { key, spec, owner, isPaused, layout } = record;
+    const box = new LiveBox(record, driver, this.#options.records.folders(key, owner, layout));
     this.#boxes.set(key, box);
+    await this.#remount(box);
     if (record.phase === "failed") return;
     await this.#look(box);
     if (box.record.phase !== "running") return;
@@ -218,6 +236,19 @@ export class Boxes {
     // A daemon that died while it copied files left the box frozen.
     if (!isPaused) await driver.freezer?.resume(key, record.driverState ?? {});
     this.#options.log.info({ box: key }, "adopted a running box");
+  }
+
+  /** After a restart of the machine nothing is mounted; a virtual machine's disk is not mounted at all. */
+  async #remount({ folders: { disk }, driver, record }: LiveBox): Promise<void> {
+    const { disks, log } = this.#options;
+    if (!disk || !disks) return;
+    try {
+      if (driver.disk === "attached" && record.phase === "running") await disks.mountRun(disk);
+      else await disks.mount(disk);
+    } catch (error) {
+      // Its files cannot be read then, which whoever asks for them is told. Other boxes go on.
+      log.error({ err: error, box: record.key }, "the disk of a box could not be mounted");
+    }
   }
 
   async #setPaused(key: string, wanted: boolean): Promise<Box> {
@@ -283,7 +314,8 @@ export class Boxes {
     const mine = this.#options.drivers.filter(({ name }) => !record || name === record.driver);
     for (const driver of mine) await driver.destroy(key, record?.driverState ?? null);
     faultPoint("host.box.delete-after-kill");
-    const folders = this.#options.records.folders(key, record?.owner ?? null);
+    const folders = this.#options.records.folders(key, record?.owner ?? null, record?.layout ?? "disk");
+    if (folders.disk) await this.#options.disks?.unmount(folders.disk);
     for (const folder of [folders.workspace, folders.home, folders.run, folders.log])
       await removeTree(folder);
     faultPoint("host.box.delete-before-forget");

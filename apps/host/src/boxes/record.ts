@@ -3,6 +3,7 @@ import { mkdir, open, readdir, readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { Box, BoxFailure, BoxKey, BoxSpec, Isolation, type ResolvedBoxSpec } from "@platform/host-api";
 import { z } from "zod";
+import { boxLayouts, foldersAt, type BoxLayout } from "../drivers/box-folders.ts";
 import type { BoxFolders } from "../drivers/driver.ts";
 
 /** What the host knows of a box; one `state.json` a box. Holds secrets: mode 0600. */
@@ -20,6 +21,7 @@ export const BoxRecord = z.object({
   createdAt: z.string(),
   bootMs: z.number().nullable(),
   owner: z.object({ uid: z.int(), gid: z.int() }).nullable(),
+  layout: z.enum(boxLayouts).default("flat"),
 });
 export type BoxRecord = z.output<typeof BoxRecord>;
 
@@ -55,15 +57,13 @@ export class RecordStore {
     this.#root = root;
   }
 
-  folders(key: string, owner: BoxFolders["owner"]): BoxFolders {
-    const root = join(this.#root, key);
-    const at = (name: string) => join(root, name);
-    return { root, workspace: at("workspace"), home: at("home"), run: at("run"), log: at("log"), owner };
+  folders(key: string, owner: BoxFolders["owner"], layout: BoxLayout): BoxFolders {
+    return foldersAt(join(this.#root, key), owner, layout);
   }
 
   /** On disk before it returns: a step that it announces may follow. */
   async save(record: BoxRecord): Promise<void> {
-    const { root } = this.folders(record.key, record.owner);
+    const root = join(this.#root, record.key);
     await mkdir(root, { recursive: true, mode: 0o711 });
     const path = join(root, "state.json");
     const file = await open(`${path}.new`, "w", 0o600);

@@ -3,6 +3,7 @@ import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { Deadline, faultPoint } from "@platform/daemon";
 import { HostError, type BoxFailure } from "@platform/host-api";
+import type { Disks } from "../disks/index.ts";
 import type { GuestImage } from "../drivers/driver.ts";
 import type { OutboundFactory } from "../outbound/index.ts";
 import { makeFolders, type ContentSource } from "./folders.ts";
@@ -13,6 +14,8 @@ export interface StartContext {
   readonly records: RecordStore;
   readonly image: GuestImage;
   readonly content: ContentSource;
+  /** `null` where the disks of boxes cannot be limited. */
+  readonly disks: Disks | null;
   readonly outbound: OutboundFactory;
   /** PEM of the authority that signs the databases' certificates. */
   readonly databaseAuthority: string;
@@ -31,13 +34,17 @@ export async function startBox(box: LiveBox, context: StartContext): Promise<voi
   faultPoint("host.box.before-state");
   await context.records.save(box.record);
   faultPoint("host.box.after-state");
-  await makeFolders(box.folders, box.record.spec, context.content, context.databaseAuthority);
+  await makeFolders(box.folders, box.record.spec, context.content, context.databaseAuthority, context.disks);
+  if (box.folders.disk && context.disks && box.driver.disk === "attached") {
+    await context.disks.detach(box.folders.disk);
+  }
   box.outbound = await context.outbound.open(box.record.key, box.record.spec, box.folders);
   signal.throwIfAborted();
   const { key, spec } = box.record;
   try {
     const started = await box.driver.start(key, spec, box.folders, context.image, signal);
-    box.record = { ...box.record, ...started };
+    const missing = [...started.isolation.missing, ...(box.folders.disk ? [] : ["disk limit"])];
+    box.record = { ...box.record, ...started, isolation: { ...started.isolation, missing } };
   } catch (cause) {
     if (cause instanceof HostError || signal.aborted) throw cause;
     throw bootFailed(box, (cause as Error).message, {}, cause);

@@ -1,17 +1,35 @@
 import type { Duplex } from "node:stream";
 import type { BoxFailure, BoxStats, DriverReport, Isolation, ResolvedBoxSpec } from "@platform/host-api";
 
+/** A box's disk of limited size. The host makes and removes it. */
+export interface BoxDisk {
+  /** Sparse ext4 image holding `workspace/`, `home/` and `logs/`. */
+  readonly image: string;
+  /** Where the host mounts it. */
+  readonly mount: string;
+  /** Mount point of a small file system in memory: what the host and the box's agent share. */
+  readonly run: string;
+}
+
 /**
- * Where a box lives on this machine. The host owns the folders; a driver mounts them.
- *
- * `root/<key>/` holds `state.json`, `workspace/` (the box's /workspace), `home/` (its /home/user),
- * `run/` (the sockets of docs/ARCHITECTURE.md, /run/agent in the box) and `log/`.
+ * Where a box lives on this machine. The host owns the folders; a driver mounts them. `root` itself
+ * holds `state.json` and is never seen in the box.
  */
 export interface BoxFolders {
   readonly root: string;
+  /** `null` where disks cannot be limited: the folders are then the machine's own. */
+  readonly disk: BoxDisk | null;
+  /** The box's /workspace, its own. */
   readonly workspace: string;
+  /** /home/user, its own. */
   readonly home: string;
+  /** /run/agent, its own: the sockets of docs/ARCHITECTURE.md and the agent's settings. */
   readonly run: string;
+  /** /etc, read-only. */
+  readonly etc: string;
+  /** /var/log/services, its own. */
+  readonly serviceLogs: string;
+  /** What the host writes about the box; not seen in it. */
   readonly log: string;
   /** Unprivileged uid and gid of this box alone; `null` when the daemon is not root and boxes run as its own user. */
   readonly owner: { readonly uid: number; readonly gid: number } | null;
@@ -50,6 +68,12 @@ export interface SandboxDriver {
   readonly name: string;
   /** Most time for the agent's first answer, in milliseconds, where it is another than the host's. */
   readonly readyTimeoutMs?: number;
+  /**
+   * `mounted` (the default): the box uses the folders as the host mounted them. `attached`: it gets
+   * `folders.disk.image` as a block device, which the host mounts only before `start` and, read-only,
+   * while the freezer holds the box; `freezer.pause` then returns with everything written to the image.
+   */
+  readonly disk?: "mounted" | "attached";
   /** Really starts one minimal box and reports what held. */
   probe(signal: AbortSignal): Promise<DriverReport>;
   /** Returns when the box's first process runs; the host then waits for the guest to answer. */

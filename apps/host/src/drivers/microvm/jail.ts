@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { insideUid, systemFolders } from "../linux/rootfs.ts";
+import { insideUid, systemMounts } from "../linux/rootfs.ts";
 
 const maxOutput = 64 * 1024;
 
@@ -11,6 +11,14 @@ export interface JailedRun {
   readonly signal?: AbortSignal;
 }
 
+/** The machine's programs and libraries. */
+async function systemArguments(): Promise<string[]> {
+  return (await systemMounts("/")).flatMap((mount) => {
+    if (mount.type === "bind") return ["--ro-bind", mount.source, mount.target];
+    return mount.type === "link" ? ["--symlink", mount.to, mount.target] : [];
+  });
+}
+
 /** Namespaces of their own, no rights, no network, the machine's programs read-only. */
 export async function jailArguments(mounts: readonly string[]): Promise<string[]> {
   return [
@@ -19,7 +27,7 @@ export async function jailArguments(mounts: readonly string[]): Promise<string[]
     ),
     ...["--uid", String(insideUid), "--gid", String(insideUid), "--hostname", "machine"],
     ..."--new-session --cap-drop ALL --clearenv --setenv PATH /usr/bin:/usr/sbin:/bin:/sbin".split(" "),
-    ...(await systemFolders()),
+    ...(await systemArguments()),
     ...["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", ...mounts, "--chdir", "/"],
   ];
 }
