@@ -23,6 +23,7 @@
 
 #include "box.h"
 #include "bridge.h"
+#include "mapped.h"
 
 #define VSOCK_PORT 1024
 #define DEVICE_TRIES 1000
@@ -111,7 +112,8 @@ static void mount_devices(void) {
   if (symlink("/proc/self/fd/2", BOX_ROOT "/dev/stderr") < 0) fail("stderr");
 }
 
-static void furnish(void) {
+/** @param owner uid of the box's files on its disk */
+static void furnish(uid_t owner) {
   static const char *const folders[] = {"/proc", "/dev", "/tmp", "/run", "/opt", "/opt/agent", "/home", "/home/user",
                                         "/workspace", "/var/log/services", "/var/tmp", "/usr/local", "/root", NULL};
   char path[64];
@@ -122,12 +124,11 @@ static void furnish(void) {
   mount_devices();
   bind_to("/tools/local", BOX_ROOT "/usr/local", MS_RDONLY);
   bind_to("/tools/agent", BOX_ROOT "/opt/agent", MS_RDONLY);
-  make_folder(BOX_DISK "/workspace", 0700, INSIDE_UID);
-  make_folder(BOX_DISK "/home", 0700, INSIDE_UID);
-  make_folder(BOX_DISK "/services", 0700, INSIDE_UID);
-  bind_to(BOX_DISK "/workspace", BOX_ROOT "/workspace", MS_NOATIME);
-  bind_to(BOX_DISK "/home", BOX_ROOT "/home/user", MS_NOATIME);
-  bind_to(BOX_DISK "/services", BOX_ROOT "/var/log/services", MS_NOATIME);
+  mkdir("/mapped", 0755);
+  if (mount_mapped(BOX_DISK, "/mapped", owner, INSIDE_UID) < 0) fail("/mapped");
+  bind_to("/mapped/workspace", BOX_ROOT "/workspace", MS_NOATIME);
+  bind_to("/mapped/home", BOX_ROOT "/home/user", MS_NOATIME);
+  bind_to("/mapped/logs", BOX_ROOT "/var/log/services", MS_NOATIME);
   mount_or_fail("tmp", BOX_ROOT "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=50%,mode=1777");
   mount_or_fail("tmp", BOX_ROOT "/var/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=64m,mode=1777");
   mount_or_fail("run", BOX_ROOT "/run", "tmpfs", MS_NOSUID | MS_NODEV, "size=16m,mode=0755");
@@ -219,8 +220,9 @@ int main(void) {
   bridge_prepare(BOX_ROOT "/run/agent/guest.sock", BOX_ROOT "/run/agent/outbound.sock", INSIDE_UID);
   if (!has_word(line, "box.probe")) {
     wait_for("/dev/vdc");
+    const char *owner = strstr(line, "box.owner=");
     mount_root();
-    furnish();
+    furnish(owner ? (uid_t)strtoul(owner + strlen("box.owner="), NULL, 10) : INSIDE_UID);
   }
   open_port(over_vsock);
   bridge_run(&handlers);

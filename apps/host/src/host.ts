@@ -43,7 +43,7 @@ const resolveByMachine: ResolveName = async (name) =>
 
 async function probeAll(drivers: readonly SandboxDriver[]): Promise<ProbedDriver[]> {
   return Promise.all(
-    drivers.map(async (driver) => ({ driver, report: await driver.probe(AbortSignal.timeout(30_000)) })),
+    drivers.map(async (driver) => ({ driver, report: await driver.probe(AbortSignal.timeout(120_000)) })),
   );
 }
 
@@ -76,7 +76,7 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   };
   const drivers = await createDrivers({
     ...{ tag: hash.toString("hex", 0, 6), runsAsRoot, image, home },
-    ...{ runsc: config.RUNSC_BIN ?? null, path: config.PATH },
+    ...{ runsc: config.RUNSC_BIN ?? null, path: config.PATH, microvm: config.MICROVM_DIR ?? null },
   });
   const { disks, why: whyNoDisks } = await Disks.open({
     ...{

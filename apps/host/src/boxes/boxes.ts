@@ -1,3 +1,5 @@
+import { mkdtemp } from "node:fs/promises";
+import { join } from "node:path";
 import { faultPoint, type Log } from "@platform/daemon";
 import {
   BoxPatch,
@@ -24,6 +26,9 @@ export interface BoxesOptions extends StartContext {
   readonly drivers: readonly SandboxDriver[];
   readonly log: Log;
 }
+
+/** A box in which nothing moves; its files lie in `folders`. */
+export type StillBox = Pick<LiveBox, "driver" | "folders" | "record">;
 
 const noSuchBox = (key: string) => new HostError("NOT_FOUND", 404, `There is no box ${key} on this host.`);
 
@@ -140,8 +145,8 @@ export class Boxes {
     return { ...stats, ...disk, outbound: { sentBytes, receivedBytes } };
   }
 
-  /** Runs `work` while nothing in the box moves, where the driver can freeze it. */
-  async whileStill<T>(key: string, work: (box: LiveBox) => Promise<T>): Promise<T> {
+  /** Runs `work` while nothing in the box moves, where the driver can freeze it, with its files in `folders`. */
+  async whileStill<T>(key: string, work: (still: StillBox) => Promise<T>): Promise<T> {
     const box = this.get(key);
     return box.inTurn(async () => {
       const { freezer } = box.driver;
@@ -150,14 +155,25 @@ export class Boxes {
       const mustFreeze = freezer !== undefined && phase === "running" && !isPaused;
       if (mustFreeze) await freezer.pause(key, driverState ?? {});
       try {
-        const { disk } = box.folders;
-        const { disks } = this.#options;
-        if (!disk || !disks) return await work(box);
-        return await disks.reading(disk, box.driver.disk === "attached", () => work(box));
+        return await this.#withFiles(box, work);
       } finally {
         if (mustFreeze) await freezer.resume(key, driverState ?? {});
       }
     });
+  }
+
+  /** A guest's kernel wrote its disk: what is on it is copied out, never mounted on this machine. */
+  async #withFiles<T>(box: LiveBox, work: (still: StillBox) => Promise<T>): Promise<T> {
+    const { driver, folders, record } = box;
+    const still = { driver, folders, record };
+    if (!driver.files || record.driverState === null) return work(still);
+    const scratch = await mkdtemp(join(folders.root, "files-"));
+    try {
+      const copies = await driver.files.copyOut(record.key, record.driverState, folders, scratch);
+      return await work({ ...still, folders: copies });
+    } finally {
+      await removeTree(scratch);
+    }
   }
 
   /**
@@ -178,8 +194,9 @@ export class Boxes {
     );
   }
 
-  async #diskUsage({ folders, record }: LiveBox): Promise<Partial<BoxStats>> {
+  async #diskUsage({ driver, folders, record }: LiveBox): Promise<Partial<BoxStats>> {
     const { disks } = this.#options;
+    if (driver.files) return {};
     if (folders.disk && disks) return (await disks.usage(folders.disk, record.spec.limits)) ?? {};
     return { diskBytes: await diskUsage(folders.workspace, folders.home).catch(() => null) };
   }
@@ -226,15 +243,16 @@ export class Boxes {
     if (box.record.phase !== "running") return;
     try {
       box.outbound = await this.#options.outbound.open(key, spec, box.folders);
+      // A daemon that died while it copied files left the box frozen.
+      if (!isPaused) await driver.freezer?.resume(key, record.driverState ?? {});
     } catch (error) {
-      // The folder of the socket belongs to the box, which may have put anything in its place. That
-      // costs the box its life, never the daemon its start.
-      const detail = `Its way out could not be opened again: ${(error as NodeJS.ErrnoException).code ?? "unknown"}.`;
+      // The folder of the socket belongs to the box, which may have put anything in its place, and a guest
+      // may answer what it likes. That costs the box its life, never the daemon its start.
+      const { code, message } = error as NodeJS.ErrnoException;
+      const detail = `It could not be taken over from the former host daemon: ${code ?? message}.`;
       await this.#fail(box, { reason: "guest_lost", detail, evidence: {} });
       return;
     }
-    // A daemon that died while it copied files left the box frozen.
-    if (!isPaused) await driver.freezer?.resume(key, record.driverState ?? {});
     this.#options.log.info({ box: key }, "adopted a running box");
   }
 
@@ -243,7 +261,7 @@ export class Boxes {
     const { disks, log } = this.#options;
     if (!disk || !disks) return;
     try {
-      if (driver.disk === "attached" && record.phase === "running") await disks.mountRun(disk);
+      if (driver.disk === "attached") await disks.mountRun(disk);
       else await disks.mount(disk);
     } catch (error) {
       // Its files cannot be read then, which whoever asks for them is told. Other boxes go on.

@@ -51,7 +51,7 @@ export async function startBox(box: LiveBox, context: StartContext): Promise<voi
   }
   await context.records.save(box.record);
   faultPoint("host.box.after-start");
-  await untilReady(box, context.readyTimeoutMs);
+  await untilReady(box, box.driver.readyTimeoutMs ?? context.readyTimeoutMs);
   faultPoint("host.box.before-ready");
   box.record = { ...box.record, phase: "running", bootMs: Math.round(performance.now() - startedAt) };
   await context.records.save(box.record);

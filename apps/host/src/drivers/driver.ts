@@ -70,8 +70,8 @@ export interface SandboxDriver {
   readonly readyTimeoutMs?: number;
   /**
    * `mounted` (the default): the box uses the folders as the host mounted them. `attached`: it gets
-   * `folders.disk.image` as a block device, which the host mounts only before `start` and, read-only,
-   * while the freezer holds the box; `freezer.pause` then returns with everything written to the image.
+   * `folders.disk.image` as a block device, which the host mounts only before `start`; afterwards a guest
+   * kernel has written it, and the host reads it through `files`.
    */
   readonly disk?: "mounted" | "attached";
   /** Really starts one minimal box and reports what held. */
@@ -97,16 +97,15 @@ export interface SandboxDriver {
     pause(key: string, state: DriverState): Promise<void>;
     resume(key: string, state: DriverState): Promise<void>;
   };
-  /**
-   * Present where the box's files lie on a disk that only its own kernel reads: `folders.workspace` and
-   * `folders.home` then hold nothing while it runs.
-   */
+  /** Present where the box's files lie on a disk that only the box's own kernel reads while it runs. */
   readonly files?: {
     /**
-     * Copies them into `into`, a private folder of the host's, as `copies/workspace` and `copies/home`.
-     * Only between `freezer.pause` and `freezer.resume`, or once the box has ended.
+     * Copies them into `into`, an empty folder of the host's. Only between `freezer.pause` and
+     * `freezer.resume`, or once the box has ended.
+     *
+     * @returns `folders` with the copies in place of workspace and home
      */
-    copyOut(state: DriverState, folders: BoxFolders, into: string): Promise<void>;
+    copyOut(key: string, state: DriverState, folders: BoxFolders, into: string): Promise<BoxFolders>;
   };
   /**
    * Memory, devices and disk of a running box as files, where the driver can: processes go on in the copy.

@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readFile, rm, writeFile, chmod, chown } from "node:fs/promises";
+import { chown, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { waitFor } from "@platform/daemon";
@@ -15,13 +15,14 @@ import { findCgroups } from "../linux/cgroup-layout.ts";
 import { Cgroups } from "../linux/cgroups.ts";
 import { findByArgument, isAlive, killProcess } from "../linux/processes.ts";
 import { hostsFile } from "../linux/rootfs.ts";
+import { withTrial } from "../linux/trial.ts";
 import { boundConsole, consoleTail, explainEnd } from "./console.ts";
 import { copyDisk, copyOut, diskPath, makeDisk } from "./disk.ts";
 import { ReadOnlyImages } from "./images.ts";
 import { readKit, type MicrovmKit } from "./kit.ts";
 import { clock, type Session } from "./session.ts";
 import { Sessions } from "./sessions.ts";
-import { guestSettings } from "./settings.ts";
+import { encodeSettings, guestSettings } from "./settings.ts";
 import type { MachineProcesses, MachineShape, Vmm, VmmReport } from "./vmm.ts";
 
 const mib = 1024 * 1024;
@@ -71,6 +72,7 @@ export async function createMicrovmDriver(vmm: Vmm, options: MicrovmOptions): Pr
 
 class MicrovmDriver implements SandboxDriver {
   readonly name: string;
+  readonly disk = "attached";
   readonly readyTimeoutMs: number;
   readonly freezer: NonNullable<SandboxDriver["freezer"]>;
   readonly checkpoints: NonNullable<SandboxDriver["checkpoints"]>;
@@ -98,7 +100,12 @@ class MicrovmDriver implements SandboxDriver {
       save: (_key, state, folders, into) => this.#save(State.parse(state), folders, into),
       restore: (key, spec, folders, _image, from, signal) => this.#restore(key, spec, folders, from, signal),
     };
-    this.files = { copyOut: (_state, folders, into) => copyOut(folders, into) };
+    this.files = {
+      copyOut: async (_key, state, folders, into) => {
+        const { init } = State.parse(state);
+        return copyOut(folders, into, await isAlive(init));
+      },
+    };
   }
 
   async probe(signal: AbortSignal): Promise<DriverReport> {
@@ -209,7 +216,6 @@ class MicrovmDriver implements SandboxDriver {
   async relink(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
     const key = folders.root.slice(folders.root.lastIndexOf("/") + 1);
     const session = await this.#greeted(key, folders);
-    const { encodeSettings } = await import("./settings.ts");
     session.sendSettings(encodeSettings([["r/etc/hosts", hostsFile(spec)]]));
     await session.call("setup", Buffer.alloc(0), AbortSignal.timeout(callTimeoutMs));
   }
@@ -361,27 +367,18 @@ class MicrovmDriver implements SandboxDriver {
 
   /** The kernel and process 1 of every box, without its disks. */
   async #startTrial(kit: MicrovmKit, signal: AbortSignal): Promise<void> {
-    const root = await mkdtemp(join(this.#options.scratch, "probe-"));
-    const key = root.slice(root.lastIndexOf("/") + 1).toLowerCase();
-    const at = (name: string) => join(root, name);
-    const folders = {
-      ...{ root, workspace: at("workspace"), home: at("home"), run: at("run"), log: at("log") },
-      owner: this.#options.probeOwner,
-    } as BoxFolders;
-    try {
-      await chmod(root, 0o711);
-      await mkdir(at("log"), { mode: 0o711 });
-      const processes = await this.#power(key, folders, null, null, signal);
-      await this.#untilGreeted(key, folders, processes, signal);
-    } catch (cause) {
-      const said = (await consoleTail(folders)).trim().slice(-500);
-      throw new Error(
-        `A trial machine with kernel ${kit.kernelVersion} did not start: ${(cause as Error).message} ${said}`,
-        { cause },
-      );
-    } finally {
-      await this.destroy(key, null);
-      await rm(root, { recursive: true, force: true });
-    }
+    const { scratch, probeOwner } = this.#options;
+    await withTrial(scratch, probeOwner, async ({ key, folders }) => {
+      try {
+        const processes = await this.#power(key, folders, null, null, signal);
+        await this.#untilGreeted(key, folders, processes, signal);
+      } catch (cause) {
+        const said = (await consoleTail(folders)).trim().slice(-500);
+        const why = `${(cause as Error).message} ${said}`;
+        throw new Error(`A trial machine with kernel ${kit.kernelVersion} did not start: ${why}`, { cause });
+      } finally {
+        await this.destroy(key, null);
+      }
+    });
   }
 }

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { diskPath } from "../microvm/disk.ts";
+import { diskPath, ownerOnDisk } from "../microvm/disk.ts";
 import type { MachinePlan } from "../microvm/vmm.ts";
 
 const mib = 1024 * 1024;
@@ -49,7 +49,7 @@ export function qemuArguments(plan: MachinePlan, accelerator: Accelerator): stri
     "console=ttyS0 loglevel=4 panic=-1 8250.nr_uarts=1 box.port=virtio",
     commandLine[accelerator],
   ];
-  if (!shape) kernel.push("box.probe");
+  kernel.push(shape ? `box.owner=${ownerOnDisk(plan.folders)}` : "box.probe");
   return [
     ...["-accel", accelerator === "kvm" ? "kvm" : `tcg,thread=multi,tb-size=${translationMib}`],
     ...[
