@@ -17,6 +17,7 @@ import { allowedDrivers, createDrivers } from "./drivers/registry.ts";
 import { createPostgresEngine } from "./engines/postgres/index.ts";
 import { EngineRegistry } from "./engines/registry.ts";
 import { serve } from "./http/server.ts";
+import type { PoolSettings } from "./pool/index.ts";
 import { boxHome, reachableCopy } from "./reachable.ts";
 import { OutboundFactory, type ResolveName } from "./outbound/index.ts";
 
@@ -45,6 +46,17 @@ async function probeAll(drivers: readonly SandboxDriver[]): Promise<ProbedDriver
   return Promise.all(
     drivers.map(async (driver) => ({ driver, report: await driver.probe(AbortSignal.timeout(120_000)) })),
   );
+}
+
+/** @param driver that a sandbox gets when nothing stronger is asked for; `null` where no box can be made */
+function poolSettings(config: HostConfig, driver: SandboxDriver | null): PoolSettings {
+  const shapes = driver?.standby ? config.HOST_POOL_SHAPES : [];
+  return {
+    min: config.HOST_POOL_MIN,
+    max: driver === null ? 0 : config.HOST_POOL_MAX,
+    lasting: shapes.map((shape) => ({ driver: driver?.name ?? "", ...shape })),
+    reserveBytes: config.HOST_POOL_RESERVE_MIB * 1024 * 1024,
+  };
 }
 
 async function prepareFolders(root: string): Promise<void> {
@@ -103,6 +115,8 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
     outbound: new OutboundFactory({ name: resolveName, database: engines.resolve }),
     readyTimeoutMs: 20_000,
     ...{ runsAsRoot, ownerOffset, drivers, disks, log },
+    bootConcurrency: config.HOST_BOOT_CONCURRENCY || Math.max(2, availableParallelism()),
+    pool: poolSettings(config, strongest(probed)?.driver ?? null),
     chooseDriver: (minimum) => chooseDriver(probed, minimum),
   });
   const doctor = async (): Promise<Doctor> => ({

@@ -64,9 +64,11 @@ interface Daemon {
   readonly image: string;
   readonly faultPoints: string;
   readonly driver: string;
+  readonly settings: Readonly<Record<string, string>>;
 }
 
-async function launch({ dataDir, image, faultPoints, driver }: Daemon): Promise<[ChildProcess, number]> {
+async function launch(daemon: Daemon): Promise<[ChildProcess, number]> {
+  const { dataDir, image, faultPoints, driver, settings } = daemon;
   const runsc = runtimeProgram();
   const child = spawn(process.execPath, [join(import.meta.dirname, "main.ts")], {
     stdio: ["ignore", "ignore", "pipe"],
@@ -83,6 +85,9 @@ async function launch({ dataDir, image, faultPoints, driver }: Daemon): Promise<
       ...(runsc === null ? {} : { RUNSC_BIN: runsc }),
       FAULT_POINTS_DIR: faultPoints,
       SECRET_OF_THE_DAEMON: "must-not-be-seen",
+      // A box's folder then has its key for a name, and nothing runs that the test did not start.
+      HOST_POOL_MAX: "0",
+      ...settings,
     },
   });
   let text = "";
@@ -108,9 +113,12 @@ async function launch({ dataDir, image, faultPoints, driver }: Daemon): Promise<
 
 /**
  * Starts a daemon that makes boxes by one driver; when the test ends, every box, process, group and
- * folder of it is removed.
+ * folder of it is removed. Other members of `options` are settings of the daemon.
  */
-export async function startTestHost(t: TestContext, { driver = "bubblewrap" } = {}): Promise<TestHost> {
+export async function startTestHost(
+  t: TestContext,
+  { driver = "bubblewrap", ...settings }: Readonly<Record<string, string>> = {},
+): Promise<TestHost> {
   const dataDir = await mkdtemp(join(tmpdir(), "host-test-"));
   const faultPoints = await mkdtemp(join(tmpdir(), "host-faults-"));
   const image = await guestImage();
@@ -126,7 +134,7 @@ export async function startTestHost(t: TestContext, { driver = "bubblewrap" } = 
     await ended;
   };
   const start = async () => {
-    const [started, port] = await launch({ dataDir, image, faultPoints, driver });
+    const [started, port] = await launch({ dataDir, image, faultPoints, driver, settings });
     child = started;
     client = new HostClient({ url: `http://127.0.0.1:${port}`, token });
   };

@@ -14,6 +14,8 @@ export interface Folders {
   readonly data: string;
   /** Holds a file for each armed fault point. */
   readonly points: string;
+  /** Environment of the server besides its usual one. */
+  readonly settings?: Readonly<Record<string, string>>;
 }
 
 export function makeFolders(): Folders {
@@ -120,6 +122,9 @@ export function spawnSupervisor(folders: Folders): ChildProcess {
         HOME: folders.root,
         LANG: "C.UTF-8",
         FAULT_POINTS_DIR: folders.points,
+        // What waits for a caller belongs to nobody's test; create.test.ts is about it.
+        HOST_POOL_MAX: "0",
+        ...folders.settings,
       },
       stdio: ["ignore", "pipe", "pipe"],
     },

@@ -38,7 +38,10 @@ export interface GuestConfig {
 }
 
 /** What PUT /config may change while the agent runs. Members left out stay. */
-export type GuestConfigPatch = Partial<Pick<GuestConfig, "env" | "links" | "proxyPort">>;
+export type GuestConfigPatch = Partial<Pick<GuestConfig, "env" | "links" | "proxyPort">> & {
+  /** The box waited for its user: files get the time of now. */
+  readonly isFirstUse?: boolean;
+};
 
 /** What is in force after PUT /config; `error` says why a port could not be opened. */
 export interface AppliedConfig {

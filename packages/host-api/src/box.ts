@@ -108,6 +108,9 @@ export type ResolvedBoxSpec = z.output<typeof BoxSpec>;
  */
 export const BoxState = z.enum(["starting", "running", "paused", "failed"]);
 
+/** `cold`: booted for this caller. `pool`: had been booted before anybody asked. `snapshot`: from saved memory. */
+export const bootPaths = ["cold", "pool", "snapshot"] as const;
+
 export const BoxFailure = z.object({
   /** `oom` only when the kernel's own counter rose. */
   reason: z.enum([
@@ -131,8 +134,10 @@ export const Box = z.object({
   isolation: Isolation.nullable(),
   failure: BoxFailure.nullable(),
   createdAt: z.string(),
-  /** Create request to first guest answer, milliseconds; null until it answered. */
+  /** Create request to first guest answer, milliseconds, without the time in the queue; null until it answered. */
   bootMs: z.number().nullable(),
+  /** How it came up; null until it did. */
+  bootPath: z.enum(bootPaths).nullable(),
   /** Hash of the spec without secrets' values; lets the caller see that a re-create asked for something else. */
   specHash: z.string(),
 });

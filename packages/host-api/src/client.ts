@@ -9,6 +9,7 @@ import {
   LoginProof,
   type DatabaseSpec,
 } from "./database.ts";
+import { PoolReport } from "./pool.ts";
 import { Bundled, Frozen, SnapshotInfo, type BundleRequest } from "./artifact.ts";
 
 /** Where a host daemon listens and the bearer token it wants. */
@@ -49,6 +50,7 @@ export class HostError extends Error {
  * | call | HTTP |
  * | --- | --- |
  * | doctor | GET /doctor |
+ * | pool | GET /pool |
  * | putBox, box, boxes, deleteBox, patchBox | PUT, GET, DELETE, PATCH /boxes/:key; GET /boxes |
  * | pause, resume | POST /boxes/:key/pause, /resume |
  * | stats, egress | GET /boxes/:key/stats, /egress |
@@ -79,6 +81,8 @@ export class HostClient {
   }
 
   doctor = (signal?: AbortSignal) => this.#json("GET", "/doctor", Doctor, undefined, signal);
+
+  pool = (signal?: AbortSignal) => this.#json("GET", "/pool", PoolReport, undefined, signal);
 
   /** Resolves when the guest answered, or throws with why not. The same spec again returns the same box. */
   putBox = (key: string, spec: BoxSpec, signal?: AbortSignal) =>

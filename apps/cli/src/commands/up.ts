@@ -46,6 +46,11 @@ function platformOptions(context: Context, options: ServeOptions, stopBoxesOnExi
     databaseUrl: context.environment["DATABASE_URL"] ?? null,
     edgePort: options.port ?? null,
     stopBoxesOnExit,
+    hostSettings: Object.fromEntries(
+      Object.entries(context.environment).flatMap(([name, value]) =>
+        value !== undefined && /^HOST_(POOL|BOOT)_/.test(name) ? [[name, value]] : [],
+      ),
+    ),
     faultPointsDir: context.environment["FAULT_POINTS_DIR"] ?? null,
     onEvent: (program, event) => {
       if (event.type === "starting") context.output.say(`• ${program}`);

@@ -18,6 +18,8 @@ export interface Layout {
   readonly tenant: { readonly name: string; readonly domain: string };
   /** Whether boxes end with the host program; else they are adopted at its next start. */
   readonly stopBoxesOnExit: boolean;
+  /** Settings of the host program that the starter chose, such as the size of its pool. */
+  readonly hostSettings?: Readonly<Record<string, string>>;
   /** Folder in which a test arms named points that kill a program; null outside tests. */
   readonly faultPointsDir: string | null;
 }
@@ -48,6 +50,7 @@ function settingsOf(layout: Layout): Record<ProgramName, Settings> {
       GUEST_IMAGE_DIR: layout.guestImage,
       TOOLCHAIN_DIR: join(layout.repository, ".toolchain", "node"),
       HOST_STOP_BOXES_ON_EXIT: layout.stopBoxesOnExit ? "1" : null,
+      ...layout.hostSettings,
     },
     "control-plane": {
       CONTROL_PLANE_PORT: ports["control-plane"],

@@ -27,6 +27,8 @@ export interface PlatformOptions {
   /** Null: the last one, or any that is free. */
   readonly edgePort: number | null;
   readonly stopBoxesOnExit: boolean;
+  /** Settings of the host program that the starter chose. */
+  readonly hostSettings?: Readonly<Record<string, string>>;
   /** Folder in which a test arms named points that kill a program; null outside tests. */
   readonly faultPointsDir: string | null;
   readonly onEvent: (program: string, event: ChildEvent | { readonly type: "starting" }) => void;

@@ -143,7 +143,7 @@ async function provision(
     ready_at: row.ready_at ?? new Date(),
     started_at: row.started_at ?? new Date(),
     boot_ms: box.bootMs,
-    boot_path: "cold",
+    boot_path: box.bootPath,
     last_error: null,
   });
   if (!stored) return 0;

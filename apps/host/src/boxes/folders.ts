@@ -79,7 +79,7 @@ export function guestConfig(spec: Pick<ResolvedBoxSpec, "env" | "links">) {
 }
 
 /** Read by the agent when it starts. Only before the box runs: later its folder belongs to it. */
-async function writeGuestConfig(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
+export async function writeGuestConfig(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
   const path = join(folders.run, "config.json");
   await writeFile(path, JSON.stringify({ ...guestConfig(spec), services: spec.services }), { mode: 0o600 });
   if (folders.owner) await chown(path, folders.owner.uid, folders.owner.gid);

@@ -2,7 +2,7 @@ import { HostError } from "@platform/host-api";
 import type { BoxFolders, SandboxDriver } from "../drivers/driver.ts";
 import type { OutboundProxy } from "../outbound/index.ts";
 import { GuestConnection } from "./guest-connection.ts";
-import { toBox, type BoxRecord } from "./record.ts";
+import { placeOf, toBox, type BoxRecord } from "./record.ts";
 
 /** One box in memory: its record, its driver, and the two sockets across its border. */
 export class LiveBox {
@@ -27,14 +27,20 @@ export class LiveBox {
     return toBox(this.record);
   }
 
+  /** The name by which drivers know the box. */
+  get place() {
+    return placeOf(this.record);
+  }
+
   dialGuest() {
-    return this.driver.dialGuest(this.record.key, this.record.driverState ?? {}, this.folders);
+    return this.driver.dialGuest(this.place, this.record.driverState ?? {}, this.folders);
   }
 
   /** @throws HostError naming why nothing can be asked of the box now */
   assertRunning(): void {
     const { key, phase, isPaused, failure } = this.record;
-    if (phase === "starting") throw new HostError("CONFLICT", 409, `Box ${key} is still starting. Retry.`);
+    if (phase === "starting" || phase === "waiting")
+      throw new HostError("CONFLICT", 409, `Box ${key} is still starting. Retry.`);
     if (phase === "deleting") throw new HostError("NOT_FOUND", 404, `Box ${key} is being deleted.`);
     if (phase === "failed") {
       const why = failure?.detail ?? "It does not run.";

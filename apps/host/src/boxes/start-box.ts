@@ -24,11 +24,15 @@ export interface StartContext {
 }
 
 /**
- * Takes a box whose record is not on disk yet to `running`.
+ * Takes a box whose record is not on disk yet to `running`, or to `waiting` where nobody asked for it.
  *
  * @throws HostError `BOOT_FAILED` with the evidence; the caller then removes what is left
  */
-export async function startBox(box: LiveBox, context: StartContext): Promise<void> {
+export async function startBox(
+  box: LiveBox,
+  context: StartContext,
+  as: "running" | "waiting" = "running",
+): Promise<void> {
   const startedAt = performance.now();
   const { signal } = box.stop;
   faultPoint("host.box.before-state");
@@ -38,22 +42,27 @@ export async function startBox(box: LiveBox, context: StartContext): Promise<voi
   if (box.folders.disk && context.disks && box.driver.disk === "attached") {
     await context.disks.detach(box.folders.disk);
   }
-  box.outbound = await context.outbound.open(box.record.key, box.record.spec, box.folders);
+  // A box that waits has no way out; its caller's opens with the claim.
+  if (as === "running") {
+    box.outbound = await context.outbound.open(box.record.key, box.record.spec, box.folders);
+  }
   signal.throwIfAborted();
-  const { key, spec } = box.record;
+  const { place, driver, folders } = box;
   try {
-    const started = await box.driver.start(key, spec, box.folders, context.image, signal);
-    const missing = [...started.isolation.missing, ...(box.folders.disk ? [] : ["disk limit"])];
+    const start = as === "waiting" ? driver.standby?.start : driver.start.bind(driver);
+    if (!start) throw new Error(`driver ${driver.name} keeps no boxes that wait`);
+    const started = await start(place, box.record.spec, folders, context.image, signal);
+    const missing = [...started.isolation.missing, ...(folders.disk ? [] : ["disk limit"])];
     box.record = { ...box.record, ...started, isolation: { ...started.isolation, missing } };
   } catch (cause) {
     if (cause instanceof HostError || signal.aborted) throw cause;
     throw bootFailed(box, (cause as Error).message, {}, cause);
   }
-  await context.records.save(box.record);
   faultPoint("host.box.after-start");
   await untilReady(box, box.driver.readyTimeoutMs ?? context.readyTimeoutMs);
   faultPoint("host.box.before-ready");
-  box.record = { ...box.record, phase: "running", bootMs: Math.round(performance.now() - startedAt) };
+  const bootMs = Math.round(performance.now() - startedAt);
+  box.record = { ...box.record, phase: as, bootMs, bootPath: "cold" };
   await context.records.save(box.record);
   faultPoint("host.box.after-ready");
 }
@@ -69,7 +78,7 @@ async function untilReady(box: LiveBox, timeoutMs: number): Promise<void> {
     } catch (error) {
       last = error;
     }
-    const failure = await box.driver.failure(box.record.key, box.record.driverState ?? {});
+    const failure = await box.driver.failure(box.place, box.record.driverState ?? {});
     if (failure)
       throw bootFailed(box, failure.detail, { ...failure.evidence, ...(await said(box)) }, last, failure);
     if (deadline.hasPassed) {
@@ -98,7 +107,7 @@ function bootFailed(
   );
 }
 
-const counters = (box: LiveBox) => box.driver.stats(box.record.key, box.record.driverState ?? {});
+const counters = (box: LiveBox) => box.driver.stats(box.place, box.record.driverState ?? {});
 
 /** End of what the agent wrote to its standard error, at most 4 KiB. */
 export async function said(box: LiveBox): Promise<{ agentLog: string }> {

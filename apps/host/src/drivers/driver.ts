@@ -107,6 +107,16 @@ export interface SandboxDriver {
      */
     copyOut(key: string, state: DriverState, folders: BoxFolders, into: string): Promise<BoxFolders>;
   };
+  /** Boxes that start before anybody asked for them, where what a caller chooses can be given to a running box. */
+  readonly standby?: {
+    /** As `start`, with what the machine has left over, and ready to be claimed. */
+    start: SandboxDriver["start"];
+    /**
+     * Makes it the caller's: host name, linked names, full share of the cores, files as new as the box.
+     * Nothing of a caller ran in it before. Throwing means that it has to be destroyed.
+     */
+    claim(key: string, state: DriverState, spec: ResolvedBoxSpec, folders: BoxFolders): Promise<void>;
+  };
   /**
    * Memory, devices and disk of a running box as files, where the driver can: processes go on in the copy.
    * The guest gets a new clock, identity and randomness before anything else of the copy runs.

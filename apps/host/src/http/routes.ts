@@ -34,6 +34,7 @@ const orNotFound = async <T>(found: Promise<T | null> | T | null, what: string):
 function boxRoutes({ boxes, artifacts }: Services): Record<string, Handler> {
   return {
     "GET /boxes": () => boxes.list(),
+    "GET /pool": () => boxes.pool,
     "PUT /boxes/:key": ({ key, body }) => boxes.put(key, BoxSpec.parse(body)),
     "GET /boxes/:key": ({ key }) => orNotFound(boxes.find(key), `box ${key}`),
     "DELETE /boxes/:key": ({ key }) => boxes.delete(key),

@@ -13,8 +13,9 @@ import { findCgroups } from "../linux/cgroup-layout.ts";
 import { Cgroups } from "../linux/cgroups.ts";
 import { launchBox } from "../linux/launch.ts";
 import { boxArguments } from "./arguments.ts";
+import { armHostName, type ArmedHostName } from "../linux/host-name.ts";
 import { findByArgument, isAlive, killProcess } from "../linux/processes.ts";
-import { agentCommand, boxLayout, writeEtc, writeHosts } from "../linux/rootfs.ts";
+import { agentCommand, boxLayout, renameEtc, writeEtc, writeHosts } from "../linux/rootfs.ts";
 import { seccompFilter } from "../linux/seccomp.ts";
 import { dialSocket } from "../linux/socket.ts";
 import { withTrial } from "../linux/trial.ts";
@@ -56,17 +57,26 @@ export async function createBubblewrapDriver(options: BubblewrapOptions): Promis
 class BubblewrapDriver implements SandboxDriver {
   readonly name = "bubblewrap";
   readonly freezer?: NonNullable<SandboxDriver["freezer"]>;
+  readonly standby?: NonNullable<SandboxDriver["standby"]>;
   readonly #options: BubblewrapOptions;
   readonly #cgroups: Cgroups;
   readonly #filter = seccompFilter(process.arch);
   readonly #exits = new Map<string, { code: number | null; signal: string | null }>();
   readonly #oomHistory = new Map<string, OomHistory>();
+  readonly #hostNames = new Map<string, ArmedHostName>();
 
   constructor(options: BubblewrapOptions, cgroups: Cgroups) {
     this.#options = options;
     this.#cgroups = cgroups;
     if (cgroups.canFreeze) {
       this.freezer = { pause: (key) => cgroups.pause(key), resume: (key) => cgroups.resume(key) };
+    }
+    // The kernel lets none but root change a host name from outside the box.
+    if (options.runsAsRoot) {
+      this.standby = {
+        start: (...args) => this.#startStandby(...args),
+        claim: (key, _state, spec, folders) => this.#claim(key, spec, folders),
+      };
     }
   }
 
@@ -124,6 +134,25 @@ class BubblewrapDriver implements SandboxDriver {
     };
   }
 
+  async #startStandby(...args: Parameters<SandboxDriver["start"]>): Promise<StartedBox> {
+    const [key] = args;
+    await this.#cgroups.share(key, "leftover");
+    const started = await this.start(...args);
+    this.#hostNames.set(key, armHostName(State.parse(started.driverState).init));
+    return started;
+  }
+
+  async #claim(key: string, spec: ResolvedBoxSpec, folders: BoxFolders): Promise<void> {
+    const hostName = this.#hostNames.get(key);
+    if (!hostName) throw new Error("this box does not wait to be claimed");
+    this.#hostNames.delete(key);
+    await Promise.all([
+      hostName.set(spec.hostname),
+      renameEtc(folders, spec),
+      this.#cgroups.share(key, "fair"),
+    ]);
+  }
+
   async failure(key: string, state: DriverState): Promise<BoxFailure | null> {
     const { supervisor, init, oomKillsAtStart } = State.parse(state);
     // Init stays while any process of the box does; the supervisor ends with the agent.
@@ -157,6 +186,8 @@ class BubblewrapDriver implements SandboxDriver {
   }
 
   async destroy(key: string, state: DriverState | null): Promise<void> {
+    this.#hostNames.get(key)?.disarm();
+    this.#hostNames.delete(key);
     const marked = await findByArgument(this.#marker(key));
     const known = state ? State.parse(state) : null;
     const processes = [

@@ -59,6 +59,15 @@ export class Cgroups {
     await this.#set("pids", key, "pids.max", maxTasks);
   }
 
+  /** How much of contended cores a box gets beside others: its fair part, or what they leave. */
+  async share(key: string, share: "fair" | "leftover"): Promise<void> {
+    const parent = this.#layout.parents.cpu;
+    if (parent) await mkdir(join(parent, key), { recursive: true });
+    const second = this.#layout.version === 2;
+    const [file, fair, least] = second ? ["cpu.weight", 100, 1] : ["cpu.shares", 1024, 2];
+    await this.#trySet("cpu", key, String(file), share === "fair" ? Number(fair) : Number(least));
+  }
+
   async join(key: string, pid: number): Promise<void> {
     for (const folder of this.#folders(key)) await writeFile(join(folder, "cgroup.procs"), String(pid));
   }

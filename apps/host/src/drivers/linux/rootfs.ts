@@ -1,5 +1,15 @@
 import { isIP } from "node:net";
-import { copyFile, lstat, mkdir, readlink, rename, stat, writeFile } from "node:fs/promises";
+import {
+  copyFile,
+  lstat,
+  lutimes,
+  mkdir,
+  readdir,
+  readlink,
+  rename,
+  stat,
+  writeFile,
+} from "node:fs/promises";
 import { join } from "node:path";
 import type { ResolvedBoxSpec } from "@platform/host-api";
 import type { BoxFolders, GuestImage } from "../driver.ts";
@@ -24,6 +34,16 @@ export async function writeHosts(folders: BoxFolders, spec: ResolvedBoxSpec): Pr
   const path = join(folders.etc, "hosts");
   await writeFile(`${path}.new`, hostsFile(spec), { mode: 0o644 });
   await rename(`${path}.new`, path);
+}
+
+/** Gives a box that nobody used yet another host name; its files look as old as the name. */
+export async function renameEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
+  const etc = folders.etc;
+  await writeFile(join(etc, "hostname"), `${spec.hostname}\n`, { mode: 0o644 });
+  await writeHosts(folders, spec);
+  const now = new Date();
+  const names = await readdir(etc, { recursive: true });
+  await Promise.all([etc, ...names.map((name) => join(etc, name))].map((path) => lutimes(path, now, now)));
 }
 
 /** Files of /etc that say who and where the box is. */
