@@ -84,7 +84,8 @@ static void add(int fd, uint32_t events, uint64_t tag) {
   if (epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event) < 0) abort();
 }
 
-void bridge_prepare(const char *guest, const char *out, uint32_t owner) {
+void bridge_prepare(const char *guest, const char *out, uint32_t owner, const struct bridge_handlers *given) {
+  handlers = given;
   poller = epoll_create1(EPOLL_CLOEXEC);
   snprintf(guest_path, sizeof guest_path, "%s", guest);
   snprintf(outbound_path, sizeof outbound_path, "%s", out);
@@ -380,8 +381,7 @@ static void stream_ready(struct stream *stream, uint32_t events) {
   }
 }
 
-void bridge_run(const struct bridge_handlers *given) {
-  handlers = given;
+void bridge_run(void) {
   for (;;) {
     struct epoll_event events[64];
     int count = epoll_wait(poller, events, 64, TICK_MS);

@@ -16,8 +16,10 @@ struct bridge_handlers {
 /**
  * @param outbound_path where programs of the box dial out: a unix socket that is listened on
  * @param guest_path    unix socket of the agent
+ * @param owner         uid and gid that the socket for programs belongs to
  */
-void bridge_prepare(const char *guest_path, const char *outbound_path, uint32_t owner);
+void bridge_prepare(const char *guest_path, const char *outbound_path, uint32_t owner,
+                    const struct bridge_handlers *handlers);
 
 /** Listens for the box's way out; a socket that is there is replaced. */
 int bridge_listen_outbound(void);
@@ -34,6 +36,6 @@ void bridge_set_port_closes(int closes);
 void bridge_send(uint8_t type, uint32_t id, const void *payload, uint32_t length);
 
 /** Never returns. */
-void bridge_run(const struct bridge_handlers *handlers);
+void bridge_run(void) __attribute__((noreturn));
 
 #endif

@@ -217,7 +217,7 @@ int main(void) {
   int over_vsock = has_word(line, "box.port=vsock");
   load_modules(over_vsock ? "/modules/firecracker" : "/modules/qemu");
   raise_loopback();
-  bridge_prepare(BOX_ROOT "/run/agent/guest.sock", BOX_ROOT "/run/agent/outbound.sock", INSIDE_UID);
+  bridge_prepare(BOX_ROOT "/run/agent/guest.sock", BOX_ROOT "/run/agent/outbound.sock", INSIDE_UID, &handlers);
   if (!has_word(line, "box.probe")) {
     wait_for("/dev/vdc");
     const char *owner = strstr(line, "box.owner=");
@@ -225,5 +225,5 @@ int main(void) {
     furnish(owner ? (uid_t)strtoul(owner + strlen("box.owner="), NULL, 10) : INSIDE_UID);
   }
   open_port(over_vsock);
-  bridge_run(&handlers);
+  bridge_run();
 }

@@ -32,6 +32,9 @@ export const HostConfig = z.object({
   RUNSC_BIN: z.string().startsWith("/", "must be an absolute path").optional(),
   /** Holds the kernel of virtual machines; made by apps/guest/build-microvm.ts. */
   MICROVM_DIR: folder.optional(),
+  /** Firecracker and its jailer, of one release. */
+  FIRECRACKER_BIN: z.string().startsWith("/", "must be an absolute path").optional(),
+  JAILER_BIN: z.string().startsWith("/", "must be an absolute path").optional(),
   /** The machine's own search path. */
   PATH: z.string().default("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
   /** Boxes that boot at once; 0: as many as there are cores, at least two. */

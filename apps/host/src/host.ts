@@ -89,6 +89,7 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   const drivers = await createDrivers({
     ...{ tag: hash.toString("hex", 0, 6), runsAsRoot, image, home },
     ...{ runsc: config.RUNSC_BIN ?? null, path: config.PATH, microvm: config.MICROVM_DIR ?? null },
+    firecracker: { firecracker: config.FIRECRACKER_BIN ?? null, jailer: config.JAILER_BIN ?? null },
   });
   const { disks, why: whyNoDisks } = await Disks.open({
     ...{

@@ -29,12 +29,12 @@ int main(int count, char **values) {
   signal(SIGPIPE, SIG_IGN);
   snprintf(address.sun_path, sizeof address.sun_path, "%s", values[1]);
   int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  bridge_prepare(values[2], values[3], getuid());
+  bridge_prepare(values[2], values[3], getuid(), &handlers);
   if (bind(listener, (struct sockaddr *)&address, sizeof address) < 0 || listen(listener, 4) < 0) return 3;
   if (bridge_listen_outbound() < 0) return 4;
   bridge_set_port_closes(1);
   bridge_watch(listener, accept_host);
   puts("ready");
   fflush(stdout);
-  bridge_run(&handlers);
+  bridge_run();
 }

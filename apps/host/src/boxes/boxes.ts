@@ -36,7 +36,7 @@ export interface BoxesOptions extends StartContext {
 }
 
 /** A box in which nothing moves; its files lie in `folders`. */
-export type StillBox = Pick<LiveBox, "driver" | "folders" | "record">;
+export type StillBox = Pick<LiveBox, "driver" | "folders" | "place" | "record">;
 /** Of a box that waits; its caller's takes its place. */
 const waitingSpec = {
   purpose: "sandbox",
@@ -201,12 +201,12 @@ export class Boxes {
 
   /** A guest's kernel wrote its disk: what is on it is copied out, never mounted on this machine. */
   async #withFiles<T>(box: LiveBox, work: (still: StillBox) => Promise<T>): Promise<T> {
-    const { driver, folders, record } = box;
-    const still = { driver, folders, record };
+    const { driver, folders, place, record } = box;
+    const still = { driver, folders, place, record };
     if (!driver.files || record.driverState === null) return work(still);
     const scratch = await mkdtemp(join(folders.root, "files-"));
     try {
-      const copies = await driver.files.copyOut(box.place, record.driverState, folders, scratch);
+      const copies = await driver.files.copyOut(place, record.driverState, folders, scratch);
       return await work({ ...still, folders: copies });
     } finally {
       await removeTree(scratch);

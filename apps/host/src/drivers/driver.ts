@@ -124,6 +124,8 @@ export interface SandboxDriver {
   readonly checkpoints?: {
     /** Only between `freezer.pause` and `freezer.resume`. `into` is an empty folder of the host's. */
     save(key: string, state: DriverState, folders: BoxFolders, into: string): Promise<void>;
+    /** `null` when a box of this spec can go on from what was saved, else why it cannot. */
+    whyNot(spec: ResolvedBoxSpec, image: GuestImage, from: string): Promise<string | null>;
     /** In place of `start`, under another key or the same one; `from` is left as it was. */
     restore(
       key: string,

@@ -2,6 +2,7 @@ import { accessSync, constants } from "node:fs";
 import { join } from "node:path";
 import { createBubblewrapDriver } from "./bubblewrap/bubblewrap.ts";
 import type { GuestImage, SandboxDriver } from "./driver.ts";
+import { createFirecrackerDriver } from "./firecracker/firecracker.ts";
 import { createGvisorDriver } from "./gvisor/gvisor.ts";
 import { createQemuDriver } from "./qemu/qemu.ts";
 
@@ -18,8 +19,11 @@ export interface DriverSettings {
   readonly path: string;
   /** Kernel of virtual machines; `null` where none is configured. */
   readonly microvm: string | null;
+  /** Absolute paths; `null` where none is configured. */
+  readonly firecracker: { readonly firecracker: string | null; readonly jailer: string | null };
 }
 
+const realBootMs = 30_000;
 /** An emulated machine takes its time, the more so on a busy one. */
 const emulatedBootMs = 120_000;
 
@@ -27,6 +31,11 @@ const emulatedBootMs = 120_000;
 const onRequest: readonly string[] = ["qemu"];
 
 const makers = {
+  firecracker: (settings: DriverSettings) =>
+    createFirecrackerDriver(
+      { ...forTrials(settings), ...forMachines(settings), bootTimeoutMs: realBootMs },
+      settings.firecracker,
+    ),
   gvisor: (settings: DriverSettings) =>
     createGvisorDriver({
       ...forTrials(settings),

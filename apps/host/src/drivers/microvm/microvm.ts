@@ -1,4 +1,4 @@
-import { chown, mkdir, readFile, writeFile } from "node:fs/promises";
+import { chown, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { waitFor } from "@platform/daemon";
@@ -33,6 +33,7 @@ const Identity = z.object({ pid: z.int(), startTicks: z.string() });
 const Shape = z.object({
   memoryBytes: z.int(),
   cores: z.int(),
+  diskBytes: z.int(),
   rootDisk: z.string(),
   toolsDisk: z.string(),
 });
@@ -48,6 +49,9 @@ type State = z.output<typeof State>;
 /** What a checkpoint needs to go on; beside the monitor's own files and `disk.img`. */
 const Checkpoint = z.object({ vmm: z.string(), version: z.string(), kit: z.string(), shape: Shape });
 const checkpointFile = "machine.json";
+
+const readCheckpoint = async (from: string) =>
+  Checkpoint.parse(JSON.parse(await readFile(join(from, checkpointFile), "utf8")));
 
 export interface MicrovmOptions {
   /** Distinguishes this daemon's boxes from another daemon's: letters and digits, equal at every start. */
@@ -98,6 +102,7 @@ class MicrovmDriver implements SandboxDriver {
     };
     this.checkpoints = {
       save: (_key, state, folders, into) => this.#save(State.parse(state), folders, into),
+      whyNot: (spec, image, from) => this.#whyNot(spec, image, from),
       restore: (key, spec, folders, _image, from, signal) => this.#restore(key, spec, folders, from, signal),
     };
     this.files = {
@@ -137,16 +142,7 @@ class MicrovmDriver implements SandboxDriver {
     image: GuestImage,
     signal: AbortSignal,
   ): Promise<StartedBox> {
-    if (!image.root) {
-      const message = `Template "${spec.template}" is this machine's own system, which a virtual machine cannot share. Use a built template.`;
-      throw new HostError("INVALID", 400, message);
-    }
-    const shape: MachineShape = {
-      memoryBytes: Math.floor(spec.limits.memoryBytes / mib) * mib,
-      cores: Math.max(1, Math.ceil(spec.limits.cpuMillis / 1000)),
-      rootDisk: await this.#images.root(image.root),
-      toolsDisk: await this.#images.tools(image),
-    };
+    const shape = await this.#shape(spec, image);
     await makeDisk(folders, spec.limits.diskBytes);
     return this.#run(key, spec, folders, shape, null, signal);
   }
@@ -347,6 +343,33 @@ class MicrovmDriver implements SandboxDriver {
     await writeFile(join(into, checkpointFile), JSON.stringify(made));
   }
 
+  async #whyNot(spec: ResolvedBoxSpec, image: GuestImage, from: string): Promise<string | null> {
+    const { kit, report } = await this.#find(AbortSignal.timeout(callTimeoutMs));
+    const saved = await readCheckpoint(from);
+    const made = `${saved.vmm} ${saved.version} with guest kernel ${saved.kit.slice(0, 12)}`;
+    const here = `${this.name} ${report.version} with guest kernel ${kit.digest.slice(0, 12)}`;
+    if (made !== here) return `Its memory was saved by ${made} and cannot go on under ${here}.`;
+    const shape = await this.#shape(spec, image);
+    const different = Object.entries(shape).filter(([name, value]) => value !== saved.shape[name as keyof MachineShape]);
+    if (different.length === 0) return null;
+    return `Its memory belongs to a machine with another ${different.map(([name]) => name).join(", ")}.`;
+  }
+
+  /** @throws HostError `INVALID` for a template that no machine can boot */
+  async #shape(spec: ResolvedBoxSpec, image: GuestImage): Promise<MachineShape> {
+    if (!image.root) {
+      const message = `Template "${spec.template}" is this machine's own system, which a virtual machine cannot share. Use a built template.`;
+      throw new HostError("INVALID", 400, message);
+    }
+    return {
+      memoryBytes: Math.floor(spec.limits.memoryBytes / mib) * mib,
+      cores: Math.max(1, Math.ceil(spec.limits.cpuMillis / 1000)),
+      diskBytes: spec.limits.diskBytes,
+      rootDisk: await this.#images.root(image.root),
+      toolsDisk: await this.#images.tools(image),
+    };
+  }
+
   async #restore(
     key: string,
     spec: ResolvedBoxSpec,
@@ -354,12 +377,8 @@ class MicrovmDriver implements SandboxDriver {
     from: string,
     signal: AbortSignal,
   ): Promise<StartedBox> {
-    const { kit, report } = await this.#find(signal);
-    const saved = Checkpoint.parse(JSON.parse(await readFile(join(from, checkpointFile), "utf8")));
-    if (saved.vmm !== this.name || saved.version !== report.version || saved.kit !== kit.digest) {
-      const message = `The saved memory was made by ${saved.vmm} ${saved.version} and cannot go on under ${this.name} ${report.version}. Restore its files only.`;
-      throw new HostError("INVALID", 409, message);
-    }
+    const saved = await readCheckpoint(from);
+    await rm(diskPath(folders), { force: true });
     await copyDisk(join(from, "disk.img"), diskPath(folders));
     if (folders.owner) await chown(diskPath(folders), folders.owner.uid, folders.owner.gid);
     return this.#run(key, spec, folders, saved.shape, from, signal);

@@ -9,6 +9,8 @@ export interface MachineShape {
   /** Memory of the guest, in bytes: a multiple of 1 MiB. */
   readonly memoryBytes: number;
   readonly cores: number;
+  /** Room on the box's own disk. */
+  readonly diskBytes: number;
   /** Paths of the read-only disks. */
   readonly rootDisk: string;
   readonly toolsDisk: string;
