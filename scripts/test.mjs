@@ -18,6 +18,8 @@ async function onOwnNode() {
   const missing =
     system?.ensureSystemPackages({ path: process.env.PATH, isRoot: process.getuid() === 0, say }) ?? [];
   if (missing.length > 0) say("• tests that need it are skipped");
+  const gvisor = await import("./gvisor-runtime.mjs").catch(() => null);
+  gvisor?.ensureGvisorRuntime({ path: process.env.PATH, say });
   const child = spawn(node, process.argv.slice(1), { stdio: "inherit" });
   for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => child.kill(signal));
   child.on("exit", (code) => process.exit(code ?? 1));
@@ -82,7 +84,12 @@ async function main() {
       concurrency: 2,
     },
     { name: "end-to-end tests", files: globSync("e2e/*.test.ts"), concurrency: 1 },
-    { name: "slow end-to-end tests", files: globSync("e2e/full/*.test.ts"), concurrency: 1, slow: true },
+    {
+      name: "slow tests",
+      files: globSync(["e2e/full/*.test.ts", "{packages,apps}/*/src/**/*.slow-test.ts"]),
+      concurrency: 1,
+      slow: true,
+    },
   ];
   for (const suite of suites) {
     if (suite.files.length === 0) continue;

@@ -115,14 +115,14 @@ static void mount_devices(void) {
 /** @param owner uid of the box's files on its disk */
 static void furnish(uid_t owner) {
   static const char *const folders[] = {"/proc", "/dev", "/tmp", "/run", "/opt", "/opt/agent", "/home", "/home/user",
-                                        "/workspace", "/var/log/services", "/var/tmp", "/usr/local", "/root", NULL};
+                                        "/workspace", "/var/log/services", "/var/tmp", "/opt/node", "/root", NULL};
   char path[64];
   for (int at = 0; folders[at]; at++) {
     snprintf(path, sizeof path, BOX_ROOT "%s", folders[at]);
     mkdir(path, 0755);
   }
   mount_devices();
-  bind_to("/tools/local", BOX_ROOT "/usr/local", MS_RDONLY);
+  bind_to("/tools/node", BOX_ROOT "/opt/node", MS_RDONLY);
   bind_to("/tools/agent", BOX_ROOT "/opt/agent", MS_RDONLY);
   mkdir("/mapped", 0755);
   if (mount_mapped(BOX_DISK, "/mapped", owner, INSIDE_UID) < 0) fail("/mapped");
@@ -132,6 +132,7 @@ static void furnish(uid_t owner) {
   mount_or_fail("tmp", BOX_ROOT "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=50%,mode=1777");
   mount_or_fail("tmp", BOX_ROOT "/var/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=64m,mode=1777");
   mount_or_fail("run", BOX_ROOT "/run", "tmpfs", MS_NOSUID | MS_NODEV, "size=16m,mode=0755");
+  make_folder(BOX_ROOT "/run/etc", 0755, 0);
   make_folder(BOX_ROOT "/run/agent", 0700, INSIDE_UID);
 }
 

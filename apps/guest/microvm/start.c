@@ -36,7 +36,7 @@ static void give_up_rights(void) {
 static void become_agent(void) {
   static char *const environment[] = {"PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME=/home/user",
                                       "USER=user", "LANG=C.UTF-8", NULL};
-  static char *const command[] = {"/usr/local/bin/node", "/opt/agent/agent.mjs", NULL};
+  static char *const command[] = {"/opt/node/bin/node", "/opt/agent/agent.mjs", NULL};
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);

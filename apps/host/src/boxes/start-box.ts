@@ -14,13 +14,20 @@ const configTimeoutMs = 10_000;
 
 export interface StartContext {
   readonly records: RecordStore;
-  readonly image: GuestImage;
+  /**
+   * What a box of this template boots.
+   *
+   * @throws HostError `NOT_FOUND` when this host has no such image
+   */
+  readonly imageOf: (template: string) => Promise<GuestImage>;
   readonly content: ContentSource;
   /** `null` where the disks of boxes cannot be limited. */
   readonly disks: Disks | null;
   readonly outbound: OutboundFactory;
   /** PEM of the authority that signs the databases' certificates. */
   readonly databaseAuthority: string;
+  /** Guarantees that no driver can give on this machine. */
+  readonly missing: readonly string[];
   /** Most time for the agent's first answer, in milliseconds. */
   readonly readyTimeoutMs: number;
 }
@@ -37,10 +44,12 @@ export async function startBox(
 ): Promise<void> {
   const startedAt = performance.now();
   const { signal } = box.stop;
+  const image = await context.imageOf(box.record.spec.template);
+  box.record = { ...box.record, image: image.root?.digest ?? null };
   faultPoint("host.box.before-state");
   await context.records.save(box.record);
   faultPoint("host.box.after-state");
-  const saved = as === "running" ? await savedMemory(box, context) : null;
+  const saved = as === "running" ? await savedMemory(box, context, image) : null;
   const { spec } = box.record;
   // What is restored has its files on its own disk already.
   const filled: ResolvedBoxSpec = saved === null ? spec : { ...spec, content: { type: "empty" } };
@@ -55,16 +64,19 @@ export async function startBox(
   signal.throwIfAborted();
   const { folders } = box;
   try {
-    const started = await startIn(box, context, as, saved);
-    const missing = [...started.isolation.missing, ...(folders.disk ? [] : ["disk limit"])];
+    const started = await startIn(box, image, as, saved);
+    const missing = [...new Set([...started.isolation.missing, ...context.missing])];
     box.record = { ...box.record, ...started, isolation: { ...started.isolation, missing } };
   } catch (cause) {
     if (cause instanceof HostError || signal.aborted) throw cause;
     throw bootFailed(box, (cause as Error).message, {}, cause);
   }
   faultPoint("host.box.after-start");
-  await untilReady(box, box.driver.readyTimeoutMs ?? context.readyTimeoutMs);
+  const readyTimeoutMs = box.driver.readyTimeoutMs ?? context.readyTimeoutMs;
+  await untilReady(box, readyTimeoutMs);
   if (saved !== null) await box.guest.json("PUT", "/config", guestConfig(spec), configTimeoutMs);
+  // What a box loads at first use it has loaded before it waits.
+  if (as === "waiting") await box.guest.json("POST", "/self-test", undefined, readyTimeoutMs);
   faultPoint("host.box.before-ready");
   const bootMs = Math.round(performance.now() - startedAt);
   box.record = { ...box.record, phase: as, bootMs, bootPath: saved === null ? "cold" : "snapshot" };
@@ -77,14 +89,18 @@ export async function startBox(
  *
  * @throws HostError `INVALID` when the caller insists on memory and it cannot be used
  */
-async function savedMemory({ driver, record }: LiveBox, context: StartContext): Promise<string | null> {
+async function savedMemory(
+  { driver, record }: LiveBox,
+  context: StartContext,
+  image: GuestImage,
+): Promise<string | null> {
   const { content } = record.spec;
   if (content.type !== "snapshot" || content.withMemory === false) return null;
   const from = driver.checkpoints ? await context.content.memoryOf(content, driver.name) : null;
   const why =
     from === null
       ? `Snapshot ${content.snapshotKey} holds no memory that a box of driver ${driver.name} can go on from.`
-      : ((await driver.checkpoints?.whyNot(record.spec, context.image, from)) ?? null);
+      : ((await driver.checkpoints?.whyNot(record.spec, image, from)) ?? null);
   if (why === null) return from;
   if (content.withMemory) throw new HostError("INVALID", 409, `${why} Restore its files only.`);
   return null;
@@ -92,17 +108,17 @@ async function savedMemory({ driver, record }: LiveBox, context: StartContext): 
 
 async function startIn(
   { place, driver, folders, record, stop }: LiveBox,
-  context: StartContext,
+  image: GuestImage,
   as: "running" | "waiting",
   saved: string | null,
 ): Promise<StartedBox> {
   const { spec } = record;
   if (saved !== null && driver.checkpoints) {
-    return driver.checkpoints.restore(place, spec, folders, context.image, saved, stop.signal);
+    return driver.checkpoints.restore(place, spec, folders, image, saved, stop.signal);
   }
   const start = as === "waiting" ? driver.standby?.start : driver.start.bind(driver);
   if (!start) throw new Error(`driver ${driver.name} keeps no boxes that wait`);
-  return start(place, spec, folders, context.image, stop.signal);
+  return start(place, spec, folders, image, stop.signal);
 }
 
 async function untilReady(box: LiveBox, timeoutMs: number): Promise<void> {

@@ -38,15 +38,24 @@ export interface BoxFolders {
 /** What a driver needs to find a box again after the host daemon died; stored in `state.json`. */
 export type DriverState = Record<string, unknown>;
 
+/** What a trial showed; the host adds what the driver has members for. */
+export type DriverProbe = Omit<DriverReport, "can">;
+
 export interface StartedBox {
   readonly driverState: DriverState;
   readonly isolation: Isolation;
 }
 
-/** Root file system of a template: shared, read-only, named by the digest of what made it. */
+/**
+ * Root file system of a template: shared, read-only, named by the digest of its content.
+ *
+ * The tree has empty folders for everything a driver mounts: /dev, /proc, /sys, /run, /tmp, /var/tmp,
+ * /workspace, /home/user, /opt/agent, /opt/node, /var/log/services. Its /etc/hosts, hostname and
+ * resolv.conf are links to /run/etc/ (the box's `etc` folder); everything else of /etc is its own.
+ */
 export interface RootImage {
   readonly digest: string;
-  /** The unpacked tree, owned by root. */
+  /** The unpacked tree, owned by root: `IMAGES_DIR/roots/<hex of the digest>/root`. Never written to. */
   readonly folder: string;
 }
 
@@ -56,7 +65,10 @@ export interface GuestImage {
   readonly root: RootImage | null;
   /** Folder holding agent.mjs and its native parts, mounted read-only at /opt/agent. */
   readonly folder: string;
-  /** Folder laid out like /usr/local with bin/node, mounted read-only at /usr/local. */
+  /**
+   * Folder laid out like /usr/local with bin/node, mounted read-only at /usr/local; with a `root`, whose
+   * /usr/local is its own, at /opt/node instead, for the agent alone (`agentCommand` in linux/rootfs.ts).
+   */
   readonly toolchain: string;
 }
 
@@ -75,7 +87,7 @@ export interface SandboxDriver {
    */
   readonly disk?: "mounted" | "attached";
   /** Really starts one minimal box and reports what held. */
-  probe(signal: AbortSignal): Promise<DriverReport>;
+  probe(signal: AbortSignal): Promise<DriverProbe>;
   /** Returns when the box's first process runs; the host then waits for the guest to answer. */
   start(
     key: string,

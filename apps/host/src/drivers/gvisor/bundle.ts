@@ -69,13 +69,15 @@ export interface BundleRequest {
 export async function writeBundle({ folder, spec, layout, owner, command }: BundleRequest): Promise<void> {
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true, mode: 0o711 });
-  const root = join(folder, "root");
+  const root = layout.root ?? join(folder, "root");
   const mounts: BoxMount[] = [
     ...layout.mounts,
     { type: "bind", source: join(folder, "note"), target: noteFolder, isWritable: true },
   ];
-  await makeRoot(root, mounts);
-  await mkdir(join(root, groups.destination), { recursive: true });
+  if (layout.root === null) {
+    await makeRoot(root, mounts);
+    await mkdir(join(root, groups.destination), { recursive: true });
+  }
   await mkdir(join(folder, "note"), { mode: 0o700 });
   await chown(join(folder, "note"), owner.uid + rootUidAbove, owner.gid + rootUidAbove);
   const capabilities = { bounding: firstCapabilities, effective: firstCapabilities };

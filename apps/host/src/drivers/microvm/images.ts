@@ -23,7 +23,7 @@ export class ReadOnlyImages {
     return this.#once(name, (path) => format(path, image.folder));
   }
 
-  /** The agent below /agent and Node below /local. */
+  /** The agent below /agent and the agent's Node below /node. */
   async tools(image: Pick<GuestImage, "folder" | "toolchain">): Promise<string> {
     const hash = createHash("sha256");
     for (const folder of [image.folder, image.toolchain]) {
@@ -38,7 +38,7 @@ export class ReadOnlyImages {
       await rm(content, { recursive: true, force: true });
       await mkdir(content, { mode: 0o755 });
       await run("cp", ["-a", "--reflink=auto", "--", image.folder, join(content, "agent")]);
-      await run("cp", ["-a", "--reflink=auto", "--", image.toolchain, join(content, "local")]);
+      await run("cp", ["-a", "--reflink=auto", "--", image.toolchain, join(content, "node")]);
       await run("chmod", ["-R", "u+rwX,go+rX,go-w", "--", content]);
       try {
         await format(path, content);

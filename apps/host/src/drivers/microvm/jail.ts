@@ -13,7 +13,7 @@ export interface JailedRun {
 
 /** The machine's programs and libraries. */
 async function systemArguments(): Promise<string[]> {
-  return (await systemMounts("/")).flatMap((mount) => {
+  return (await systemMounts()).flatMap((mount) => {
     if (mount.type === "bind") return ["--ro-bind", mount.source, mount.target];
     return mount.type === "link" ? ["--symlink", mount.to, mount.target] : [];
   });

@@ -6,7 +6,6 @@ import {
   HostError,
   type BoxFailure,
   type BoxStats,
-  type DriverReport,
   type ResolvedBoxSpec,
 } from "@platform/host-api";
 import { z } from "zod";
@@ -113,7 +112,7 @@ class MicrovmDriver implements SandboxDriver {
     };
   }
 
-  async probe(signal: AbortSignal): Promise<DriverReport> {
+  async probe(signal: AbortSignal): ReturnType<SandboxDriver["probe"]> {
     const level = this.name === "firecracker" ? ("microvm-hw" as const) : ("microvm-emulated" as const);
     let version: string | null = null;
     try {
@@ -212,7 +211,7 @@ class MicrovmDriver implements SandboxDriver {
   async relink(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
     const key = folders.root.slice(folders.root.lastIndexOf("/") + 1);
     const session = await this.#greeted(key, folders);
-    session.sendSettings(encodeSettings([["r/etc/hosts", hostsFile(spec)]]));
+    session.sendSettings(encodeSettings([["r/run/etc/hosts", hostsFile(spec)]]));
     await session.call("setup", Buffer.alloc(0), AbortSignal.timeout(callTimeoutMs));
   }
 

@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { ResolvedBoxSpec } from "@platform/host-api";
 import type { BoxFolders } from "../driver.ts";
-import { hostsFile, identityFiles } from "../linux/rootfs.ts";
+import { hostsFile } from "../linux/rootfs.ts";
 import { clock } from "./session.ts";
 
 /** Bytes of fresh randomness for a guest's kernel: twice what its generator holds. */
@@ -17,10 +17,11 @@ const ownTasks = 24;
  */
 export async function guestSettings(spec: ResolvedBoxSpec, folders: BoxFolders): Promise<Buffer> {
   const ofRun = (name: string) => readFile(join(folders.run, name));
-  const files = Object.entries(identityFiles(spec)).map(([name, text]) => [`r/etc/${name}`, text] as const);
   return encodeSettings([
-    ...files,
-    ["r/etc/hosts", hostsFile(spec)],
+    // A template's own files are links to these.
+    ["r/run/etc/hosts", hostsFile(spec)],
+    ["r/run/etc/hostname", `${spec.hostname}\n`],
+    ["r/run/etc/resolv.conf", ""],
     ["r/etc/machine-id", `${randomBytes(16).toString("hex")}\n`],
     ["u/run/agent/config.json", await ofRun("config.json")],
     ["u/run/agent/ca.pem", await ofRun("ca.pem")],
