@@ -18,7 +18,7 @@ import { groupHandlers } from "./groups/index.ts";
 import { createServer, registerPublicPages, type AuditEntry, type Handler } from "./http/index.ts";
 import { createAuthenticator, keyHandlers, scopedTokenHandlers, ticketHandlers } from "./keys/index.ts";
 import type { Platform } from "./platform.ts";
-import { previewHandlers } from "./previews/index.ts";
+import { previewHandlers, shareHandlers } from "./previews/index.ts";
 import { Reconciler } from "./reconcile/index.ts";
 import { createBuildStep } from "./releases/index.ts";
 import {
@@ -36,6 +36,7 @@ import {
   wake,
   type SandboxRow,
 } from "./sandboxes/index.ts";
+import { SandboxSampler } from "./sandboxes/index.ts";
 import { runtimeEnvHandlers } from "./runtime-env/index.ts";
 import { snapshotHandlers } from "./snapshots/index.ts";
 import { storageHandlers, storageRoutes } from "./storage/index.ts";
@@ -56,6 +57,7 @@ import {
 } from "./tenants/index.ts";
 import { terminalHandlers } from "./terminals/index.ts";
 import { usageHandlers } from "./usage/index.ts";
+import { agentToolHandlers } from "./agent-tools/index.ts";
 import { webhookHandlers } from "./webhooks/index.ts";
 
 export interface TenancySettings {
@@ -100,9 +102,11 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...runHandlers(platform),
     ...groupHandlers(platform),
     ...exportHandlers(platform),
+    ...agentToolHandlers(platform),
     ...terminalHandlers(platform),
     ...snapshotHandlers(platform),
     ...previewHandlers(platform),
+    ...shareHandlers(platform),
     ...databaseHandlers(platform),
     ...deploymentHandlers(platform),
     ...deploymentObserveHandlers(platform),
@@ -201,6 +205,7 @@ export function createReconcilers(platform: Platform): Worker[] {
       step: createDeploymentStep(platform),
     }),
     new CronScheduler(platform),
+    new SandboxSampler(platform),
   ];
 }
 

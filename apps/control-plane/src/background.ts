@@ -7,6 +7,7 @@ import { settleBulk } from "./groups/index.ts";
 import type { Platform } from "./platform.ts";
 import { tidyBuckets } from "./storage/index.ts";
 import { forgetPreviews } from "./previews/index.ts";
+import { trimSamples } from "./sandboxes/index.ts";
 import { expireSnapshots, tidySnapshots } from "./snapshots/index.ts";
 
 const everyMs = 15_000;
@@ -36,6 +37,7 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["boxes", removeUnownedBoxes],
   ["snapshots", expireSnapshots],
   ["bulk jobs", settleBulk],
+  ["metrics", trimSamples],
   ["egress", syncPendingEgress],
   ["cut off snapshots", tidySnapshots],
   ["previews", forgetPreviews],

@@ -11,6 +11,7 @@ export { createSandboxStep } from "./reconciler.ts";
 export { createSandbox, randomSuffix, storeSandboxes } from "./create.ts";
 export { absolute, execResultView, isMissingFolder, notStarted } from "./exec.ts";
 export { sandboxPath } from "./files.ts";
+export { SandboxSampler, trimSamples } from "./sampler.ts";
 export { runHandlers } from "./run.ts";
 export { linkedDatabases, listenHints, runtimeEnvironment, type Linked } from "./environment.ts";
 export { loadSandbox, ownSandbox, want as wantSandbox, sandboxView, type SandboxRow } from "./store.ts";
