@@ -24,7 +24,7 @@ test("git's status is read whatever the names of files are", () => {
 test("work on the files of a sandbox", { skip }, async (t) => {
   const boxes = await startBoxes(t);
   const { must, api } = boxes;
-  const id = await boxes.sandbox({ metadata: { agents_md: false } });
+  const id = await boxes.sandbox({ agents_md: false });
   const at = `/sandboxes/${id}`;
   const write = (path: string, content: string) => must("POST", `${at}/fs/write`, { path, content });
   const read = async (path: string) => (await must("GET", `${at}/fs/read?path=${path}`))["content"];
