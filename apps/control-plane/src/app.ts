@@ -8,6 +8,7 @@ import {
   deploymentHandlers,
   deploymentObserveHandlers,
 } from "./deployments/index.ts";
+import { deviceHandlers } from "./devices/index.ts";
 import { domainHandlers } from "./domains/index.ts";
 import { putRoute, registerEdgeRoutes } from "./edges/index.ts";
 import { egressHandlers } from "./egress/index.ts";
@@ -121,7 +122,8 @@ export function createApp(
   platform: Platform,
   options: { edgeToken: string; audit: (entry: AuditEntry) => void; tenancy: TenancySettings },
 ): FastifyInstance {
-  const handlers = allHandlers(platform, options.tenancy);
+  const own = allHandlers(platform, options.tenancy);
+  const handlers = [...own, ...deviceHandlers(own)];
   const routes = handlers.map((one) => one.route);
   const authenticate = createAuthenticator(platform);
   const tenantOf = async (request: FastifyRequest): Promise<Tenant | null> =>
