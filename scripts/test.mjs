@@ -18,6 +18,8 @@ async function onOwnNode() {
   const missing =
     system?.ensureSystemPackages({ path: process.env.PATH, isRoot: process.getuid() === 0, say }) ?? [];
   if (missing.length > 0) say("• tests that need it are skipped");
+  const gvisor = await import("./gvisor-runtime.mjs").catch(() => null);
+  gvisor?.ensureGvisorRuntime({ path: process.env.PATH, say });
   const child = spawn(node, process.argv.slice(1), { stdio: "inherit" });
   for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => child.kill(signal));
   child.on("exit", (code) => process.exit(code ?? 1));

@@ -10,6 +10,7 @@ import {
 } from "./deployments/index.ts";
 import { deviceHandlers } from "./devices/index.ts";
 import { domainHandlers } from "./domains/index.ts";
+import { clientApiPrefix, isClientApiHost, registerClientApi } from "./e2b/index.ts";
 import { putRoute, registerEdgeRoutes } from "./edges/index.ts";
 import { egressHandlers } from "./egress/index.ts";
 import { eventHandlers, platformEventHandlers } from "./events/index.ts";
@@ -137,6 +138,7 @@ export function createApp(
     holder: platform.holder,
     seal: platform.seal,
     handlers,
+    mountOf: (host) => (isClientApiHost(host) ? clientApiPrefix : null),
     authenticate,
     problemsUrl: (request) => `${origin(request)}/problems`,
     audit: options.audit,
@@ -154,6 +156,7 @@ export function createApp(
     },
   });
   registerAssets(app, platform);
+  registerClientApi(app, platform, { edgeToken: options.edgeToken, authenticate, audit: options.audit });
   registerEdgeRoutes(app, platform, options.edgeToken, (hostname) => wakeByHostname(platform, hostname));
   return app;
 }

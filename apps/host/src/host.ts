@@ -18,6 +18,7 @@ import { createPostgresEngine } from "./engines/postgres/index.ts";
 import { EngineRegistry } from "./engines/registry.ts";
 import { serve } from "./http/server.ts";
 import { Images } from "./images/index.ts";
+import { forgetNeutralPrograms, neutralPrograms } from "./neutral-programs.ts";
 import type { PoolSettings } from "./pool/index.ts";
 import { boxHome, reachableCopy } from "./reachable.ts";
 import { OutboundFactory, type ResolveName } from "./outbound/index.ts";
@@ -45,7 +46,14 @@ const resolveByMachine: ResolveName = async (name) =>
 
 async function probeAll(drivers: readonly SandboxDriver[]): Promise<ProbedDriver[]> {
   return Promise.all(
-    drivers.map(async (driver) => ({ driver, report: await driver.probe(AbortSignal.timeout(30_000)) })),
+    drivers.map(async (driver) => {
+      const probe = await driver.probe(AbortSignal.timeout(30_000));
+      const can = [
+        ...(driver.freezer ? (["pause"] as const) : []),
+        ...(driver.checkpoints ? (["checkpoint"] as const) : []),
+      ];
+      return { driver, report: { ...probe, can } };
+    }),
   );
 }
 
@@ -73,6 +81,14 @@ async function prepareFolders(root: string): Promise<void> {
   }
 }
 
+async function openDisks(home: string, runsAsRoot: boolean, log: Log): Promise<Disks | null> {
+  const at = (name: string) => join(home, name);
+  const place = { templates: at("disks"), boxes: at("boxes"), scratch: at("probes"), runsAsRoot };
+  const { disks, why } = await Disks.open(place);
+  if (why !== null) log.warn({ why }, "the disks of boxes are not limited");
+  return disks;
+}
+
 /** Joins the parts of one host daemon, adopts what a former one left, and serves. */
 export async function startHost({ config, log, resolveName = resolveByMachine }: HostParts): Promise<Host> {
   const root = config.HOST_DATA_DIR;
@@ -82,36 +98,32 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   await prepareFolders(home);
   const hash = createHash("sha256").update(root).digest();
   const ownerOffset = hash.readUInt16BE(0);
-  const image = {
-    root: null,
+  const programs = {
     folder: await reachableCopy(config.GUEST_IMAGE_DIR, home, runsAsRoot),
     toolchain: await reachableCopy(config.TOOLCHAIN_DIR, home, runsAsRoot),
   };
+  const neutral = runsAsRoot ? await neutralPrograms(home, programs, log) : null;
+  const image = { root: null, ...(neutral ?? programs) };
   const drivers = await createDrivers({
     ...{ tag: hash.toString("hex", 0, 6), runsAsRoot, image, home },
     ...{ runsc: config.RUNSC_BIN ?? null, path: config.PATH },
   });
-  const { disks, why: whyNoDisks } = await Disks.open({
-    ...{
-      templates: join(home, "disks"),
-      boxes: join(home, "boxes"),
-      scratch: join(home, "probes"),
-      runsAsRoot,
-    },
-  });
-  if (whyNoDisks !== null) log.warn({ why: whyNoDisks }, "the disks of boxes are not limited");
+  const disks = await openDisks(home, runsAsRoot, log);
+  const missing = [...(disks ? [] : ["disk limit"]), ...(neutral ? [] : ["hidden folder names"])];
   const probed = (await probeAll(allowedDrivers(drivers, config.HOST_DRIVERS))).map(({ driver, report }) => ({
     driver,
-    report: disks ? report : { ...report, missing: [...report.missing, "disk limit"] },
+    report: { ...report, missing: [...new Set([...report.missing, ...missing])] },
   }));
   for (const { report } of probed) log.info(report, "probed a sandbox driver");
   const postgres = createPostgresEngine({ dataDir: join(root, "engines/postgres"), log, runsAsRoot });
   const engines = new EngineRegistry([postgres]);
   const artifacts = new Artifacts(await openArtifactStore(join(root, "artifacts")), join(root, "snapshots"));
+  const outbound = new OutboundFactory({ name: resolveName, database: engines.resolve });
   const images = new Images({
     folder: boxHome(config.IMAGES_DIR ?? join(home, "images")),
     buildsFolder: join(root, "image-builds"),
-    ...{ tag: hash.toString("hex", 0, 6), toolchain: image.toolchain, runsAsRoot, log },
+    ...{ tag: hash.toString("hex", 0, 6), toolchain: image.toolchain, guestFolder: image.folder },
+    ...{ outbound, runsAsRoot, log },
     boxes: () => boxes,
   });
   await images.open();
@@ -120,9 +132,9 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
     imageOf: async (template) => ({ ...image, root: await images.resolve(template) }),
     content: artifacts,
     databaseAuthority: await postgres.certificateAuthority(),
-    outbound: new OutboundFactory({ name: resolveName, database: engines.resolve }),
+    outbound,
     readyTimeoutMs: 20_000,
-    ...{ runsAsRoot, ownerOffset, drivers, disks, log },
+    ...{ runsAsRoot, ownerOffset, drivers, disks, missing, log },
     bootConcurrency: config.HOST_BOOT_CONCURRENCY || Math.max(2, availableParallelism()),
     pool: poolSettings(config, strongest(probed)?.driver ?? null),
     chooseDriver: (minimum) => chooseDriver(probed, minimum),
@@ -152,6 +164,7 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
       await images.close();
       await boxes.close({ mustStop: config.HOST_STOP_BOXES_ON_EXIT === "1" && !mustKeepBoxes });
       await postgres.close();
+      await forgetNeutralPrograms(home);
     },
   };
 }

@@ -125,6 +125,7 @@ export function spawnSupervisor(folders: Folders): ChildProcess {
         HOME: folders.root,
         LANG: "C.UTF-8",
         FAULT_POINTS_DIR: folders.points,
+        HOST_DRIVERS: "bubblewrap",
         // What waits for a caller belongs to nobody's test; create.test.ts is about it.
         HOST_POOL_MAX: "0",
         ...folders.settings,

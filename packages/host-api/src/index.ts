@@ -3,4 +3,4 @@ export * from "./pool.ts";
 export * from "./database.ts";
 export * from "./artifact.ts";
 export * from "./image.ts";
-export { HostClient, HostError, dialBoxPort, type HostAddress } from "./client.ts";
+export { HostClient, HostError, dialBoxPort, type BoxDoor, type HostAddress } from "./client.ts";

@@ -25,6 +25,8 @@ export interface ServerOptions {
   readonly authenticate: (request: FastifyRequest, route: RouteDefinition) => Promise<Caller>;
   /** URL of the problem pages as this request's tenant sees them. */
   readonly problemsUrl: (request: FastifyRequest) => string;
+  /** Below which path requests for a host name are served, when not below /api/v1; null: as usual. */
+  readonly mountOf?: (host: string) => string | null;
   /** Called after each change that succeeded. */
   readonly audit: (entry: AuditEntry) => void;
 }
@@ -66,7 +68,12 @@ export function createServer(options: ServerOptions): FastifyInstance {
     logger: false,
     bodyLimit: bodyLimitBytes,
     genReqId: (request) => requestIdOf(request.headers),
-    rewriteUrl: (request) => normaliseUrl(request.url ?? "/"),
+    rewriteUrl: (request) => {
+      // Behind the edge, as `trustProxy` below has it: nobody else reaches this port.
+      const host = request.headers["x-forwarded-host"] ?? request.headers.host ?? "";
+      const mount = options.mountOf?.(String(host)) ?? null;
+      return mount === null ? normaliseUrl(request.url ?? "/") : mount + (request.url ?? "/");
+    },
     routerOptions: { maxParamLength: 4096, ignoreTrailingSlash: true },
     trustProxy: "127.0.0.1",
     // Above what the edge lets through: a refusal here would close a connection that the edge keeps.

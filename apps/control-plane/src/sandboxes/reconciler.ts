@@ -213,7 +213,7 @@ async function resume(platform: Platform, row: SandboxRow, signal: AbortSignal):
 async function destroy(platform: Platform, row: SandboxRow, signal: AbortSignal): Promise<number> {
   faultPoint("control-plane.sandbox.before-delete");
   const version = await transaction(platform.pool, (db) =>
-    removeRoutes(db, "sandbox_id = $1 and kind = 'preview'", [row.id]),
+    removeRoutes(db, "sandbox_id = $1 and kind in ('preview', 'sandbox')", [row.id]),
   );
   platform.signals.announce("routes");
   await acknowledged(platform, version, ackTimeoutMs, signal);

@@ -220,7 +220,7 @@ async function updateSandbox(
   }
 }
 
-async function pauseOne(platform: Platform, row: SandboxRow) {
+export async function pauseOne(platform: Platform, row: SandboxRow) {
   if (row.state === "error") throw sandboxFailed(row);
   await want(platform, row.id, { desired: "paused" });
   const paused = await settledSandbox(platform, row.id, settleMs, (now) => now.state === "paused");

@@ -8,7 +8,7 @@ import type { Platform } from "../platform.ts";
 import { liveSandbox, loadSandbox, nextBoxKey, ownSandbox, wantSandbox } from "../sandboxes/index.ts";
 import { mayUse } from "../tenants/index.ts";
 
-interface SnapshotRow {
+export interface SnapshotRow {
   readonly id: string;
   readonly tenant_id: string;
   readonly sandbox_id: string;
@@ -20,6 +20,7 @@ interface SnapshotRow {
   readonly size_bytes: string | null;
   readonly last_used_at: Date | null;
   readonly expires_at: Date | null;
+  readonly sandbox_settings: { readonly template_id: string; readonly size: string };
   readonly error: string | null;
   readonly created_at: Date;
   readonly updated_at: Date;
@@ -42,7 +43,7 @@ const view = (row: SnapshotRow) => ({
 
 const unitSeconds: Record<string, number> = { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800 };
 
-interface Wanted {
+export interface SnapshotWanted {
   readonly comment?: string | undefined;
   readonly keep?: boolean | undefined;
   readonly retention_seconds?: number | undefined;
@@ -51,7 +52,7 @@ interface Wanted {
   readonly expiration?: string | undefined;
 }
 
-function retentionOf(wanted: Wanted): number | null {
+function retentionOf(wanted: SnapshotWanted): number | null {
   if (wanted.keep) return null;
   if (wanted.expiration)
     return Number(wanted.expiration.slice(0, -1)) * unitSeconds[wanted.expiration.slice(-1)]!;
@@ -62,7 +63,7 @@ function retentionOf(wanted: Wanted): number | null {
   );
 }
 
-async function ownSnapshot(
+export async function ownSnapshot(
   platform: Platform,
   call: Call,
   id: string,
@@ -81,7 +82,11 @@ async function ownSnapshot(
   return row;
 }
 
-async function create(platform: Platform, call: Call, wanted: Wanted): Promise<SnapshotRow> {
+export async function createSnapshot(
+  platform: Platform,
+  call: Call,
+  wanted: SnapshotWanted,
+): Promise<SnapshotRow> {
   const { row: sandbox } = await liveSandbox(platform, call.caller, call.params["id"]!);
   const id = call.idFor("snapshot");
   const retention = retentionOf(wanted) ?? Number(sandbox.metadata["snapshot_expiration_sec"] ?? NaN);
@@ -128,7 +133,10 @@ async function create(platform: Platform, call: Call, wanted: Wanted): Promise<S
   return (await queryOne<SnapshotRow>(platform.pool, "select * from snapshots where id = $1", [id]))!;
 }
 
-async function remove(platform: Platform, row: SnapshotRow): Promise<{ id: string; deleted: true }> {
+export async function removeSnapshot(
+  platform: Platform,
+  row: SnapshotRow,
+): Promise<{ id: string; deleted: true }> {
   const dependents = await query<{ id: string; name: string | null; slug: string }>(
     platform.pool,
     "select id, name, slug from sandboxes where tenant_id = $1 and state <> 'destroyed' and content->>'snapshotKey' = $2 and id <> $3",
@@ -160,7 +168,7 @@ export async function expireSnapshots(platform: Platform): Promise<void> {
        from snapshots n left join sandboxes s on s.id = n.sandbox_id and s.state <> 'destroyed' where n.status = 'ready') ranked
      where not keep and expires_at < now() and place > kept limit 50`,
   )) {
-    await remove(platform, row).catch((error: unknown) => {
+    await removeSnapshot(platform, row).catch((error: unknown) => {
       if (!(error instanceof PlatformError)) throw error;
     });
   }
@@ -214,9 +222,11 @@ export function snapshotHandlers(platform: Platform): Handler[] {
       (await ownSandbox(pool, call.caller, call.params["id"]!)).id,
     );
   return [
-    handler(r.create, async (call) => view(await create(platform, call as unknown as Call, call.body ?? {}))),
+    handler(r.create, async (call) =>
+      view(await createSnapshot(platform, call as unknown as Call, call.body ?? {})),
+    ),
     handler(r.createOld, async (call) => {
-      const row = await create(platform, call as unknown as Call, call.body ?? {});
+      const row = await createSnapshot(platform, call as unknown as Call, call.body ?? {});
       return { ...view(row), snapshot_id: row.id };
     }),
     handler(r.list, async (call) => {
@@ -230,7 +240,7 @@ export function snapshotHandlers(platform: Platform): Handler[] {
       ).map(view);
     }),
     handler(r.get, async (call) => view(await inSandbox(call as Call))),
-    handler(r.remove, async (call) => remove(platform, await inSandbox(call as Call))),
+    handler(r.remove, async (call) => removeSnapshot(platform, await inSandbox(call as Call))),
     handler(r.restore, async (call) => {
       const sandbox = await ownSandbox(pool, call.caller, call.params["id"]!);
       const snapshot = await inSandbox(call as unknown as Call);
@@ -264,7 +274,7 @@ export function snapshotHandlers(platform: Platform): Handler[] {
     }),
     handler(r.getAny, async (call) => view(await ownSnapshot(platform, call as Call, call.params["sid"]!))),
     handler(r.removeAny, async (call) =>
-      remove(platform, await ownSnapshot(platform, call as Call, call.params["sid"]!)),
+      removeSnapshot(platform, await ownSnapshot(platform, call as Call, call.params["sid"]!)),
     ),
   ];
 }

@@ -172,6 +172,29 @@ test("a recursive watch reports what happens, also in folders made later", async
   await assert.rejects(client.filesystem.getWatcherEvents({ watcherId }), /not found/);
 });
 
+test("a watch sees an upload as one file that is written", async (t) => {
+  const { client, home } = await startAgent(t);
+  await writeFile(join(home, "old.txt"), "old");
+  const { watcherId } = await client.filesystem.createWatcher({ path: home });
+  const seen: string[] = [];
+  const seenAll = (wanted: readonly string[]) =>
+    waitFor(
+      wanted.join(", "),
+      async () => {
+        const { events } = await client.filesystem.getWatcherEvents({ watcherId });
+        seen.push(...events.map((event) => `${EventType[event.type]} ${event.name}`));
+        return wanted.every((event) => seen.includes(event));
+      },
+      5000,
+      5,
+    );
+  await client.writeFile("new.txt", "1");
+  await seenAll(["CREATE new.txt", "WRITE new.txt"]);
+  await client.writeFile("old.txt", "2");
+  await seenAll(["WRITE old.txt"]);
+  assert.deepEqual(seen, ["CREATE new.txt", "WRITE new.txt", "WRITE old.txt"]);
+});
+
 test("a watch stream starts, reports and includes the entry on request", async (t) => {
   const { client, home } = await startAgent(t);
   for await (const { event } of client.filesystem.watchDir({ path: home, includeEntry: true })) {

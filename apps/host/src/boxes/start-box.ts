@@ -24,6 +24,8 @@ export interface StartContext {
   readonly outbound: OutboundFactory;
   /** PEM of the authority that signs the databases' certificates. */
   readonly databaseAuthority: string;
+  /** Guarantees that no driver can give on this machine. */
+  readonly missing: readonly string[];
   /** Most time for the agent's first answer, in milliseconds. */
   readonly readyTimeoutMs: number;
 }
@@ -59,7 +61,7 @@ export async function startBox(
     const start = as === "waiting" ? driver.standby?.start : driver.start.bind(driver);
     if (!start) throw new Error(`driver ${driver.name} keeps no boxes that wait`);
     const started = await start(place, box.record.spec, folders, image, signal);
-    const missing = [...started.isolation.missing, ...(folders.disk ? [] : ["disk limit"])];
+    const missing = [...new Set([...started.isolation.missing, ...context.missing])];
     box.record = { ...box.record, ...started, isolation: { ...started.isolation, missing } };
   } catch (cause) {
     if (cause instanceof HostError || signal.aborted) throw cause;

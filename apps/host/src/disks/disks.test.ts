@@ -25,7 +25,7 @@ async function startLimitedHost(t: TestContext): Promise<TestHost | null> {
 async function tracesOf(host: TestHost): Promise<string[]> {
   const folders = (await mounts()).map(({ folder }) => folder);
   const files = (await loopDevices()).map(({ file }) => file);
-  return [...folders, ...files].filter((path) => path.startsWith(host.dataDir));
+  return [...folders, ...files].filter((path) => path.startsWith(join(host.dataDir, "boxes")));
 }
 
 const fill = "head -c 1G /dev/zero > /workspace/big; head -c 1G /dev/zero > /home/user/big; sync";

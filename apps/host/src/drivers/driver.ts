@@ -38,6 +38,9 @@ export interface BoxFolders {
 /** What a driver needs to find a box again after the host daemon died; stored in `state.json`. */
 export type DriverState = Record<string, unknown>;
 
+/** What a trial showed; the host adds what the driver has members for. */
+export type DriverProbe = Omit<DriverReport, "can">;
+
 export interface StartedBox {
   readonly driverState: DriverState;
   readonly isolation: Isolation;
@@ -82,7 +85,7 @@ export interface SandboxDriver {
    */
   readonly disk?: "mounted" | "attached";
   /** Really starts one minimal box and reports what held. */
-  probe(signal: AbortSignal): Promise<DriverReport>;
+  probe(signal: AbortSignal): Promise<DriverProbe>;
   /** Returns when the box's first process runs; the host then waits for the guest to answer. */
   start(
     key: string,

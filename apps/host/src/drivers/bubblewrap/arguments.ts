@@ -8,13 +8,20 @@ const exists = (path: string) =>
     () => false,
   );
 
-/** Files of /proc that tell about the machine rather than about the box. */
+/**
+ * Files of /proc that tell about the machine or its other boxes: their disks, boot command and keys.
+ * `1/cmdline` is the box's first process, whose arguments are the host's.
+ */
+const maskedFiles =
+  "kcore keys key-users timer_list sched_debug cmdline kallsyms diskstats partitions swaps locks 1/cmdline";
+const maskedFolders = "scsi acpi bus irq fs/ext4 fs/jbd2 fs/xfs fs/btrfs fs/nfsd";
+
 async function procMasks(): Promise<string[]> {
   const args: string[] = [];
-  for (const file of ["kcore", "keys", "key-users", "timer_list", "sched_debug", "cmdline", "kallsyms"]) {
+  for (const file of maskedFiles.split(" ")) {
     if (await exists(`/proc/${file}`)) args.push("--ro-bind", "/dev/null", `/proc/${file}`);
   }
-  for (const folder of ["scsi", "acpi", "bus", "irq"]) {
+  for (const folder of maskedFolders.split(" ")) {
     if (await exists(`/proc/${folder}`)) args.push("--size", "4096", "--tmpfs", `/proc/${folder}`);
   }
   return args;

@@ -5,10 +5,17 @@ import { release } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { waitFor } from "@platform/daemon";
-import type { BoxFailure, BoxStats, DriverReport } from "@platform/host-api";
+import type { BoxFailure, BoxStats } from "@platform/host-api";
 import type { ResolvedBoxSpec } from "@platform/host-api";
 import { z } from "zod";
-import type { BoxFolders, DriverState, GuestImage, SandboxDriver, StartedBox } from "../driver.ts";
+import type {
+  BoxFolders,
+  DriverProbe,
+  DriverState,
+  GuestImage,
+  SandboxDriver,
+  StartedBox,
+} from "../driver.ts";
 import { findCgroups } from "../linux/cgroup-layout.ts";
 import { Cgroups } from "../linux/cgroups.ts";
 import { boxArguments } from "./arguments.ts";
@@ -88,7 +95,7 @@ class BubblewrapDriver implements SandboxDriver {
     ];
   }
 
-  async probe(signal: AbortSignal): Promise<DriverReport> {
+  async probe(signal: AbortSignal): Promise<DriverProbe> {
     const missing = this.#missing;
     const report = { driver: this.name, level: "namespaces" as const, missing };
     const version = await promisify(execFile)("bwrap", ["--version"], { signal })

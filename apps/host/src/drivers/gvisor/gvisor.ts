@@ -5,10 +5,17 @@ import type { Socket } from "node:net";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { waitFor } from "@platform/daemon";
-import { type BoxFailure, type BoxLimits, type BoxStats, type DriverReport } from "@platform/host-api";
+import type { BoxFailure, BoxLimits, BoxStats } from "@platform/host-api";
 import type { ResolvedBoxSpec } from "@platform/host-api";
 import { z } from "zod";
-import type { BoxFolders, DriverState, GuestImage, SandboxDriver, StartedBox } from "../driver.ts";
+import type {
+  BoxFolders,
+  DriverProbe,
+  DriverState,
+  GuestImage,
+  SandboxDriver,
+  StartedBox,
+} from "../driver.ts";
 import { findCgroups } from "../linux/cgroup-layout.ts";
 import { Cgroups } from "../linux/cgroups.ts";
 import { findByArgument, identify, isAlive, killProcess } from "../linux/processes.ts";
@@ -87,10 +94,10 @@ class GvisorDriver implements SandboxDriver {
   }
 
   get #missing(): string[] {
-    return [...this.#cgroups.missing];
+    return this.#cgroups.missing;
   }
 
-  async probe(signal: AbortSignal): Promise<DriverReport> {
+  async probe(signal: AbortSignal): Promise<DriverProbe> {
     const report = { driver: this.name, level: "userspace-kernel" as const, missing: this.#missing };
     const no = (why: string, version: string | null) => ({ ...report, usable: false, version, why });
     const { runsc, runsAsRoot } = this.#options;
@@ -198,7 +205,7 @@ class GvisorDriver implements SandboxDriver {
   }
 
   async remnants(): Promise<string[]> {
-    const prefix = this.#marker("");
+    const prefix = `${this.#marker("")}/`;
     const marked = await findByArgument(prefix, true);
     const keys = marked.map(({ argument }) => argument.slice(prefix.length));
     const bundles = await readdir(join(this.#options.folder, "bundles")).catch(() => []);

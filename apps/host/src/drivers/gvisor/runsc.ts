@@ -1,8 +1,9 @@
 import { spawn } from "node:child_process";
-import { closeSync, constants, openSync } from "node:fs";
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Writable } from "node:stream";
+import { setTimeout as delay } from "node:timers/promises";
+import { keepLog } from "../linux/bounded-log.ts";
 import { identify, killProcess } from "../linux/processes.ts";
 
 /** How system calls of the box are caught; the first is faster, the second works in more places. */
@@ -26,7 +27,7 @@ export const flags = ({ stateFolder }: Runsc, platform: Platform): string[] => [
 ];
 
 /** A shell that waits for a line, so that limits are in force before the runtime's first instruction. */
-const gate = 'read -r _ <&3 && exec "$0" "$@" 3<&-';
+const gate = 'read -r _ <&3 && exec "$0" "$@" 3<&- >&2';
 const searchPath = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 export interface Call {
@@ -46,22 +47,14 @@ export interface Call {
  * @throws Error when it takes too long; it is killed then, its box is not
  */
 export async function callRunsc(call: Call): Promise<number | null> {
-  // Appended to: the runtime would write a plain file from its start.
-  const log = openSync(
-    call.logFile,
-    constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND | constants.O_NOFOLLOW,
-    0o600,
-  );
-  let child;
-  try {
-    child = spawn("/bin/sh", ["-c", gate, call.runsc.program, ...call.args], {
-      ...{ detached: true, cwd: "/", env: { PATH: searchPath }, stdio: ["ignore", log, log, "pipe"] },
-    });
-  } finally {
-    closeSync(log);
-  }
+  const child = spawn("/bin/sh", ["-c", gate, call.runsc.program, ...call.args], {
+    // Not a file: programs in the box could fill the machine's disk through it.
+    ...{ detached: true, cwd: "/", env: { PATH: searchPath }, stdio: ["ignore", "ignore", "pipe", "pipe"] },
+  });
+  const logged = child.stderr ? keepLog(child.stderr, call.logFile) : Promise.resolve();
+  logged.catch(() => undefined); // Without a log the box runs all the same.
   const ended = new Promise<number | null>((resolve, reject) => {
-    child.once("exit", resolve);
+    child.once("exit", (code) => void Promise.race([logged, delay(200)]).finally(() => resolve(code)));
     child.once("error", reject);
   });
   ended.catch(() => undefined); // Awaited below, unless the gate was never opened.

@@ -35,7 +35,7 @@ export async function withTrial<T>(
   const folders = foldersAt(root, owner, "folders");
   try {
     await chmod(root, 0o711);
-    for (const name of ["disk", "run", "log"]) await mkdir(join(root, name), { mode: 0o711 });
+    await mkdir(folders.log, { mode: 0o711 });
     await furnish(folders);
     const key = root.slice(root.lastIndexOf("/") + 1);
     return await attempt({ key, spec: BoxSpec.parse(trialSpec), folders });
