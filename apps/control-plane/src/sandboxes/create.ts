@@ -192,7 +192,7 @@ async function insertSandbox(platform: Platform, db: Queryable, call: Call, plan
         input.external_workspace_id ?? null,
         input.external_user_id ?? call.caller.externalUserId,
         input.external_project_id ?? null,
-        input.metadata,
+        input.agents_md === undefined ? input.metadata : { ...input.metadata, agents_md: input.agents_md },
         input.name ?? null,
         slug,
         JSON.stringify(input.tags ?? {}),
