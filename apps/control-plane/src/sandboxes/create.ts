@@ -13,8 +13,8 @@ import type { Call } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { findTemplate } from "../templates/index.ts";
 import { resolvePlacement } from "../tenants/index.ts";
-import { toDesired, type DesiredService } from "./desired-services.ts";
-import { loadSandbox, type SandboxContent, type SandboxRow } from "./store.ts";
+import { toDesired } from "./desired-services.ts";
+import { loadSandbox, type SandboxContent, type SandboxRow, type DesiredService } from "./store.ts";
 
 const order: readonly SandboxSize[] = ["xs", "small", "medium", "large", "xl"];
 
