@@ -1,8 +1,10 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { query } from "@platform/postgres";
 import { trimExecutions } from "./cron/index.ts";
+import { ensureClientApiRoutes } from "./e2b/index.ts";
 import { trimRequestLogs } from "./edges/index.ts";
 import { syncPendingEgress } from "./egress/index.ts";
+import { settleBulk } from "./groups/index.ts";
 import type { Platform } from "./platform.ts";
 import { tidyBuckets } from "./storage/index.ts";
 import { tellTroubles } from "./sandboxes/index.ts";
@@ -28,6 +30,7 @@ export async function removeUnownedBoxes(platform: Platform, now = Date.now()): 
   const rows = await query<{ key: string }>(
     platform.pool,
     `select box_key as key from sandboxes where state <> 'destroyed'
+     union all select content->>'from' from sandboxes where state <> 'destroyed' and content ? 'from'
      union all select box_key from instances where state <> 'destroyed'
      union all select unnest(array['bd-' || id, 'pf-' || id]) from builds where state in ('queued', 'building')`,
   );
@@ -50,9 +53,11 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["boxes", (platform) => removeUnownedBoxes(platform)],
   ["troubles", tellTroubles],
   ["snapshots", expireSnapshots],
+  ["bulk jobs", settleBulk],
   ["egress", syncPendingEgress],
   ["cut off snapshots", tidySnapshots],
   ["previews", forgetPreviews],
+  ["clients' API hosts", ensureClientApiRoutes],
   ["request logs", trimRequestLogs],
   ["buckets", tidyBuckets],
   ["cron executions", trimExecutions],

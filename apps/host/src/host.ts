@@ -17,6 +17,7 @@ import { allowedDrivers, createDrivers } from "./drivers/registry.ts";
 import { createPostgresEngine } from "./engines/postgres/index.ts";
 import { EngineRegistry } from "./engines/registry.ts";
 import { serve } from "./http/server.ts";
+import { Images } from "./images/index.ts";
 import { forgetNeutralPrograms, neutralPrograms } from "./neutral-programs.ts";
 import type { PoolSettings } from "./pool/index.ts";
 import { boxHome, reachableCopy } from "./reachable.ts";
@@ -45,7 +46,14 @@ const resolveByMachine: ResolveName = async (name) =>
 
 async function probeAll(drivers: readonly SandboxDriver[]): Promise<ProbedDriver[]> {
   return Promise.all(
-    drivers.map(async (driver) => ({ driver, report: await driver.probe(AbortSignal.timeout(30_000)) })),
+    drivers.map(async (driver) => {
+      const probe = await driver.probe(AbortSignal.timeout(120_000));
+      const can = [
+        ...(driver.freezer ? (["pause"] as const) : []),
+        ...(driver.checkpoints ? (["checkpoint"] as const) : []),
+      ];
+      return { driver, report: { ...probe, can } };
+    }),
   );
 }
 
@@ -98,7 +106,8 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   const image = { root: null, ...(neutral ?? programs) };
   const drivers = await createDrivers({
     ...{ tag: hash.toString("hex", 0, 6), runsAsRoot, image, home },
-    ...{ runsc: config.RUNSC_BIN ?? null, path: config.PATH },
+    ...{ runsc: config.RUNSC_BIN ?? null, path: config.PATH, microvm: config.MICROVM_DIR ?? null },
+    firecracker: { firecracker: config.FIRECRACKER_BIN ?? null, jailer: config.JAILER_BIN ?? null },
   });
   const disks = await openDisks(home, runsAsRoot, log);
   const missing = [...(disks ? [] : ["disk limit"]), ...(neutral ? [] : ["hidden folder names"])];
@@ -110,12 +119,21 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   const postgres = createPostgresEngine({ dataDir: join(root, "engines/postgres"), log, runsAsRoot });
   const engines = new EngineRegistry([postgres]);
   const artifacts = new Artifacts(await openArtifactStore(join(root, "artifacts")), join(root, "snapshots"));
-  const boxes = new Boxes({
+  const outbound = new OutboundFactory({ name: resolveName, database: engines.resolve });
+  const images = new Images({
+    folder: boxHome(config.IMAGES_DIR ?? join(home, "images")),
+    buildsFolder: join(root, "image-builds"),
+    ...{ tag: hash.toString("hex", 0, 6), toolchain: image.toolchain, guestFolder: image.folder },
+    ...{ outbound, runsAsRoot, log },
+    boxes: () => boxes,
+  });
+  await images.open();
+  const boxes: Boxes = new Boxes({
     records: new RecordStore(join(home, "boxes")),
-    image,
+    imageOf: async (template) => ({ ...image, root: await images.resolve(template) }),
     content: artifacts,
     databaseAuthority: await postgres.certificateAuthority(),
-    outbound: new OutboundFactory({ name: resolveName, database: engines.resolve }),
+    outbound,
     readyTimeoutMs: 20_000,
     ...{ runsAsRoot, ownerOffset, drivers, disks, missing, log },
     bootConcurrency: config.HOST_BOOT_CONCURRENCY || Math.max(2, availableParallelism()),
@@ -135,14 +153,16 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   await boxes.recover();
   await engines.recover();
   const server = await serve(
-    { services: { boxes, artifacts, engines, doctor }, token: config.HOST_TOKEN, log },
+    { services: { boxes, artifacts, engines, images, doctor }, token: config.HOST_TOKEN, log },
     config.HOST_LISTEN_PORT,
   );
+  images.start();
   log.info({ port: server.port }, "host serves");
   return {
     port: server.port,
     close: async ({ mustKeepBoxes = false } = {}) => {
       await server.close();
+      await images.close();
       await boxes.close({ mustStop: config.HOST_STOP_BOXES_ON_EXIT === "1" && !mustKeepBoxes });
       await postgres.close();
       await forgetNeutralPrograms(home);

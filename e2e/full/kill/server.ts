@@ -96,6 +96,9 @@ export class Server {
   arm(point: string): void {
     writeFileSync(join(this.folders.points, point), "");
   }
+  disarm(point: string): void {
+    rmSync(join(this.folders.points, point), { force: true });
+  }
   isArmed(point: string): boolean {
     return existsSync(join(this.folders.points, point));
   }
@@ -122,6 +125,7 @@ export function spawnSupervisor(folders: Folders): ChildProcess {
         HOME: folders.root,
         LANG: "C.UTF-8",
         FAULT_POINTS_DIR: folders.points,
+        HOST_DRIVERS: "bubblewrap",
         // What waits for a caller belongs to nobody's test; create.test.ts is about it.
         HOST_POOL_MAX: "0",
         ...folders.settings,

@@ -17,6 +17,7 @@ import type {
   ProbeOptions,
   ProbeResult,
   Readiness,
+  SelfTest,
   ServiceRecord,
 } from "./types.ts";
 
@@ -56,6 +57,8 @@ export interface GuestClient {
   ports(signal?: AbortSignal): Promise<ListeningPort[]>;
   probe(port: number, options?: ProbeOptions, signal?: AbortSignal): Promise<ProbeResult>;
   ready(signal?: AbortSignal): Promise<Readiness>;
+  /** Tries everything that programs in the box need, and loads what commands from outside need. */
+  selfTest(signal?: AbortSignal): Promise<SelfTest>;
   configure(patch: GuestConfigPatch, signal?: AbortSignal): Promise<AppliedConfig>;
   /** Closes idle connections. Not needed with an `agent` of the caller's own. */
   close(): void;
@@ -98,6 +101,7 @@ export function createGuestClient(options: GuestAddress): GuestClient {
         { port, ...probe },
       ),
     ready: (signal) => sendJson(address, { method: "GET", path: "/ready", signal }),
+    selfTest: (signal) => sendJson(address, { method: "POST", path: "/self-test", signal }),
     configure: (patch, signal) => sendJson(address, { method: "PUT", path: "/config", signal }, patch),
     close: () => ownAgent?.destroy(),
   };

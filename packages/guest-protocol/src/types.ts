@@ -56,6 +56,25 @@ export interface Readiness {
   readonly time: string;
 }
 
+/** What a box was seen to be able to do, in answer to POST /self-test. */
+export interface SelfTest {
+  /** Of a shell command run as the box's programs are; `null` when a signal ended it or none started. */
+  readonly exitCode: number | null;
+  /** User id and home of that command. */
+  readonly uid: number | null;
+  readonly home: string | null;
+  /** Clock of the box, milliseconds since the epoch. */
+  readonly clockMs: number;
+  /** A file in the working folder was written, synced and read back by that command. */
+  readonly durable: boolean;
+  /** The working folder was listed. */
+  readonly listed: boolean;
+  /** Services that the agent keeps. */
+  readonly services: number;
+  /** What failed, in words; empty when nothing did. */
+  readonly detail: string;
+}
+
 export interface ServiceRecord {
   readonly name: string;
   /** `backoff` waits for its next start; `stopped` was told to stop. */

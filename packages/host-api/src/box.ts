@@ -81,14 +81,25 @@ export const BoxContent = z.discriminatedUnion("type", [
   /** A release bundle (packages/bundle): unpacked writable copy; verified by digest before use. */
   z.object({ type: z.literal("bundle"), digest: Digest }),
   /** A snapshot made by POST /boxes/:key/snapshots. */
-  z.object({ type: z.literal("snapshot"), snapshotKey: BoxKey }),
+  z.object({
+    type: z.literal("snapshot"),
+    snapshotKey: BoxKey,
+    /**
+     * `true`: with the processes that ran, or not at all; `false`: files only. Left out: with processes
+     * where the snapshot holds memory and the new box can go on from it.
+     */
+    withMemory: z.boolean().optional(),
+  }),
 ]);
 export type BoxContent = z.output<typeof BoxContent>;
 
 export const BoxSpec = z.object({
   purpose: z.enum(["sandbox", "build", "instance"]),
   minimumIsolation: IsolationClass,
-  template: z.string().default("host").describe("`host`: the machine's own system, read-only"),
+  template: z
+    .string()
+    .default("host")
+    .describe("`host`: the machine's own system, read-only; else an image, by built-in name or digest"),
   content: BoxContent,
   limits: BoxLimits,
   /** For every process in the box. May hold secrets: kept 0600 on disk, never in argv or logs. */
@@ -160,6 +171,8 @@ export const Box = z.object({
   bootPath: z.enum(bootPaths).nullable(),
   /** Hash of the spec without secrets' values; lets the caller see that a re-create asked for something else. */
   specHash: z.string(),
+  /** Digest of the image whose root it has; `null`: the machine's own system, read-only. */
+  image: Digest.nullable().default(null),
   /** The newest, at most 20, since the host daemon started. */
   notices: z.array(BoxNotice).default([]),
 });
@@ -205,6 +218,8 @@ export const DriverReport = z.object({
   version: z.string().nullable(),
   why: z.string().nullable().describe("Why it is not usable, and what to do"),
   missing: z.array(z.string()),
+  /** `pause`: boxes are held still in memory. `checkpoint`: a snapshot holds memory too. */
+  can: z.array(z.enum(["pause", "checkpoint"])).default([]),
 });
 export type DriverReport = z.output<typeof DriverReport>;
 

@@ -1,5 +1,5 @@
 import { connect, type Socket } from "node:net";
-import type { z } from "zod";
+import { z } from "zod";
 import { Agent, request, type Dispatcher } from "undici";
 import { Box, BoxSpec, BoxStats, Doctor, EgressAttempt, OomReport, type BoxPatch } from "./box.ts";
 import {
@@ -9,8 +9,9 @@ import {
   LoginProof,
   type DatabaseSpec,
 } from "./database.ts";
+import { ImageBuild, ImageLogLine, ImageReport, type ImageBuildSpec } from "./image.ts";
 import { PoolReport } from "./pool.ts";
-import { Bundled, Frozen, SnapshotInfo, type BundleRequest } from "./artifact.ts";
+import { Bundled, Frozen, SnapshotInfo, type BundleRequest, type FillRequest } from "./artifact.ts";
 
 /** Where a host daemon listens and the bearer token it wants. */
 export interface HostAddress {
@@ -55,7 +56,10 @@ export class HostError extends Error {
  * | pause, resume | POST /boxes/:key/pause, /resume |
  * | stats, oom, egress | GET /boxes/:key/stats, /oom, /egress |
  * | snapshots, putSnapshot, deleteSnapshot | GET /snapshots; PUT /snapshots/:snapshotKey {boxKey}; DELETE /snapshots/:snapshotKey |
- * | freeze, bundle | POST /boxes/:key/freeze, /boxes/:key/bundle |
+ * | freeze, bundle, fill | POST /boxes/:key/freeze, /boxes/:key/bundle, /boxes/:key/fill |
+ * | images, removeImage | GET /images; DELETE /images/sha256-<first 56 digits> |
+ * | imageBuilds, putImageBuild, imageBuild, deleteImageBuild | GET /image-builds; PUT, GET, DELETE /image-builds/:key |
+ * | imageBuildLogs, cancelImageBuild | GET /image-builds/:key/logs?after=&limit=; POST …/cancel |
  * | guest | any /boxes/:key/guest/<path>: the guest agent's own HTTP, streamed both ways |
  * | dialPort | CONNECT <key>:<port>: raw stream to a port in the box |
  * | databases | PUT, GET, DELETE /databases/:key; POST …/start, /stop, /restart, /rotate, /probe; GET …/credentials, /stats, /logs?lines= |
@@ -113,8 +117,34 @@ export class HostClient {
 
   freeze = (key: string, body: { path?: string; exclude?: string[] }, signal?: AbortSignal) =>
     this.#json("POST", `/boxes/${key}/freeze`, Frozen, body, signal);
+  /** @throws HostError `NOT_FOUND` when the host does not have the digest, `CONFLICT` when the folder is there */
+  fill = (key: string, body: FillRequest, signal?: AbortSignal) =>
+    this.#void("POST", `/boxes/${key}/fill`, body, signal);
   bundle = (key: string, body: BundleRequest, signal?: AbortSignal) =>
     this.#json("POST", `/boxes/${key}/bundle`, Bundled, body, signal);
+
+  images = (signal?: AbortSignal) => this.#json("GET", "/images", ImageReport, undefined, signal);
+  /** @throws HostError `CONFLICT` while a box has it as its root */
+  removeImage = (digest: string, signal?: AbortSignal) =>
+    this.#void("DELETE", `/images/${digest.replace(":", "-").slice(0, 63)}`, undefined, signal);
+  /** Queues it and returns at once; the same key again returns the same build. */
+  putImageBuild = (key: string, spec: ImageBuildSpec, signal?: AbortSignal) =>
+    this.#json("PUT", `/image-builds/${key}`, ImageBuild, spec, signal);
+  imageBuild = (key: string, signal?: AbortSignal) =>
+    this.#jsonOrNull("GET", `/image-builds/${key}`, ImageBuild, signal);
+  imageBuilds = (signal?: AbortSignal) =>
+    this.#json("GET", "/image-builds", ImageBuild.array(), undefined, signal);
+  /** Lines after number `after`, at most `limit`. */
+  imageBuildLogs = async (key: string, after: number, limit: number, signal?: AbortSignal) => {
+    const path = `/image-builds/${key}/logs?after=${after}&limit=${limit}`;
+    return (await this.#json("GET", path, z.object({ lines: ImageLogLine.array() }), undefined, signal))
+      .lines;
+  };
+  /** Resolves once nothing of it runs. */
+  cancelImageBuild = (key: string, signal?: AbortSignal) =>
+    this.#json("POST", `/image-builds/${key}/cancel`, ImageBuild, {}, signal);
+  deleteImageBuild = (key: string, signal?: AbortSignal) =>
+    this.#void("DELETE", `/image-builds/${key}`, undefined, signal);
 
   putDatabase = (key: string, spec: DatabaseSpec, signal?: AbortSignal) =>
     this.#json("PUT", `/databases/${key}`, HostedDatabase, spec, signal);
@@ -257,6 +287,9 @@ function toHostError(status: number, text: string): HostError {
   }
 }
 
+/** A port in a box that accepts from outside; with `any-` also one that accepts only inside; or its agent. */
+export type BoxDoor = number | `any-${number}` | "agent";
+
 /**
  * `CONNECT <boxKey>:<port>` at the host. The edge uses it as the connector of its upstream pools.
  *
@@ -265,7 +298,7 @@ function toHostError(status: number, text: string): HostError {
 export function dialBoxPort(
   host: HostAddress,
   boxKey: string,
-  port: number,
+  port: BoxDoor,
   signal?: AbortSignal,
 ): Promise<Socket> {
   return new Promise((resolve, reject) => {

@@ -48,7 +48,7 @@ function platformOptions(context: Context, options: ServeOptions, stopBoxesOnExi
     stopBoxesOnExit,
     hostSettings: Object.fromEntries(
       Object.entries(context.environment).flatMap(([name, value]) =>
-        value !== undefined && /^HOST_(POOL|BOOT)_/.test(name) ? [[name, value]] : [],
+        value !== undefined && /^(HOST_(POOL_|BOOT_|DRIVERS$)|RUNSC_BIN$)/.test(name) ? [[name, value]] : [],
       ),
     ),
     faultPointsDir: context.environment["FAULT_POINTS_DIR"] ?? null,
@@ -89,6 +89,8 @@ async function serve(context: Context, options: ServeOptions, asLine: boolean): 
       api_key: platform.apiKey,
       tenant: platform.tenant.slug,
       edge_http_port: platform.ports.edge,
+      edge_https_port: platform.ports["edge-tls"],
+      ca_file: platform.authorityFile,
     };
     if (asLine) context.output.raw(`${JSON.stringify(line)}\n`);
     else context.output.result(line, [`API  ${line.api_url}`, `key  ${line.api_key}`, "Ctrl-C ends it."]);

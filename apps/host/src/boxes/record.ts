@@ -7,6 +7,7 @@ import {
   BoxFailure,
   BoxKey,
   BoxSpec,
+  Digest,
   Isolation,
   type ResolvedBoxSpec,
 } from "@platform/host-api";
@@ -36,13 +37,15 @@ export const BoxRecord = z.object({
   bootPath: z.enum(bootPaths).nullable().default(null),
   owner: z.object({ uid: z.int(), gid: z.int() }).nullable(),
   layout: z.enum(boxLayouts).default("flat"),
+  /** Digest of its root; `null`: the machine's own system. */
+  image: Digest.nullable().default(null),
 });
 export type BoxRecord = z.output<typeof BoxRecord>;
 
 export const placeOf = (record: Pick<BoxRecord, "key" | "place">): string => record.place ?? record.key;
 
 export function toBox(record: BoxRecord): Box {
-  const { key, spec, isolation, failure, createdAt, bootMs, bootPath, specHash } = record;
+  const { key, spec, isolation, failure, createdAt, bootMs, bootPath, specHash, image } = record;
   return {
     key,
     purpose: spec.purpose,
@@ -53,6 +56,7 @@ export function toBox(record: BoxRecord): Box {
     bootMs,
     bootPath,
     specHash,
+    image,
     notices: [],
   };
 }

@@ -1,6 +1,6 @@
 import type { Duplex } from "node:stream";
 import { HostError } from "@platform/host-api";
-import type { Boxes } from "../boxes/index.ts";
+import type { Boxes, LiveBox } from "../boxes/index.ts";
 import { splice } from "./splice.ts";
 
 const headEnd = "\r\n\r\n";
@@ -56,12 +56,13 @@ async function refusal(stream: Duplex, start: Buffer, port: number): Promise<Hos
 }
 
 /**
- * Answers `CONNECT key:port` with a raw stream to that port in the box.
+ * Answers `CONNECT key:port` with a raw stream to that port in the box, `CONNECT key:any-PORT` also to one
+ * that only listens inside the box, and `CONNECT key:agent` with a stream to the box's agent.
  *
  * @throws HostError; nothing has been written to `client` then
  */
 export async function openTunnel(boxes: Boxes, target: string, client: Duplex, head: Buffer): Promise<void> {
-  const [, key = "", port = ""] = /^([a-z0-9-]+):(\d{1,5})$/.exec(target) ?? [];
+  const [, key = "", reach = "", port = ""] = /^([a-z0-9-]+):(?:agent|(any-)?(\d{1,5}))$/.exec(target) ?? [];
   if (key === "") throw new HostError("INVALID", 400, 'CONNECT needs "boxKey:port".');
   const box = boxes.get(key);
   box.assertRunning();
@@ -84,8 +85,13 @@ export async function openTunnel(boxes: Boxes, target: string, client: Duplex, h
     return;
   }
   client.once("close", giveUp);
+  if (port === "") {
+    join(box, client, guest, head, Buffer.alloc(0));
+    return;
+  }
   const timer = setTimeout(giveUp, answerTimeoutMs);
-  guest.write(`CONNECT box:${port} HTTP/1.1\r\nhost: box:${port}\r\n\r\n`);
+  const name = reach === "" ? "box" : "inside";
+  guest.write(`CONNECT ${name}:${port} HTTP/1.1\r\nhost: ${name}:${port}\r\n\r\n`);
   const answer = await readHead(guest).catch((error: unknown) => {
     clearTimeout(timer);
     guest.destroy();
@@ -103,8 +109,12 @@ export async function openTunnel(boxes: Boxes, target: string, client: Duplex, h
     guest.destroy();
     return;
   }
+  join(box, client, guest, head, answer.rest);
+}
+
+function join(box: LiveBox, client: Duplex, guest: Duplex, fromClient: Buffer, fromGuest: Buffer): void {
   client.write("HTTP/1.1 200 Connection established\r\n\r\n");
-  if (answer.rest.length > 0) client.write(answer.rest);
-  if (head.length > 0) guest.write(head);
+  if (fromGuest.length > 0) client.write(fromGuest);
+  if (fromClient.length > 0) guest.write(fromClient);
   splice(client, guest, box.paces);
 }

@@ -46,6 +46,7 @@ export async function boxArguments(spec: ResolvedBoxSpec, layout: BoxLayout): Pr
     ...namespaces.split(" "),
     ...["--uid", String(insideUid), "--gid", String(insideUid), "--hostname", spec.hostname],
     ..."--new-session --cap-drop ALL --clearenv".split(" "),
+    ...(layout.root === null ? [] : ["--ro-bind", layout.root, "/"]),
     ...mounts.flat(),
     ...["--remount-ro", "/dev", "--remount-ro", "/"],
     ...Object.entries(layout.env).flatMap(([name, value]) => ["--setenv", name, value]),

@@ -5,14 +5,21 @@ import { release } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { waitFor } from "@platform/daemon";
-import { HostError, type BoxFailure, type BoxStats, type DriverReport } from "@platform/host-api";
+import type { BoxFailure, BoxStats } from "@platform/host-api";
 import type { ResolvedBoxSpec } from "@platform/host-api";
 import { z } from "zod";
-import type { BoxFolders, DriverState, GuestImage, SandboxDriver, StartedBox } from "../driver.ts";
+import type {
+  BoxFolders,
+  DriverProbe,
+  DriverState,
+  GuestImage,
+  SandboxDriver,
+  StartedBox,
+} from "../driver.ts";
 import { findCgroups } from "../linux/cgroup-layout.ts";
 import { Cgroups } from "../linux/cgroups.ts";
+import { launchBox } from "../linux/launch.ts";
 import { boxArguments } from "./arguments.ts";
-import { launchBox } from "./launch.ts";
 import { armHostName, type ArmedHostName } from "../linux/host-name.ts";
 import { findByArgument, isAlive, killProcess } from "../linux/processes.ts";
 import { agentCommand, boxLayout, renameEtc, writeEtc, writeHosts } from "../linux/rootfs.ts";
@@ -88,7 +95,7 @@ class BubblewrapDriver implements SandboxDriver {
     ];
   }
 
-  async probe(signal: AbortSignal): Promise<DriverReport> {
+  async probe(signal: AbortSignal): Promise<DriverProbe> {
     const missing = this.#missing;
     const report = { driver: this.name, level: "namespaces" as const, missing };
     const version = await promisify(execFile)("bwrap", ["--version"], { signal })
@@ -117,10 +124,8 @@ class BubblewrapDriver implements SandboxDriver {
     signal: AbortSignal,
   ): Promise<StartedBox> {
     signal.throwIfAborted();
-    if (spec.template !== "host") {
-      throw new HostError("INVALID", 400, `There is no template "${spec.template}" here. Use "host".`);
-    }
-    const { supervisor, init, exited } = await this.#launch(key, spec, folders, image, agentCommand);
+    const command = agentCommand(image);
+    const { supervisor, init, exited } = await this.#launch(key, spec, folders, image, command);
     void exited.then((exit) => this.#exits.set(key, exit));
     const oomKillsAtStart = await this.#cgroups.oomKills(key);
     return {

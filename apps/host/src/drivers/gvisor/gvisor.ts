@@ -5,20 +5,21 @@ import type { Socket } from "node:net";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { waitFor } from "@platform/daemon";
-import {
-  HostError,
-  type BoxFailure,
-  type BoxLimits,
-  type BoxStats,
-  type DriverReport,
-} from "@platform/host-api";
+import type { BoxFailure, BoxLimits, BoxStats } from "@platform/host-api";
 import type { ResolvedBoxSpec } from "@platform/host-api";
 import { z } from "zod";
-import type { BoxFolders, DriverState, GuestImage, SandboxDriver, StartedBox } from "../driver.ts";
+import type {
+  BoxFolders,
+  DriverProbe,
+  DriverState,
+  GuestImage,
+  SandboxDriver,
+  StartedBox,
+} from "../driver.ts";
 import { findCgroups } from "../linux/cgroup-layout.ts";
 import { Cgroups } from "../linux/cgroups.ts";
 import { findByArgument, identify, isAlive, killProcess } from "../linux/processes.ts";
-import { boxLayout, writeEtc, writeHosts } from "../linux/rootfs.ts";
+import { agentNode, boxLayout, writeEtc, writeHosts } from "../linux/rootfs.ts";
 import { dialSocket } from "../linux/socket.ts";
 import { withTrial, type Trial } from "../linux/trial.ts";
 import { noteOf, writeBundle } from "./bundle.ts";
@@ -96,7 +97,7 @@ class GvisorDriver implements SandboxDriver {
     return this.#cgroups.missing;
   }
 
-  async probe(signal: AbortSignal): Promise<DriverReport> {
+  async probe(signal: AbortSignal): Promise<DriverProbe> {
     const report = { driver: this.name, level: "userspace-kernel" as const, missing: this.#missing };
     const no = (why: string, version: string | null) => ({ ...report, usable: false, version, why });
     const { runsc, runsAsRoot } = this.#options;
@@ -130,14 +131,11 @@ class GvisorDriver implements SandboxDriver {
     signal: AbortSignal,
   ): Promise<StartedBox> {
     signal.throwIfAborted();
-    if (spec.template !== "host" && image.root === null) {
-      throw new HostError("INVALID", 400, `There is no template "${spec.template}" here. Use "host".`);
-    }
     const proved = this.#proved;
     if (!proved) throw new Error("no trial box could be started here");
     try {
       const run = ["run", "--detach", `--pid-file=${join(this.#bundle(key), "pid")}`];
-      const command = agentAsFirst(measureOf(spec.limits));
+      const command = agentAsFirst(measureOf(spec.limits), agentNode(image));
       const code = await this.#call(key, spec, folders, image, proved.platform, command, run);
       if (code !== 0) throw new Error(`the runtime ended with ${code ?? "a signal"}`);
       const driverState = await this.#observe(key);
@@ -207,7 +205,7 @@ class GvisorDriver implements SandboxDriver {
   }
 
   async remnants(): Promise<string[]> {
-    const prefix = this.#marker("");
+    const prefix = `${this.#marker("")}/`;
     const marked = await findByArgument(prefix, true);
     const keys = marked.map(({ argument }) => argument.slice(prefix.length));
     const bundles = await readdir(join(this.#options.folder, "bundles")).catch(() => []);
@@ -274,7 +272,7 @@ class GvisorDriver implements SandboxDriver {
     const { scratch, probeOwner, image } = this.#options;
     return withTrial(scratch, probeOwner, async ({ key, spec, folders }: Trial) => {
       try {
-        const command = trialAsFirst(measureOf(spec.limits));
+        const command = trialAsFirst(measureOf(spec.limits), agentNode(image));
         const code = await this.#call(key, spec, folders, image, platform, command, ["run"]);
         const said = await lastWords(folders);
         const kernel = /^Linux version (\S+)/m.exec(said)?.[1];

@@ -33,15 +33,17 @@ process.setgid(${insideUid});
 process.setuid(${insideUid});
 `;
 
-const node = "/usr/local/bin/node";
-const asFirst = (script: string) => ["/bin/sh", "-c", collect, "init", node, "--eval", script];
+const asFirst = (script: string, node: string) => [
+  ...["/bin/sh", "-c", collect, "init", node, "--eval", script],
+];
 
-export const agentAsFirst = (measure: BoxMeasure): string[] =>
-  asFirst(`${enter(measure)} import("/opt/agent/agent.mjs");`);
+/** @param node path in the box */
+export const agentAsFirst = (measure: BoxMeasure, node: string): string[] =>
+  asFirst(`${enter(measure)} import("/opt/agent/agent.mjs");`, node);
 
 /** Goes the agent's whole way, and then only prints what kernel it sees. */
-export const trialAsFirst = (measure: BoxMeasure): string[] =>
-  asFirst(`${enter(measure)} process.stdout.write(fs.readFileSync("/proc/version"));`);
+export const trialAsFirst = (measure: BoxMeasure, node: string): string[] =>
+  asFirst(`${enter(measure)} process.stdout.write(fs.readFileSync("/proc/version"));`, node);
 
 /** What it takes to become another user, and to write where only that user may. */
 export const firstCapabilities = ["CAP_SETUID", "CAP_SETGID", "CAP_DAC_OVERRIDE"];

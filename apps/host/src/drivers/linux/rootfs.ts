@@ -6,6 +6,7 @@ import {
   mkdir,
   readdir,
   readlink,
+  realpath,
   rename,
   stat,
   writeFile,
@@ -23,7 +24,7 @@ const exists = (path: string) =>
     () => false,
   );
 
-function hostsFile(spec: ResolvedBoxSpec): string {
+export function hostsFile(spec: ResolvedBoxSpec): string {
   const linked = spec.links.map((link) => link.hostname).filter((name) => isIP(name) === 0);
   const names = [...new Set(["localhost", spec.hostname, ...linked])];
   return `127.0.0.1 ${names.join(" ")}\n::1 localhost\n`;
@@ -46,7 +47,10 @@ export async function renameEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Pro
   await Promise.all([etc, ...names.map((name) => join(etc, name))].map((path) => lutimes(path, now, now)));
 }
 
-/** The box's whole /etc: nothing of the machine's own but certificates, alternatives and loader cache. */
+/**
+ * The box's whole /etc: nothing of the machine's own but certificates, alternatives and loader cache.
+ * A box of an image has it at /run/etc, and links to what differs from box to box.
+ */
 export async function writeEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
   const etc = folders.etc;
   await mkdir(join(etc, "ssl/certs"), { recursive: true });
@@ -86,6 +90,8 @@ export type BoxMount =
 
 /** What a box is made of, whatever the driver: its root is read-only but for what is listed here. */
 export interface BoxLayout {
+  /** Folder that is the root itself, read-only, with a place for every mount; `null`: the mounts are all there is. */
+  readonly root: string | null;
   readonly mounts: readonly BoxMount[];
   /** Environment of the agent; programs in the box get theirs from the agent. */
   readonly env: Readonly<Record<string, string>>;
@@ -100,29 +106,45 @@ const memory = (target: string, sizeBytes: number, mode = "1777"): BoxMount => (
 });
 
 /** `/bin` and its like are links into /usr on a merged system, folders on an older one. */
-async function systemMounts(root: string): Promise<BoxMount[]> {
-  const mounts: BoxMount[] = [bind(join(root, "usr"), "/usr")];
-  for (const target of ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"]) {
-    const source = join(root, target);
-    const status = await lstat(source).catch(() => null);
-    if (status?.isSymbolicLink()) mounts.push({ type: "link", target, to: await readlink(source) });
-    else if (status?.isDirectory()) mounts.push(bind(source, target));
+export async function systemMounts(): Promise<BoxMount[]> {
+  const mounts: BoxMount[] = [bind("/usr", "/usr")];
+  for (const path of ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"]) {
+    const status = await lstat(path).catch(() => null);
+    if (status?.isSymbolicLink()) mounts.push({ type: "link", target: path, to: await readlink(path) });
+    else if (status?.isDirectory()) mounts.push(bind(path, path));
   }
   return mounts;
 }
 
-/** What of the machine's /etc the system in /usr cannot do without. */
-async function systemSettings(root: string): Promise<BoxMount[]> {
-  const mounts: BoxMount[] = [];
-  for (const target of ["/etc/ssl/certs", "/etc/alternatives", "/etc/ld.so.cache"]) {
-    const source = join(root, target);
-    if (await exists(source)) mounts.push(bind(source, target));
-  }
+/** The machine's own system, and what of its /etc that cannot do without. */
+async function machineMounts(folders: BoxFolders, image: GuestImage): Promise<BoxMount[]> {
+  const mounts = [
+    ...(await systemMounts()),
+    ...[bind(image.toolchain, "/usr/local"), bind(image.folder, "/opt/agent"), bind(folders.etc, "/etc")],
+  ];
+  for (const path of ["/etc/ssl/certs", "/etc/alternatives", "/etc/ld.so.cache"])
+    if (await exists(path)) mounts.push(bind(path, path));
+  return mounts;
+}
+
+const trustBundle = "/etc/ssl/certs/ca-certificates.crt";
+/** Where a box of an image has the agent's own Node: the image's /usr/local is the image's. */
+const imageToolchain = "/opt/node";
+
+/** Boxes reach the outside through this machine, so they trust whom this machine trusts. */
+async function imageMounts(image: GuestImage): Promise<BoxMount[]> {
+  const mounts = [bind(image.toolchain, imageToolchain), bind(image.folder, "/opt/agent")];
+  if (await exists(trustBundle)) mounts.push(bind(await realpath(trustBundle), trustBundle));
   return mounts;
 }
 
 /** Memory that a box's temporary folders may take, of its memory limit. */
 const temporaryShare = 0.5;
+
+const ownVar: BoxMount[] = [
+  { type: "folder", target: "/var" },
+  { type: "link", target: "/var/run", to: "/run" },
+];
 
 /** From the outside in. */
 export async function boxLayout(
@@ -131,21 +153,16 @@ export async function boxLayout(
   image: GuestImage,
 ): Promise<BoxLayout> {
   const mib = 1024 * 1024;
-  const root = image.root?.folder ?? "/";
+  const root = image.root?.folder ?? null;
   const share = spec.limits.memoryBytes * temporaryShare;
   const mounts: BoxMount[] = [
-    ...(await systemMounts(root)),
-    bind(image.toolchain, "/usr/local"),
-    bind(image.folder, "/opt/agent"),
-    bind(folders.etc, "/etc"),
-    ...(await systemSettings(root)),
+    ...(root === null ? await machineMounts(folders, image) : await imageMounts(image)),
     { type: "proc", target: "/proc" },
     { type: "dev", target: "/dev" },
     memory("/dev/shm", share),
     memory("/tmp", share),
     memory("/run", 16 * mib, "0755"),
-    { type: "folder", target: "/var" },
-    { type: "link", target: "/var/run", to: "/run" },
+    ...(root === null ? ownVar : [bind(folders.etc, "/run/etc")]),
     memory("/var/tmp", 64 * mib),
     bind(folders.workspace, "/workspace", true),
     bind(folders.home, "/home/user", true),
@@ -156,7 +173,11 @@ export async function boxLayout(
     PATH: "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
     ...{ HOME: "/home/user", USER: "user", LANG: "C.UTF-8" },
   };
-  return { mounts, env, cwd: "/workspace" };
+  return { root, mounts, env, cwd: "/workspace" };
 }
 
-export const agentCommand = ["/usr/local/bin/node", "/opt/agent/agent.mjs"];
+/** The Node that runs the agent, as a path in the box. */
+export const agentNode = (image: GuestImage): string =>
+  `${image.root ? imageToolchain : "/usr/local"}/bin/node`;
+
+export const agentCommand = (image: GuestImage): string[] => [agentNode(image), "/opt/agent/agent.mjs"];
