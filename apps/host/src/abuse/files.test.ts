@@ -152,7 +152,7 @@ test(
         );
         const { entries } = await attacker.filesystem.listDir({ path: "/workspace/names", depth: 1 });
         // A name of bad bytes is not text and may be left out.
-        assert.ok(entries.length >= 4, JSON.stringify(entries));
+        assert.ok(entries.length >= 4);
         await client.putSnapshot("snapshot-names", "box-attacker");
         await client.deleteSnapshot("snapshot-names");
       },
