@@ -55,7 +55,7 @@ describe("what was written and synced", () => {
     await killHost(server);
     await all;
     assert.equal(new Set(made).size, forks);
-    const seen = [];
+    const seen: Awaited<ReturnType<typeof identityOf>>[] = [];
     for (const fork of made) {
       await assertFiles(server, fork, sums);
       seen.push(await identityOf(server, fork));
