@@ -21,6 +21,8 @@ export interface Answer {
 /** The whole product as one child process, on a port and in a data folder of its own. */
 export interface OwnPlatform {
   readonly edgePort: number;
+  readonly apiUrl: string;
+  readonly apiKey: string;
   readonly dataDir: string;
   /** Never throws for a status; throws when no answer comes. */
   api(method: "GET" | "POST" | "PUT" | "DELETE", path: string, body?: unknown): Promise<Answer>;
@@ -30,6 +32,8 @@ export interface OwnPlatform {
     path: string,
     body?: unknown,
   ): Promise<Record<string, unknown>>;
+  /** Raw bytes. */
+  put(path: string, bytes: Buffer): Promise<Answer>;
   /** One request by public host name, on a connection of its own. */
   visit(url: string): Promise<{ status: number; text: string }>;
   /** A sandbox that answers commands, with these files in it. */
@@ -94,7 +98,7 @@ export async function startOwnPlatform(): Promise<OwnPlatform> {
   };
   try {
     const { api_url: apiUrl, api_key: key } = await bootLine(child);
-    return { edgePort, dataDir, stop, ...client(apiUrl, key, edgePort, dataDir, api) };
+    return { edgePort, apiUrl, apiKey: key, dataDir, stop, ...client(apiUrl, key, edgePort, dataDir, api) };
   } catch (error) {
     await stop();
     throw error;
@@ -125,6 +129,13 @@ function client(apiUrl: string, key: string, edgePort: number, dataDir: string, 
     const text = await response.body.text();
     const parsed = text === "" ? {} : (JSON.parse(text) as Record<string, unknown>);
     return { status: response.statusCode, body: parsed, ms: performance.now() - startedAt };
+  };
+  const put: OwnPlatform["put"] = async (path, bytes) => {
+    const startedAt = performance.now();
+    const headers = { authorization: `Bearer ${key}`, "content-type": "application/octet-stream" };
+    const response = await request(apiUrl + path, { method: "PUT", dispatcher, headers, body: bytes });
+    const body = (await response.body.json()) as Record<string, unknown>;
+    return { status: response.statusCode, body, ms: performance.now() - startedAt };
   };
   const must: OwnPlatform["must"] = async (method, path, body) => {
     const answer = await ask(method, path, body);
@@ -162,5 +173,5 @@ function client(apiUrl: string, key: string, edgePort: number, dataDir: string, 
     });
     return { status: response.statusCode, text: await response.body.text() };
   };
-  return { api: ask, must, exec, sandbox, visit };
+  return { api: ask, put, must, exec, sandbox, visit };
 }

@@ -6,6 +6,7 @@ import {
   configurationChanged,
   createDeploymentStep,
   deploymentHandlers,
+  uploadHandlers,
   deploymentObserveHandlers,
 } from "./deployments/index.ts";
 import { domainHandlers } from "./domains/index.ts";
@@ -97,6 +98,7 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...previewHandlers(platform),
     ...databaseHandlers(platform),
     ...deploymentHandlers(platform),
+    ...uploadHandlers(platform),
     ...deploymentObserveHandlers(platform),
     ...storageHandlers(platform),
     ...cronHandlers(platform),

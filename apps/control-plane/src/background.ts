@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { query } from "@platform/postgres";
 import { trimExecutions } from "./cron/index.ts";
 import { trimRequestLogs } from "./edges/index.ts";
+import { tidyUploads } from "./deployments/index.ts";
 import { syncPendingEgress } from "./egress/index.ts";
 import type { Platform } from "./platform.ts";
 import { tidyBuckets } from "./storage/index.ts";
@@ -36,6 +37,7 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["egress", syncPendingEgress],
   ["cut off snapshots", tidySnapshots],
   ["previews", forgetPreviews],
+  ["uploads", tidyUploads],
   ["request logs", trimRequestLogs],
   ["buckets", tidyBuckets],
   ["cron executions", trimExecutions],

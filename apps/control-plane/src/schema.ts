@@ -1,6 +1,6 @@
 import type { Migration } from "@platform/postgres";
 import { tenancyMigration } from "./schema-tenancy.ts";
-import { installCacheMigration } from "./schema-releases.ts";
+import { installCacheMigration, uploadsMigration } from "./schema-releases.ts";
 import { provenanceMigration } from "./schema-provenance.ts";
 import { resourcesMigration } from "./schema-resources.ts";
 
@@ -160,4 +160,5 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   },
   provenanceMigration,
   installCacheMigration,
+  uploadsMigration,
 ];

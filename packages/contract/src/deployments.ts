@@ -21,6 +21,7 @@ const Path = z.string().max(4096).optional();
 
 export const PublishFields = z.object({
   source_sandbox_id: z.string().optional(),
+  source_upload_id: z.string().optional().describe("A complete upload, in place of a sandbox"),
   kind: z.enum(["auto", "static", "dynamic", "server"]).optional(),
   deployment_type: z.string().optional(),
   type: z.string().optional(),

@@ -51,6 +51,7 @@ export const problems = {
 
   SOURCE_EMPTY: { status: 422, title: "There is nothing to publish" },
   SOURCE_CHANGED: { status: 409, title: "Files changed while they were frozen", retryable: true },
+  SOURCE_INVALID: { status: 422, title: "The uploaded files cannot be unpacked" },
   SYMLINK_ESCAPES: { status: 422, title: "A link points out of the app's folder" },
   MANIFEST_INVALID: { status: 422, title: "The app manifest is not valid" },
   PACKAGE_JSON_INVALID: { status: 422, title: "package.json cannot be read" },
