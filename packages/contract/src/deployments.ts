@@ -396,6 +396,15 @@ export const deploymentRoutes = {
     ...d,
     scope: "deployments:read",
   }),
+  cancelBuild: defineRoute({
+    id: "cancelBuild",
+    method: "POST",
+    path: `${base}/builds/:bid/cancel`,
+    summary: "Stop a build; what serves goes on serving",
+    ...d,
+    scope: "deployments:write",
+    body: NoBody,
+  }),
   buildLogs: defineRoute({
     id: "streamBuildLogs",
     method: "GET",

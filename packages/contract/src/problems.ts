@@ -68,6 +68,7 @@ export const problems = {
   MODULE_FORMAT: { status: 422, title: "Files and package.json disagree about the module format" },
   INSTALL_FAILED: { status: 422, title: "Installing the dependencies failed" },
   BUILD_FAILED: { status: 422, title: "The build failed" },
+  BUILD_CANCELLED: { status: 409, title: "The build was cancelled" },
   BUILD_TIMEOUT: { status: 422, title: "The build took too long" },
   BUILD_OUT_OF_MEMORY: { status: 422, title: "The build ran out of memory" },
   STATIC_BUILD_FAILED: { status: 422, title: "The static build failed" },

@@ -58,6 +58,7 @@ export const uploadRoutes = {
     path: `${base}/:uid/chunks/:n`,
     summary: "Send a chunk as the raw body; one that is there already costs nothing",
     ...d,
+    bytes: true,
     problems: ["DIGEST_MISMATCH", "PAYLOAD_TOO_LARGE"],
   }),
   complete: defineRoute({

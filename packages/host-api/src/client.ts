@@ -61,7 +61,7 @@ export class HostError extends Error {
  * | stats, egress | GET /boxes/:key/stats, /egress |
  * | snapshots, putSnapshot, deleteSnapshot | GET /snapshots; PUT /snapshots/:snapshotKey {boxKey}; DELETE /snapshots/:snapshotKey |
  * | freeze, bundle, fill | POST /boxes/:key/freeze, /boxes/:key/bundle, /boxes/:key/fill |
- * | putChunk, assembleChunks, removeChunks | POST /chunks/put, /chunks/assemble, /chunks/remove |
+ * | putChunk, assembleChunks, removeChunks | POST /chunks, /assembled-chunks, /removed-chunks |
  * | guest | any /boxes/:key/guest/<path>: the guest agent's own HTTP, streamed both ways |
  * | dialPort | CONNECT <key>:<port>: raw stream to a port in the box |
  * | databases | PUT, GET, DELETE /databases/:key; POST …/start, /stop, /restart, /rotate, /probe; GET …/credentials, /stats, /logs?lines= |
@@ -119,12 +119,12 @@ export class HostClient {
     this.#void("POST", `/boxes/${key}/fill`, body, signal);
   /** @throws HostError `INVALID` with reason `DIGEST_MISMATCH` */
   putChunk = (digest: string, content: Buffer, signal?: AbortSignal) =>
-    this.#void("POST", "/chunks/put", { digest, base64: content.toString("base64") }, signal);
+    this.#void("POST", "/chunks", { digest, base64: content.toString("base64") }, signal);
   /** @throws HostError `INVALID` with reason `CHUNKS_MISSING` (and `missing`) or `DIGEST_MISMATCH` */
   assembleChunks = (chunks: readonly string[], digest: string, signal?: AbortSignal) =>
-    this.#json("POST", "/chunks/assemble", Assembled, { chunks, digest }, signal);
+    this.#json("POST", "/assembled-chunks", Assembled, { chunks, digest }, signal);
   removeChunks = (chunks: readonly string[], signal?: AbortSignal) =>
-    this.#void("POST", "/chunks/remove", { chunks }, signal);
+    this.#void("POST", "/removed-chunks", { chunks }, signal);
   bundle = (key: string, body: BundleRequest, signal?: AbortSignal) =>
     this.#json("POST", `/boxes/${key}/bundle`, Bundled, body, signal);
 
