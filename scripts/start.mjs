@@ -4,6 +4,7 @@ import { spawn } from "node:child_process";
 import { existsSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { ensureGvisorRuntime } from "./gvisor-runtime.mjs";
 import { ensureSystemPackages } from "./system-packages.mjs";
 import { ensurePackages, ensureToolchain, root } from "./toolchain.mjs";
 
@@ -70,6 +71,7 @@ try {
   ensurePackages();
   const missing = ensureSystemPackages({ path: process.env.PATH, isRoot: process.getuid?.() === 0, say });
   if (missing.length > 0) process.exit(1);
+  ensureGvisorRuntime({ path: process.env.PATH, say });
 } catch (error) {
   say(`✗ set-up failed: ${error.message}`);
   say("  do:  Check that this machine reaches its package registry, then run it again.");

@@ -10,6 +10,7 @@ export const systemPackages = [
   { name: "tar", program: "tar", required: true, why: "packs and unpacks app folders" },
   { name: "git", program: "git", required: false, why: "lets sandboxes clone repositories" },
   { name: "python3", program: "python3", required: false, why: "is part of the standard sandbox" },
+  { name: "mmdebstrap", program: "mmdebstrap", required: false, why: "builds the images of templates" },
   { name: "psmisc", program: "fuser", required: false, why: "is part of the standard sandbox" },
 ];
 

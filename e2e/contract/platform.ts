@@ -6,6 +6,7 @@ import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
+import { unmountBelow } from "../mounts.ts";
 
 export const repository = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 
@@ -29,8 +30,12 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-/** Starts the whole product as a user does, on a free port with a data folder of its own. */
-export async function startPlatform(): Promise<RunningPlatform> {
+/**
+ * Starts the whole product as a user does, on a free port with a data folder of its own.
+ *
+ * @param options.drivers which may make boxes; the fastest one unless a test is about another
+ */
+export async function startPlatform({ drivers = "bubblewrap" } = {}): Promise<RunningPlatform> {
   const dataFolder = await mkdtemp(join(tmpdir(), "contract-"));
   // Boxes run under other users, who must be able to pass through the folder.
   await chmod(dataFolder, 0o711);
@@ -38,7 +43,7 @@ export async function startPlatform(): Promise<RunningPlatform> {
   const child = spawn(
     process.execPath,
     [join(repository, "scripts", "start.mjs"), "--serve", "--port", String(port), "--data", dataFolder],
-    { stdio: ["ignore", "pipe", "pipe"] },
+    { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, HOST_DRIVERS: drivers } },
   );
   const said: string[] = [];
   child.stderr.on("data", (chunk: Buffer) => said.push(chunk.toString()));
@@ -73,5 +78,6 @@ async function stopProcess(child: ChildProcess, dataFolder: string): Promise<voi
     await gone;
     clearTimeout(timer);
   }
+  unmountBelow(dataFolder);
   await rm(dataFolder, { recursive: true, force: true, maxRetries: 5 });
 }

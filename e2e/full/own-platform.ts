@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { Agent, request, type Dispatcher } from "undici";
+import { unmountBelow } from "../mounts.ts";
 
 const repository = join(import.meta.dirname, "..", "..");
 const startMs = 240_000;
@@ -18,12 +19,22 @@ export interface Answer {
   readonly ms: number;
 }
 
+/** What the platform says about itself when it is up. */
+export interface Boot {
+  readonly api_url: string;
+  readonly api_key: string;
+  readonly edge_https_port: number;
+  /** Certificate of the authority that HTTPS is verified with. */
+  readonly ca_file: string;
+}
+
 /** The whole product as one child process, on a port and in a data folder of its own. */
 export interface OwnPlatform {
   readonly edgePort: number;
   readonly apiUrl: string;
   readonly apiKey: string;
   readonly dataDir: string;
+  readonly boot: Boot;
   /** Never throws for a status; throws when no answer comes. */
   api(method: "GET" | "POST" | "PUT" | "DELETE", path: string, body?: unknown): Promise<Answer>;
   /** The same, but throws for any answer that is not a success, and unwraps `data`. */
@@ -52,13 +63,13 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-async function bootLine(child: ChildProcess): Promise<{ api_url: string; api_key: string }> {
+async function bootLine(child: ChildProcess): Promise<Boot> {
   const seen: string[] = [];
   const timer = setTimeout(() => child.kill("SIGTERM"), startMs);
   try {
     for await (const line of createInterface({ input: child.stdout! })) {
       seen.push(line);
-      if (line.startsWith("{")) return JSON.parse(line) as { api_url: string; api_key: string };
+      if (line.startsWith("{")) return JSON.parse(line) as Boot;
     }
   } finally {
     clearTimeout(timer);
@@ -67,8 +78,13 @@ async function bootLine(child: ChildProcess): Promise<{ api_url: string; api_key
   throw new Error(`the platform did not start:\n${seen.slice(-20).join("\n")}`);
 }
 
-/** @throws Error with the last output when the platform does not start */
-export async function startOwnPlatform(): Promise<OwnPlatform> {
+/**
+ * @param settings environment of the platform besides its usual one, in which the fastest driver makes the boxes
+ * @throws Error with the last output when the platform does not start
+ */
+export async function startOwnPlatform(
+  settings: Readonly<Record<string, string>> = {},
+): Promise<OwnPlatform> {
   const dataDir = await mkdtemp(join(tmpdir(), "e2e-load-"));
   const edgePort = await freePort();
   const { PATH, HOME, LANG, TMPDIR } = process.env;
@@ -83,7 +99,10 @@ export async function startOwnPlatform(): Promise<OwnPlatform> {
       "--data",
       dataDir,
     ],
-    { env: { PATH, HOME, LANG, TMPDIR }, stdio: ["ignore", "pipe", "inherit"] },
+    {
+      env: { PATH, HOME, LANG, TMPDIR, HOST_DRIVERS: "bubblewrap", ...settings },
+      stdio: ["ignore", "pipe", "inherit"],
+    },
   );
   const api = new Agent({ connections: 64, headersTimeout: 0, bodyTimeout: 0 });
   const stop = async () => {
@@ -94,11 +113,21 @@ export async function startOwnPlatform(): Promise<OwnPlatform> {
       await once(child, "exit");
       clearTimeout(timer);
     }
+    unmountBelow(dataDir);
     await rm(dataDir, { recursive: true, force: true });
   };
   try {
-    const { api_url: apiUrl, api_key: key } = await bootLine(child);
-    return { edgePort, apiUrl, apiKey: key, dataDir, stop, ...client(apiUrl, key, edgePort, dataDir, api) };
+    const boot = await bootLine(child);
+    const { api_url: apiUrl, api_key: key } = boot;
+    return {
+      edgePort,
+      apiUrl,
+      apiKey: key,
+      dataDir,
+      boot,
+      stop,
+      ...client(apiUrl, key, edgePort, dataDir, api),
+    };
   } catch (error) {
     await stop();
     throw error;

@@ -10,10 +10,13 @@ import {
   deploymentObserveHandlers,
 } from "./deployments/index.ts";
 import { domainHandlers } from "./domains/index.ts";
+import { clientApiPrefix, isClientApiHost, registerClientApi } from "./e2b/index.ts";
 import { putRoute, registerEdgeRoutes } from "./edges/index.ts";
 import { egressHandlers } from "./egress/index.ts";
 import { eventHandlers, platformEventHandlers } from "./events/index.ts";
 import { auditHandlers } from "./audit/index.ts";
+import { exportHandlers } from "./exports/index.ts";
+import { groupHandlers } from "./groups/index.ts";
 import { createServer, registerPublicPages, type AuditEntry, type Handler } from "./http/index.ts";
 import { createAuthenticator, keyHandlers, scopedTokenHandlers, ticketHandlers } from "./keys/index.ts";
 import type { Platform } from "./platform.ts";
@@ -25,6 +28,7 @@ import {
   execHandlers,
   fileHandlers,
   loadSandbox,
+  runHandlers,
   sandboxEnvHandlers,
   sandboxHandlers,
   sandboxObserveHandlers,
@@ -52,6 +56,7 @@ import {
   workspaceHandlers,
   type Tenant,
 } from "./tenants/index.ts";
+import { terminalHandlers } from "./terminals/index.ts";
 import { usageHandlers } from "./usage/index.ts";
 import { webhookHandlers } from "./webhooks/index.ts";
 
@@ -94,6 +99,10 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...fileHandlers(platform),
     ...sandboxObserveHandlers(platform),
     ...templateStartHandlers(platform),
+    ...runHandlers(platform),
+    ...groupHandlers(platform),
+    ...exportHandlers(platform),
+    ...terminalHandlers(platform),
     ...snapshotHandlers(platform),
     ...previewHandlers(platform),
     ...databaseHandlers(platform),
@@ -125,6 +134,7 @@ export function createApp(
     holder: platform.holder,
     seal: platform.seal,
     handlers,
+    mountOf: (host) => (isClientApiHost(host) ? clientApiPrefix : null),
     authenticate,
     problemsUrl: (request) => `${origin(request)}/problems`,
     audit: options.audit,
@@ -142,6 +152,7 @@ export function createApp(
     },
   });
   registerAssets(app, platform);
+  registerClientApi(app, platform, { edgeToken: options.edgeToken, authenticate, audit: options.audit });
   registerEdgeRoutes(app, platform, options.edgeToken, (hostname) => wakeByHostname(platform, hostname));
   return app;
 }

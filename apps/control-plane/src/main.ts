@@ -12,6 +12,7 @@ import { createPool, migrate } from "@platform/postgres";
 import { AuditWriter } from "./audit/index.ts";
 import { createApp, createReconcilers, ensureApiRoute } from "./app.ts";
 import { runChores } from "./background.ts";
+import { ensureClientApiRoutes } from "./e2b/index.ts";
 import { ensureBootstrapKey } from "./keys/index.ts";
 import type { Platform } from "./platform.ts";
 import { appear } from "./presence.ts";
@@ -93,6 +94,7 @@ const platform: Platform = {
 const tenantId = await ensureTenant(pool, { name: config.TENANT_NAME, domain: config.TENANT_DOMAIN });
 if (config.BOOTSTRAP_KEY_FILE) await ensureBootstrapKey(pool, tenantId, config.BOOTSTRAP_KEY_FILE);
 await ensureApiRoute(platform, (await tenantById(pool, tenantId))!);
+await ensureClientApiRoutes(platform);
 
 const audit = new AuditWriter(platform);
 const webhooks = new WebhookWorker(platform, { allowPrivate: config.WEBHOOK_ALLOW_PRIVATE });

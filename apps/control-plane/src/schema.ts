@@ -1,7 +1,10 @@
 import type { Migration } from "@platform/postgres";
 import { tenancyMigration } from "./schema-tenancy.ts";
 import { installCacheMigration, uploadsMigration } from "./schema-releases.ts";
+import { lifecycleMigrations } from "./schema-lifecycle.ts";
+import { guardsMigration } from "./schema-guards.ts";
 import { provenanceMigration } from "./schema-provenance.ts";
+import { e2bMigration } from "./schema-e2b.ts";
 import { resourcesMigration } from "./schema-resources.ts";
 
 /** Columns that every resource of a tenant has. `generation` guards every change (compare-and-set). */
@@ -158,7 +161,10 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
     name: "0006-sealed-answers",
     sql: "alter table idempotency drop column body, add column body_sealed bytea",
   },
+  e2bMigration,
   provenanceMigration,
+  ...lifecycleMigrations,
+  guardsMigration,
   installCacheMigration,
   uploadsMigration,
 ];

@@ -8,6 +8,19 @@ const flag = z
 /** Settings of the edge, from the environment. */
 export const EdgeConfig = z.object({
   EDGE_LISTEN_PORT: z.coerce.number().int().min(0).max(65_535).default(0).describe("0: any free port"),
+  EDGE_TLS_PORT: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(65_535)
+    .optional()
+    .describe("HTTPS beside HTTP; 0: any free port; absent: no HTTPS"),
+  TLS_AUTHORITY_DIR: z
+    .string()
+    .min(1)
+    .optional()
+    .describe("Folder of an authority that makes certificates for tenants' names; for development"),
+  TLS_AUTHORITY_NAME: z.string().min(1).default("Local").describe("Name in the authority's certificate"),
   EDGE_ID: z.string().min(1).max(128),
   EDGE_TOKEN: z.string().min(16).describe("Bearer towards the control plane; signs the local route copy"),
   CONTROL_PLANE_URL: z.url({ protocol: /^http$/ }),

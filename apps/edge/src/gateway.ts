@@ -1,12 +1,13 @@
 import type { Socket } from "node:net";
 import type { Log } from "@platform/daemon";
-import type { Brand, RouteTarget } from "@platform/edge-api";
+import { guestAgentPort, type Brand, type RouteTarget } from "@platform/edge-api";
 import type { RequestLog } from "./access-log/index.ts";
 import { clientGone, type Exchange } from "./exchange.ts";
 import { acceptsHtml, sendPage, type PageKind } from "./pages/index.ts";
 import { accessOf } from "./preview-access.ts";
 import {
   forward,
+  publicDoorHeader,
   schemeOf,
   isTimeout,
   type BoxPools,
@@ -18,6 +19,19 @@ import {
   type Tunnels,
 } from "./proxy/index.ts";
 import { isMachineName, type RouteTable, type ServedRoute } from "./routes/index.ts";
+import {
+  agentAccess,
+  answerPreflight,
+  answerSandbox,
+  findSandbox,
+  isAgentRoute,
+  refusalOf,
+  sandboxHeaders,
+  trafficAccess,
+  type SandboxCall,
+  type SandboxRefusal,
+  type TokenOf,
+} from "./sandbox/index.ts";
 import { serveStatic, type StaticBundles } from "./static/index.ts";
 import type { WakeCalls } from "./wake/index.ts";
 
@@ -36,6 +50,8 @@ export interface GatewayParts {
   readonly tunnels: Tunnels;
   readonly wake: WakeCalls;
   readonly requestLog: RequestLog;
+  /** Tokens of sandboxes, see `sandboxToken` of the edge's API. */
+  readonly sandboxToken: TokenOf;
   readonly facts: ForwardedFacts;
   readonly log: Log;
 }
@@ -71,6 +87,8 @@ export class Gateway {
   async #serve(exchange: Exchange): Promise<void> {
     const { table } = this.#parts;
     const { hostname } = exchange;
+    const sandbox = findSandbox(table, exchange);
+    if (sandbox) return this.#serveSandbox(exchange, sandbox);
     const served = table.find(hostname);
     if (served) {
       exchange.route = served.route;
@@ -103,7 +121,66 @@ export class Gateway {
         return this.#page(exchange, target.page, target.detail);
       case "wake":
         return this.#serveWake(exchange);
+      case "sandbox":
+        // Its ports have host names; the name that the table keeps it under is none.
+        return this.#page(exchange, "not_found");
     }
+  }
+
+  /** A port of a sandbox, or its agent. */
+  async #serveSandbox(exchange: Exchange, { sandboxId, port, served }: SandboxCall): Promise<void> {
+    const { table, facts, pools, sandboxToken } = this.#parts;
+    exchange.route = served?.route ?? null;
+    const brand = table.brandOf(exchange.hostname);
+    const refuse = (refusal: SandboxRefusal, message?: string) =>
+      answerSandbox(exchange, refusal, { sandboxId, port, brand, message });
+    if (served?.route.target.type !== "sandbox") return refuse("sandbox_not_found");
+    const { target } = served.route;
+    const isAgent = port === guestAgentPort;
+    if (isAgent) {
+      const path = exchange.target.split("?", 1)[0]!;
+      if (exchange.req.method === "OPTIONS") return answerPreflight(exchange);
+      if (exchange.upgrade || !isAgentRoute(exchange.req.method ?? "", path)) return refuse("no_route");
+      const reason =
+        target.guestAccess === "token"
+          ? agentAccess(exchange, sandboxToken("guest", sandboxId), Date.now())
+          : null;
+      if (reason !== null) return refuse("agent_token", reason);
+      exchange.res.setHeader("access-control-allow-origin", "*");
+    } else if (
+      target.trafficAccess === "token" &&
+      !trafficAccess(exchange, sandboxToken("traffic", sandboxId))
+    ) {
+      return refuse("traffic_token");
+    }
+    const awake = target.state === "running" ? served : await this.#awake(exchange, served.route.hostname);
+    if (awake === "busy") return this.#page(exchange, "busy");
+    if (awake?.route.target.type !== "sandbox") return refuse("sandbox_not_found");
+    const { upstream, rewriteHost } = awake.route.target;
+    const outcome = await forward({
+      exchange,
+      facts,
+      rewriteHost: isAgent ? "sandbox" : (rewriteHost?.replaceAll("${PORT}", String(port)) ?? null),
+      dropped: sandboxHeaders,
+      added: isAgent ? [publicDoorHeader, "1"] : [],
+      origins: () => [pools.origin({ ...upstream, port: isAgent ? "agent" : `any-${port}` })],
+      upgrade: exchange.upgrade,
+    });
+    const refusal = outcome.type === "unsent" ? refusalOf(outcome.error) : null;
+    if (refusal) return refuse(refusal);
+    this.#conclude(exchange, outcome, "error");
+  }
+
+  /** Waits for a paused sandbox that its traffic wakes. Null: it stays as it is. */
+  async #awake(exchange: Exchange, routeHostname: string): Promise<ServedRoute | null | "busy"> {
+    const { table, wake } = this.#parts;
+    const pick = () => {
+      const found = table.at(routeHostname);
+      return found?.route.target.type === "sandbox" && found.route.target.state === "paused" ? null : found;
+    };
+    const target = table.at(routeHostname)?.route.target;
+    if (target?.type !== "sandbox" || !target.wakes) return null;
+    return this.#hold(exchange, pick, () => wake.ask(routeHostname));
   }
 
   /** False when the request was answered here: refused, or sent on with the token kept as a cookie. */
@@ -213,26 +290,36 @@ export class Gateway {
     wake.ask(hostname);
     if (req.method === "GET" && acceptsHtml(req) && !exchange.upgrade)
       return this.#page(exchange, "starting");
-    if (this.#held >= MAX_HELD) return this.#page(exchange, "busy");
-    const asking = setInterval(() => wake.ask(hostname), ASK_EVERY_MS);
+    const pick = () => {
+      const found = table.find(hostname);
+      if (!found) return null;
+      const { target } = found.route;
+      const isPending = target.type === "wake" || (target.type === "page" && target.page === "starting");
+      return isPending ? null : found;
+    };
+    const served = await this.#hold(exchange, pick, () => wake.ask(hostname));
+    if (served === "busy") return this.#page(exchange, "busy");
+    if (!served) return this.#page(exchange, "starting");
+    exchange.route = served.route;
+    return this.#serveTarget(exchange, served);
+  }
+
+  /** Holds a request until `pick` finds what it waits for; null when that takes too long. */
+  async #hold(
+    exchange: Exchange,
+    pick: () => ServedRoute | null,
+    ask: () => void,
+  ): Promise<ServedRoute | null | "busy"> {
+    if (this.#held >= MAX_HELD) return "busy";
+    ask();
+    const asking = setInterval(ask, ASK_EVERY_MS);
     this.#held++;
-    let served: ServedRoute | null;
     try {
-      const pick = () => {
-        const found = table.find(hostname);
-        if (!found) return null;
-        const { target } = found.route;
-        const isPending = target.type === "wake" || (target.type === "page" && target.page === "starting");
-        return isPending ? null : found;
-      };
-      served = await table.waitUntil(pick, HOLD_MS, clientGone(exchange));
+      return await this.#parts.table.waitUntil(pick, HOLD_MS, clientGone(exchange));
     } finally {
       this.#held--;
       clearInterval(asking);
     }
-    if (!served) return this.#page(exchange, "starting");
-    exchange.route = served.route;
-    return this.#serveTarget(exchange, served);
   }
 
   #health({ res }: Exchange): void {

@@ -1,6 +1,7 @@
 import { openArtifactStore } from "@platform/bundle";
 import { createLog, faultPoint, onShutdown, readConfig, runUntilSignal } from "@platform/daemon";
-import type { BoxUpstream } from "@platform/edge-api";
+import { authorityName, openAuthority } from "@platform/certificates";
+import { sandboxToken, type BoxUpstream } from "@platform/edge-api";
 import { Agent } from "undici";
 import { RequestLog } from "./access-log/index.ts";
 import { EdgeConfig } from "./config.ts";
@@ -9,6 +10,7 @@ import { BoxPools, ServiceOrigin, ServiceOrigins, Tunnels } from "./proxy/index.
 import { LocalCopy, LocalCopyRefused, RouteFeed, RouteTable } from "./routes/index.ts";
 import { EdgeServer } from "./server.ts";
 import { StaticBundles } from "./static/index.ts";
+import { CertificateStore, DevelopmentCertificates } from "./tls/index.ts";
 import { WakeCalls } from "./wake/index.ts";
 
 const DRAIN_MS = 10_000;
@@ -44,24 +46,34 @@ const gateway = new Gateway({
   tunnels,
   wake: new WakeCalls(internal),
   requestLog,
+  sandboxToken: (kind, sandboxId) => sandboxToken(config.EDGE_TOKEN, kind, sandboxId),
   facts: { publicPort: config.PUBLIC_PORT ?? null, trustForwarded: config.TRUST_FORWARDED },
   log,
 });
+const authority = config.TLS_AUTHORITY_DIR
+  ? new DevelopmentCertificates({
+      authority: await openAuthority(config.TLS_AUTHORITY_DIR, authorityName(config.TLS_AUTHORITY_NAME)),
+      owns: (hostname) => table.brandOf(hostname)?.domain ?? table.find(hostname)?.route.hostname ?? null,
+    })
+  : null;
+const certificates = new CertificateStore(authority ? [authority] : []);
 const server = new EdgeServer({
   gateway,
   tunnels,
   requestLog,
+  certificates,
   maxConnections: config.EDGE_MAX_CONNECTIONS,
   log,
 });
 table.onChange(() => {
-  pools.retain(upstreams());
+  pools.retain(upstreams(), sandboxes());
   services.retain(serviceUrls());
 });
 
 faultPoint("edge.boot.before-listen");
 // It serves from the local copy at once, whatever the control plane does.
 const port = await server.listen(config.EDGE_LISTEN_PORT);
+const tlsPort = config.EDGE_TLS_PORT === undefined ? null : await server.listenTls(config.EDGE_TLS_PORT);
 feed.start();
 requestLog.start();
 
@@ -70,7 +82,7 @@ onShutdown(() => Promise.all([pools.close(), controlPlane.close(), services.clos
 onShutdown(() => Promise.all([feed.stop(), requestLog.stop()]));
 onShutdown(() => server.drain(DRAIN_MS));
 runUntilSignal({ graceMs: STOP_MS, parent: true });
-process.stdout.write(`${JSON.stringify({ ready: true, port })}\n`);
+process.stdout.write(`${JSON.stringify({ ready: true, port, tlsPort })}\n`);
 
 async function restoreRoutes(): Promise<void> {
   try {
@@ -85,6 +97,10 @@ async function restoreRoutes(): Promise<void> {
 
 function* upstreams(): IterableIterator<BoxUpstream> {
   for (const { target } of table.routes()) if (target.type === "boxes") yield* target.upstreams;
+}
+
+function* sandboxes(): IterableIterator<Omit<BoxUpstream, "port">> {
+  for (const { target } of table.routes()) if (target.type === "sandbox") yield target.upstream;
 }
 
 function* serviceUrls(): IterableIterator<string> {

@@ -1,4 +1,5 @@
 import { createServer, ServerResponse, STATUS_CODES, type IncomingMessage, type Server } from "node:http";
+import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import { Deadline, unguessableId, waitFor, type Log } from "@platform/daemon";
 import type { RequestLog } from "./access-log/index.ts";
@@ -7,6 +8,7 @@ import type { Gateway } from "./gateway.ts";
 import { renderPage, sendPage, type PageKind } from "./pages/index.ts";
 import type { Tunnels } from "./proxy/index.ts";
 import { normalizeHostname } from "./routes/index.ts";
+import type { CertificateStore } from "./tls/index.ts";
 
 const HEADERS_TIMEOUT_MS = 30_000;
 const KEEP_ALIVE_MS = 65_000;
@@ -15,10 +17,21 @@ const PARSER_HEADER_BYTES = 128 * 1024;
 const LINGER_MS = 5_000;
 const MAX_PATH_LENGTH = 2_048;
 
+const httpOptions = {
+  insecureHTTPParser: false,
+  requireHostHeader: false,
+  maxHeaderSize: PARSER_HEADER_BYTES,
+  headersTimeout: HEADERS_TIMEOUT_MS,
+  requestTimeout: 0,
+  keepAliveTimeout: KEEP_ALIVE_MS,
+  shouldUpgradeCallback: mayUpgrade,
+} as const;
+
 export interface ServerOptions {
   readonly gateway: Gateway;
   readonly tunnels: Tunnels;
   readonly requestLog: RequestLog;
+  readonly certificates: CertificateStore;
   readonly maxConnections: number;
   readonly log: Log;
 }
@@ -26,37 +39,54 @@ export interface ServerOptions {
 /** The listening side: sockets in, exchanges to the gateway, one log line each, drain at the end. */
 export class EdgeServer {
   readonly #options: ServerOptions;
-  readonly #server: Server;
+  readonly #servers: Server[] = [];
   /** Requests that are being answered, by their connection. */
   readonly #active = new Map<Socket, Exchange>();
   #isDraining = false;
 
   constructor(options: ServerOptions) {
     this.#options = options;
-    this.#server = createServer({
-      insecureHTTPParser: false,
-      requireHostHeader: false,
-      maxHeaderSize: PARSER_HEADER_BYTES,
-      headersTimeout: HEADERS_TIMEOUT_MS,
-      requestTimeout: 0,
-      keepAliveTimeout: KEEP_ALIVE_MS,
-      shouldUpgradeCallback: mayUpgrade,
-    });
-    this.#server.maxRequestsPerSocket = 0;
-    this.#server.maxConnections = options.maxConnections;
-    this.#server.on("request", (req, res) => void this.#take(req, res, false, null));
-    this.#server.on("checkContinue", (req, res) => void this.#take(req, res, true, null));
-    this.#server.on("upgrade", (req, socket, head) => this.#upgrade(req, socket as Socket, head));
-    this.#server.on("clientError", (error, socket) => this.#refuse(error, socket as Socket));
   }
 
   /** @returns the port it listens on, on 127.0.0.1 */
-  async listen(port: number): Promise<number> {
-    await new Promise<void>((resolve, reject) => {
-      this.#server.once("error", reject);
-      this.#server.listen(port, "127.0.0.1", () => resolve());
+  listen(port: number): Promise<number> {
+    return this.#listenWith(createServer(httpOptions), port);
+  }
+
+  /** The same under TLS; the certificate follows the name that the client asks for. */
+  listenTls(port: number): Promise<number> {
+    const { certificates, log } = this.#options;
+    const server = createTlsServer({
+      ...httpOptions,
+      ALPNProtocols: ["http/1.1"],
+      SNICallback: (name, done) => {
+        certificates.contextFor(normalizeHostname(name) ?? "").then(
+          (context) => done(null, context ?? undefined),
+          (error: Error) => {
+            log.error({ hostname: name, err: error }, "no certificate could be made");
+            done(error);
+          },
+        );
+      },
     });
-    return (this.#server.address() as AddressInfo).port;
+    // A handshake that fails is the client's matter: a name that is not ours, or an authority it lacks.
+    server.on("tlsClientError", (error) => log.debug({ reason: error.message }, "TLS handshake failed"));
+    return this.#listenWith(server as unknown as Server, port);
+  }
+
+  async #listenWith(server: Server, port: number): Promise<number> {
+    server.maxRequestsPerSocket = 0;
+    server.maxConnections = this.#options.maxConnections;
+    server.on("request", (req, res) => void this.#take(req, res, false, null));
+    server.on("checkContinue", (req, res) => void this.#take(req, res, true, null));
+    server.on("upgrade", (req, socket, head) => this.#upgrade(req, socket as Socket, head));
+    server.on("clientError", (error, socket) => this.#refuse(error, socket as Socket));
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen(port, "127.0.0.1", () => resolve());
+    });
+    this.#servers.push(server);
+    return (server.address() as AddressInfo).port;
   }
 
   /**
@@ -67,15 +97,17 @@ export class EdgeServer {
    */
   async drain(graceMs: number): Promise<void> {
     this.#isDraining = true;
-    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
-    this.#server.closeIdleConnections();
+    const closed = Promise.all(
+      this.#servers.map((server) => new Promise<void>((resolve) => server.close(() => resolve()))),
+    );
+    for (const server of this.#servers) server.closeIdleConnections();
     for (const { res } of this.#active.values()) if (!res.headersSent) res.shouldKeepAlive = false;
     const deadline = new Deadline(graceMs);
     await waitFor("requests to finish", () => this.#active.size === 0, deadline.remainingMs).catch(() => {
       this.#options.log.warn({ broken: this.#active.size }, "requests were still running after the drain");
     });
     this.#options.tunnels.breakAll();
-    this.#server.closeAllConnections();
+    for (const server of this.#servers) server.closeAllConnections();
     await closed;
   }
 

@@ -1,6 +1,9 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import { EnvdError, type Request } from "./http.ts";
 
+/** Header that the gateway puts on requests of clients from outside: they get envd's endpoints only. */
+export const PUBLIC_DOOR = "x-public-door";
+
 const knownUsers = new Set(["user", "root"]);
 
 /** Who may use envd's endpoints. The socket's border is the host's; this is envd's own custom. */

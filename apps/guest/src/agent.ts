@@ -1,3 +1,4 @@
+import { dirname } from "node:path";
 import type { AppliedConfig, GuestConfig, GuestLink, Readiness } from "@platform/guest-protocol";
 import { Access } from "./access.ts";
 import { Environment } from "./environment.ts";
@@ -11,6 +12,8 @@ export class Agent {
   readonly environment: Environment;
   readonly supervisor: Supervisor;
   readonly #outbound: Outbound;
+  readonly #logDir: string;
+  readonly #runFolder: string;
   #links: readonly GuestLink[];
 
   constructor(config: GuestConfig) {
@@ -18,6 +21,8 @@ export class Agent {
     this.supervisor = new Supervisor(this.environment, config.logDir);
     this.#outbound = new Outbound(config.outboundPath);
     this.#links = config.links;
+    this.#logDir = config.logDir;
+    this.#runFolder = dirname(config.outboundPath);
   }
 
   openOutbound(): Promise<AppliedConfig> {
@@ -25,7 +30,7 @@ export class Agent {
   }
 
   /** @throws AgentError 400; then nothing changed */
-  configure(body: Record<string, unknown>): Promise<AppliedConfig> {
+  async configure(body: Record<string, unknown>): Promise<AppliedConfig> {
     const env = body["env"] === undefined ? null : stringMap(body["env"], "env");
     const links = body["links"] === undefined ? this.#links : toLinks(body["links"]);
     const proxyPort =
@@ -33,7 +38,18 @@ export class Agent {
     if (env) this.environment.configure(env);
     this.#links = links;
     this.environment.proxyPort = proxyPort;
+    if (body["isFirstUse"] === true) await this.#renewTimes();
     return this.openOutbound();
+  }
+
+  /** A box that waited for its user looks as new as it is to that user. */
+  async #renewTimes(): Promise<void> {
+    const { utimes } = await import("node:fs/promises");
+    const now = new Date();
+    const folders = [this.environment.workdir, this.environment.home, this.#runFolder, this.#logDir];
+    const paths = [...folders, "/tmp", "/var/tmp", "/dev/shm", "/run"];
+    // What is not the box's own keeps its time: it says nothing about the box.
+    await Promise.allSettled(paths.map((path) => utimes(path, now, now)));
   }
 
   /** POST /init. The clock is the host kernel's, and volumes are mounts of the host's: neither is set here. */

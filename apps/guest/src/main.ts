@@ -18,6 +18,8 @@ const agent = new Agent(config);
 mkdirSync(dirname(config.socketPath), { recursive: true });
 await listen(config.socketPath, createHandler(agent));
 
+// The host that read it may be gone, and a later one does not: nothing of that is for the box to end over.
+process.stderr.on("error", () => undefined);
 // One request's failure never takes the box's programs down with the agent.
 process.on("uncaughtException", (error) => {
   process.stderr.write(`unexpected failure: ${error.stack ?? String(error)}\n`);

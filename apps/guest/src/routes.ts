@@ -8,6 +8,7 @@ import {
   type Request,
   type Response,
 } from "./http.ts";
+import { PUBLIC_DOOR } from "./access.ts";
 import type { Handler } from "./listener.ts";
 import { serveServices } from "./services/routes.ts";
 
@@ -24,13 +25,15 @@ export function createHandler(agent: Agent): Handler {
       (await rpc())(request, response);
       return;
     }
-    if (url.pathname === "/services" || url.pathname.startsWith("/services/")) {
+    const isPublic = request.headers[PUBLIC_DOOR] !== undefined;
+    if (!isPublic && (url.pathname === "/services" || url.pathname.startsWith("/services/"))) {
       const rest = url.pathname.slice("/services/".length);
       await serveServices(agent.supervisor, rest, url.searchParams, request, response);
       return;
     }
     const served =
-      (await serveOwn(agent, url, request, response)) || (await serveEnvd(agent, url, request, response));
+      (!isPublic && (await serveOwn(agent, rpc, url, request, response))) ||
+      (await serveEnvd(agent, url, request, response, isPublic));
     if (!served) {
       throw new AgentError("NOT_FOUND", 404, `The agent has no ${request.method} ${url.pathname}.`);
     }
@@ -41,7 +44,13 @@ export function createHandler(agent: Agent): Handler {
   };
 }
 
-async function serveOwn(agent: Agent, url: URL, request: Request, response: Response): Promise<boolean> {
+async function serveOwn(
+  agent: Agent,
+  rpc: () => Promise<unknown>,
+  url: URL,
+  request: Request,
+  response: Response,
+): Promise<boolean> {
   switch (`${request.method} ${url.pathname}`) {
     case "GET /ready":
       answerJson(response, 200, agent.readiness);
@@ -49,6 +58,12 @@ async function serveOwn(agent: Agent, url: URL, request: Request, response: Resp
     case "PUT /config":
       answerJson(response, 200, await agent.configure(await readJsonObject(request)));
       return true;
+    case "POST /self-test": {
+      const { selfTest } = await import("./self-test.ts");
+      const [seen] = await Promise.all([selfTest(agent.environment, agent.supervisor), rpc()]);
+      answerJson(response, 200, seen);
+      return true;
+    }
     case "GET /ports": {
       const { listeningPorts } = await import("./network/ports.ts");
       answerJson(response, 200, await listeningPorts());
@@ -67,14 +82,21 @@ async function serveOwn(agent: Agent, url: URL, request: Request, response: Resp
   }
 }
 
-async function serveEnvd(agent: Agent, url: URL, request: Request, response: Response): Promise<boolean> {
+async function serveEnvd(
+  agent: Agent,
+  url: URL,
+  request: Request,
+  response: Response,
+  isPublic: boolean,
+): Promise<boolean> {
   const query = url.searchParams;
   const route = `${request.method} ${url.pathname}`;
   if (route === "GET /health") {
     answerEmpty(response);
     return true;
   }
-  if (!envdRoutes.has(route)) return false;
+  // Setting the box up is for its owner, the platform.
+  if (!envdRoutes.has(route) || (isPublic && route === "POST /init")) return false;
   agent.access.check(request, query);
   if (route === "GET /metrics") {
     const { readMetrics } = await import("./metrics.ts");

@@ -9,12 +9,17 @@ import { openArtifactStore } from "@platform/bundle";
 import { Artifacts } from "./artifacts/index.ts";
 import { Boxes, RecordStore } from "./boxes/index.ts";
 import type { HostConfig } from "./config.ts";
-import { createBubblewrapDriver } from "./drivers/bubblewrap/bubblewrap.ts";
+import { Disks } from "./disks/index.ts";
 import { chooseDriver, strongest, type ProbedDriver } from "./drivers/choice.ts";
+import { unmountBelow } from "./drivers/linux/mounts.ts";
 import type { SandboxDriver } from "./drivers/driver.ts";
+import { allowedDrivers, createDrivers } from "./drivers/registry.ts";
 import { createPostgresEngine } from "./engines/postgres/index.ts";
 import { EngineRegistry } from "./engines/registry.ts";
 import { serve } from "./http/server.ts";
+import { Images } from "./images/index.ts";
+import { forgetNeutralPrograms, neutralPrograms } from "./neutral-programs.ts";
+import type { PoolSettings } from "./pool/index.ts";
 import { boxHome, reachableCopy } from "./reachable.ts";
 import { OutboundFactory, type ResolveName } from "./outbound/index.ts";
 
@@ -41,8 +46,26 @@ const resolveByMachine: ResolveName = async (name) =>
 
 async function probeAll(drivers: readonly SandboxDriver[]): Promise<ProbedDriver[]> {
   return Promise.all(
-    drivers.map(async (driver) => ({ driver, report: await driver.probe(AbortSignal.timeout(30_000)) })),
+    drivers.map(async (driver) => {
+      const probe = await driver.probe(AbortSignal.timeout(120_000));
+      const can = [
+        ...(driver.freezer ? (["pause"] as const) : []),
+        ...(driver.checkpoints ? (["checkpoint"] as const) : []),
+      ];
+      return { driver, report: { ...probe, can } };
+    }),
   );
+}
+
+/** @param driver that a sandbox gets when nothing stronger is asked for; `null` where no box can be made */
+function poolSettings(config: HostConfig, driver: SandboxDriver | null): PoolSettings {
+  const shapes = driver?.standby ? config.HOST_POOL_SHAPES : [];
+  return {
+    min: config.HOST_POOL_MIN,
+    max: driver === null ? 0 : config.HOST_POOL_MAX,
+    lasting: shapes.map((shape) => ({ driver: driver?.name ?? "", ...shape })),
+    reserveBytes: config.HOST_POOL_RESERVE_MIB * 1024 * 1024,
+  };
 }
 
 async function prepareFolders(root: string): Promise<void> {
@@ -52,9 +75,18 @@ async function prepareFolders(root: string): Promise<void> {
   for (const name of ["boxes", "probes", "engines"]) {
     await mkdir(join(root, name), { recursive: true, mode: 0o711 });
   }
+  await unmountBelow(join(root, "probes"));
   for (const name of await readdir(join(root, "probes"))) {
     await rm(join(root, "probes", name), { recursive: true, force: true });
   }
+}
+
+async function openDisks(home: string, runsAsRoot: boolean, log: Log): Promise<Disks | null> {
+  const at = (name: string) => join(home, name);
+  const place = { templates: at("disks"), boxes: at("boxes"), scratch: at("probes"), runsAsRoot };
+  const { disks, why } = await Disks.open(place);
+  if (why !== null) log.warn({ why }, "the disks of boxes are not limited");
+  return disks;
 }
 
 /** Joins the parts of one host daemon, adopts what a former one left, and serves. */
@@ -66,29 +98,46 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   await prepareFolders(home);
   const hash = createHash("sha256").update(root).digest();
   const ownerOffset = hash.readUInt16BE(0);
-  const image = {
-    root: null,
+  const programs = {
     folder: await reachableCopy(config.GUEST_IMAGE_DIR, home, runsAsRoot),
     toolchain: await reachableCopy(config.TOOLCHAIN_DIR, home, runsAsRoot),
   };
-  const bubblewrap = await createBubblewrapDriver({
-    ...{ tag: hash.toString("hex", 0, 6), runsAsRoot, image, scratch: join(home, "probes") },
-    probeOwner: runsAsRoot ? { uid: 199_999, gid: 199_999 } : null,
+  const neutral = runsAsRoot ? await neutralPrograms(home, programs, log) : null;
+  const image = { root: null, ...(neutral ?? programs) };
+  const drivers = await createDrivers({
+    ...{ tag: hash.toString("hex", 0, 6), runsAsRoot, image, home },
+    ...{ runsc: config.RUNSC_BIN ?? null, path: config.PATH, microvm: config.MICROVM_DIR ?? null },
+    firecracker: { firecracker: config.FIRECRACKER_BIN ?? null, jailer: config.JAILER_BIN ?? null },
   });
-  const drivers = [bubblewrap];
-  const probed = await probeAll(drivers);
+  const disks = await openDisks(home, runsAsRoot, log);
+  const missing = [...(disks ? [] : ["disk limit"]), ...(neutral ? [] : ["hidden folder names"])];
+  const probed = (await probeAll(allowedDrivers(drivers, config.HOST_DRIVERS))).map(({ driver, report }) => ({
+    driver,
+    report: { ...report, missing: [...new Set([...report.missing, ...missing])] },
+  }));
   for (const { report } of probed) log.info(report, "probed a sandbox driver");
   const postgres = createPostgresEngine({ dataDir: join(root, "engines/postgres"), log, runsAsRoot });
   const engines = new EngineRegistry([postgres]);
   const artifacts = new Artifacts(await openArtifactStore(join(root, "artifacts")), join(root, "snapshots"));
-  const boxes = new Boxes({
+  const outbound = new OutboundFactory({ name: resolveName, database: engines.resolve });
+  const images = new Images({
+    folder: boxHome(config.IMAGES_DIR ?? join(home, "images")),
+    buildsFolder: join(root, "image-builds"),
+    ...{ tag: hash.toString("hex", 0, 6), toolchain: image.toolchain, guestFolder: image.folder },
+    ...{ outbound, runsAsRoot, log },
+    boxes: () => boxes,
+  });
+  await images.open();
+  const boxes: Boxes = new Boxes({
     records: new RecordStore(join(home, "boxes")),
-    image,
+    imageOf: async (template) => ({ ...image, root: await images.resolve(template) }),
     content: artifacts,
     databaseAuthority: await postgres.certificateAuthority(),
-    outbound: new OutboundFactory({ name: resolveName, database: engines.resolve }),
+    outbound,
     readyTimeoutMs: 20_000,
-    ...{ runsAsRoot, ownerOffset, drivers, log },
+    ...{ runsAsRoot, ownerOffset, drivers, disks, missing, log },
+    bootConcurrency: config.HOST_BOOT_CONCURRENCY || Math.max(2, availableParallelism()),
+    pool: poolSettings(config, strongest(probed)?.driver ?? null),
     chooseDriver: (minimum) => chooseDriver(probed, minimum),
   });
   const doctor = async (): Promise<Doctor> => ({
@@ -104,16 +153,19 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   await boxes.recover();
   await engines.recover();
   const server = await serve(
-    { services: { boxes, artifacts, engines, doctor }, token: config.HOST_TOKEN, log },
+    { services: { boxes, artifacts, engines, images, doctor }, token: config.HOST_TOKEN, log },
     config.HOST_LISTEN_PORT,
   );
+  images.start();
   log.info({ port: server.port }, "host serves");
   return {
     port: server.port,
     close: async ({ mustKeepBoxes = false } = {}) => {
       await server.close();
+      await images.close();
       await boxes.close({ mustStop: config.HOST_STOP_BOXES_ON_EXIT === "1" && !mustKeepBoxes });
       await postgres.close();
+      await forgetNeutralPrograms(home);
     },
   };
 }

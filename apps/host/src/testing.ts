@@ -8,6 +8,7 @@ import type { TestContext } from "node:test";
 import { waitFor } from "@platform/daemon";
 import { createGuestClient, type GuestClient } from "@platform/guest-protocol";
 import { HostClient, type BoxSpec } from "@platform/host-api";
+import { unmountBelow } from "./drivers/linux/mounts.ts";
 
 const repository = resolve(import.meta.dirname, "../../..");
 const token = "a-token-that-only-tests-use";
@@ -52,7 +53,23 @@ export function whyNoBoxes(): string | null {
   return isThere ? null : "bwrap is not installed: apt-get install bubblewrap";
 }
 
-async function launch(dataDir: string, image: string, faultPoints: string): Promise<[ChildProcess, number]> {
+/** Built from the distribution's package by the set-up; `null` where that was not possible. */
+function runtimeProgram(): string | null {
+  const program = join(repository, ".toolchain/runsc/usr/bin/runsc");
+  return existsSync(program) ? program : null;
+}
+
+interface Daemon {
+  readonly dataDir: string;
+  readonly image: string;
+  readonly faultPoints: string;
+  readonly driver: string;
+  readonly settings: Readonly<Record<string, string>>;
+}
+
+async function launch(daemon: Daemon): Promise<[ChildProcess, number]> {
+  const { dataDir, image, faultPoints, driver, settings } = daemon;
+  const runsc = runtimeProgram();
   const child = spawn(process.execPath, [join(import.meta.dirname, "main.ts")], {
     stdio: ["ignore", "ignore", "pipe"],
     env: {
@@ -64,8 +81,13 @@ async function launch(dataDir: string, image: string, faultPoints: string): Prom
       GUEST_IMAGE_DIR: image,
       TOOLCHAIN_DIR: await realpath(join(repository, ".toolchain/node")),
       HOST_ID: "test-host",
+      HOST_DRIVERS: driver,
+      ...(runsc === null ? {} : { RUNSC_BIN: runsc }),
       FAULT_POINTS_DIR: faultPoints,
       SECRET_OF_THE_DAEMON: "must-not-be-seen",
+      // A box's folder then has its key for a name, and nothing runs that the test did not start.
+      HOST_POOL_MAX: "0",
+      ...settings,
     },
   });
   let text = "";
@@ -89,8 +111,14 @@ async function launch(dataDir: string, image: string, faultPoints: string): Prom
   return [child, port];
 }
 
-/** Starts a daemon; when the test ends, every box, process, group and folder of it is removed. */
-export async function startTestHost(t: TestContext): Promise<TestHost> {
+/**
+ * Starts a daemon that makes boxes by one driver; when the test ends, every box, process, group and
+ * folder of it is removed. Other members of `options` are settings of the daemon.
+ */
+export async function startTestHost(
+  t: TestContext,
+  { driver = "bubblewrap", ...settings }: Readonly<Record<string, string>> = {},
+): Promise<TestHost> {
   const dataDir = await mkdtemp(join(tmpdir(), "host-test-"));
   const faultPoints = await mkdtemp(join(tmpdir(), "host-faults-"));
   const image = await guestImage();
@@ -106,7 +134,7 @@ export async function startTestHost(t: TestContext): Promise<TestHost> {
     await ended;
   };
   const start = async () => {
-    const [started, port] = await launch(dataDir, image, faultPoints);
+    const [started, port] = await launch({ dataDir, image, faultPoints, driver, settings });
     child = started;
     client = new HostClient({ url: `http://127.0.0.1:${port}`, token });
   };
@@ -119,6 +147,7 @@ export async function startTestHost(t: TestContext): Promise<TestHost> {
     for (const database of (await client?.databases()) ?? []) await client?.deleteDatabase(database.key);
     await kill("SIGTERM");
     await removeGroups(tag);
+    await unmountBelow(dataDir); // Nothing, unless a test failed half-way.
     await rm(dataDir, { recursive: true, force: true });
     await rm(faultPoints, { recursive: true, force: true });
   });

@@ -1,6 +1,8 @@
+import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, readlinkSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
+import { unmountBelow } from "../../mounts.ts";
 import { waitFor } from "./wait.ts";
 
 export interface Child {
@@ -102,6 +104,28 @@ export const boxOwner = (data: string, key: string): number | null =>
       ).owner?.uid ?? null,
   );
 
+/** Uids of the boxes that have a folder now. */
+export const boxOwners = (data: string): number[] =>
+  boxFolders(data).flatMap((place) => boxOwner(data, place) ?? []);
+
+/** Innermost first. */
+const mountsBelow = (folder: string): string[] =>
+  readFileSync("/proc/self/mountinfo", "utf8")
+    .split("\n")
+    .map((line) => line.split(" ")[4] ?? "")
+    .filter((path) => path.startsWith(`${folder}/`))
+    .reverse();
+
+/** Devices that are made of files below the folder. */
+function loopDevices(folder: string): string[] {
+  return below("/sys/block")
+    .filter((name) => name.startsWith("loop"))
+    .flatMap((name) => {
+      const file = quietly(() => readFileSync(`/sys/block/${name}/loop/backing_file`, "utf8"))?.trim();
+      return file?.startsWith(folder) ? [`device ${name} of ${file}`] : [];
+    });
+}
+
 /** Everything on the machine that belongs to boxes and databases of this data folder, one line each. */
 export function remnants(data: string, owners: ReadonlySet<number>): string[] {
   const boxHome = join(data, "host", "boxes");
@@ -132,6 +156,7 @@ export function remnants(data: string, owners: ReadonlySet<number>): string[] {
     ...controlGroups(data).map((folder) => `control group ${folder}`),
     ...mine.map((one) => `process ${one.pid} of uid ${one.uid}: ${one.command.slice(0, 200)}`),
     ...mounts,
+    ...loopDevices(boxHome),
   ];
 }
 
@@ -155,6 +180,8 @@ export async function endEverythingOf(data: string): Promise<void> {
     30_000,
     100,
   );
+  unmountBelow(data);
+  for (const mount of mountsBelow(data)) quietly(() => execFileSync("umount", [mount], { stdio: "ignore" }));
   for (const folder of controlGroups(data)) quietly(() => rmdirSync(folder));
   for (const root of controlGroupRoots()) quietly(() => rmdirSync(join(root, `boxes-${tag}`)));
 }

@@ -14,6 +14,8 @@ export interface Folders {
   readonly data: string;
   /** Holds a file for each armed fault point. */
   readonly points: string;
+  /** Environment of the server besides its usual one. */
+  readonly settings?: Readonly<Record<string, string>>;
 }
 
 export function makeFolders(): Folders {
@@ -94,6 +96,9 @@ export class Server {
   arm(point: string): void {
     writeFileSync(join(this.folders.points, point), "");
   }
+  disarm(point: string): void {
+    rmSync(join(this.folders.points, point), { force: true });
+  }
   isArmed(point: string): boolean {
     return existsSync(join(this.folders.points, point));
   }
@@ -120,6 +125,10 @@ export function spawnSupervisor(folders: Folders): ChildProcess {
         HOME: folders.root,
         LANG: "C.UTF-8",
         FAULT_POINTS_DIR: folders.points,
+        HOST_DRIVERS: "bubblewrap",
+        // What waits for a caller belongs to nobody's test; create.test.ts is about it.
+        HOST_POOL_MAX: "0",
+        ...folders.settings,
       },
       stdio: ["ignore", "pipe", "pipe"],
     },

@@ -1,5 +1,13 @@
 import { z } from "zod";
 
+export {
+  guestAgentPort,
+  parseSandboxHostname,
+  sandboxRouteHostname,
+  sandboxToken,
+  type SandboxTokenKind,
+} from "./sandbox-access.ts";
+
 /**
  * What the control plane tells every edge. An edge asks
  * `GET /internal/edge/routes?edge=ID&applied=V&wait_ms=25000` (bearer: the edge token) and gets a
@@ -49,16 +57,35 @@ export const RouteTarget = z.discriminatedUnion("type", [
     page: z.enum(["starting", "stopped", "error", "maintenance"]),
     detail: z.string().nullable().default(null),
   }),
+  /**
+   * Every port of one sandbox, and its agent under the port `guestAgentPort`. The route's host name is
+   * `sandboxRouteHostname`. `token` asks for the token that `sandboxToken` derives.
+   */
+  z.object({
+    type: z.literal("sandbox"),
+    sandboxId: z.string(),
+    upstream: z.object({ hostUrl: z.string(), boxKey: z.string() }),
+    state: z.enum(["running", "paused"]),
+    /** Traffic to a paused sandbox wakes it; else it is answered as if the sandbox were gone. */
+    wakes: z.boolean(),
+    guestAccess: z.enum(["public", "token"]),
+    trafficAccess: z.enum(["public", "token"]),
+    /** Host header towards the ports; `${PORT}` stands for the port. */
+    rewriteHost: z.string().nullable().default(null),
+  }),
   /** As `page: starting`, and the edge asks POST /internal/edge/wake {hostname} once. */
   z.object({ type: z.literal("wake"), accessSha256: AccessSha256 }),
 ]);
 export type RouteTarget = z.output<typeof RouteTarget>;
 
 export const Route = z.object({
-  /** Lower case, without port. `*.NAME` stands for all names below NAME that have no route of their own. */
+  /**
+   * Lower case, without port. `*.NAME` stands for all names below NAME that have no route of their own,
+   * `*-ID.NAME` for the ports of a sandbox.
+   */
   hostname: z.string(),
   tenantId: z.string(),
-  kind: z.enum(["api", "preview", "deployment", "custom", "storage"]),
+  kind: z.enum(["api", "sandbox", "preview", "deployment", "custom", "storage"]),
   target: RouteTarget,
   /** For access logs: what served the request. */
   deploymentId: z.string().nullable().default(null),

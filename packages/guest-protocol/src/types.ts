@@ -38,7 +38,10 @@ export interface GuestConfig {
 }
 
 /** What PUT /config may change while the agent runs. Members left out stay. */
-export type GuestConfigPatch = Partial<Pick<GuestConfig, "env" | "links" | "proxyPort">>;
+export type GuestConfigPatch = Partial<Pick<GuestConfig, "env" | "links" | "proxyPort">> & {
+  /** The box waited for its user: files get the time of now. */
+  readonly isFirstUse?: boolean;
+};
 
 /** What is in force after PUT /config; `error` says why a port could not be opened. */
 export interface AppliedConfig {
@@ -51,6 +54,25 @@ export interface Readiness {
   readonly uptimeMs: number;
   /** Clock of the box, ISO 8601. */
   readonly time: string;
+}
+
+/** What a box was seen to be able to do, in answer to POST /self-test. */
+export interface SelfTest {
+  /** Of a shell command run as the box's programs are; `null` when a signal ended it or none started. */
+  readonly exitCode: number | null;
+  /** User id and home of that command. */
+  readonly uid: number | null;
+  readonly home: string | null;
+  /** Clock of the box, milliseconds since the epoch. */
+  readonly clockMs: number;
+  /** A file in the working folder was written, synced and read back by that command. */
+  readonly durable: boolean;
+  /** The working folder was listed. */
+  readonly listed: boolean;
+  /** Services that the agent keeps. */
+  readonly services: number;
+  /** What failed, in words; empty when nothing did. */
+  readonly detail: string;
 }
 
 export interface ServiceRecord {

@@ -35,6 +35,10 @@ export const BoxLimits = z.object({
   cpuMillis: z.int().min(10).describe("1000 = one core"),
   maxProcesses: z.int().min(8).max(100_000),
   diskBytes: z.int().min(1024 * 1024),
+  /** Files, folders and links on the disk. By default one for 8 KiB, from 16,384 to 1,000,000. */
+  maxFiles: z.int().min(1024).max(100_000_000).optional(),
+  /** Of all connections together, each way. By default 50 MB for each core, at least 25 MB. */
+  networkBytesPerSecond: z.int().min(1000).optional(),
 });
 export type BoxLimits = z.output<typeof BoxLimits>;
 
@@ -77,14 +81,25 @@ export const BoxContent = z.discriminatedUnion("type", [
   /** A release bundle (packages/bundle): unpacked writable copy; verified by digest before use. */
   z.object({ type: z.literal("bundle"), digest: Digest }),
   /** A snapshot made by POST /boxes/:key/snapshots. */
-  z.object({ type: z.literal("snapshot"), snapshotKey: BoxKey }),
+  z.object({
+    type: z.literal("snapshot"),
+    snapshotKey: BoxKey,
+    /**
+     * `true`: with the processes that ran, or not at all; `false`: files only. Left out: with processes
+     * where the snapshot holds memory and the new box can go on from it.
+     */
+    withMemory: z.boolean().optional(),
+  }),
 ]);
 export type BoxContent = z.output<typeof BoxContent>;
 
 export const BoxSpec = z.object({
   purpose: z.enum(["sandbox", "build", "instance"]),
   minimumIsolation: IsolationClass,
-  template: z.string().default("host").describe("`host`: the machine's own system, read-only"),
+  template: z
+    .string()
+    .default("host")
+    .describe("`host`: the machine's own system, read-only; else an image, by built-in name or digest"),
   content: BoxContent,
   limits: BoxLimits,
   /** For every process in the box. May hold secrets: kept 0600 on disk, never in argv or logs. */
@@ -106,6 +121,9 @@ export type ResolvedBoxSpec = z.output<typeof BoxSpec>;
  */
 export const BoxState = z.enum(["starting", "running", "paused", "failed"]);
 
+/** `cold`: booted for this caller. `pool`: had been booted before anybody asked. `snapshot`: from saved memory. */
+export const bootPaths = ["cold", "pool", "snapshot"] as const;
+
 export const BoxFailure = z.object({
   /** `oom` only when the kernel's own counter rose. */
   reason: z.enum([
@@ -122,6 +140,24 @@ export const BoxFailure = z.object({
 });
 export type BoxFailure = z.output<typeof BoxFailure>;
 
+/** A trouble of a box that did not end it. */
+export const BoxNotice = z.object({
+  /** `oom`: the kernel's own counter rose. `disk_full`: less than one part in a hundred is free. */
+  type: z.enum(["oom", "disk_full"]),
+  at: z.string(),
+  detail: z.string(),
+  evidence: z.record(z.string(), z.unknown()),
+});
+export type BoxNotice = z.output<typeof BoxNotice>;
+
+/** What the kernel counted of a box's memory; null where this machine cannot measure it. */
+export const OomReport = z.object({
+  oomKills: z.number().nullable(),
+  memoryLimitBytes: z.number().nullable(),
+  memoryPeakBytes: z.number().nullable(),
+});
+export type OomReport = z.output<typeof OomReport>;
+
 export const Box = z.object({
   key: BoxKey,
   purpose: BoxSpec.shape.purpose,
@@ -129,10 +165,16 @@ export const Box = z.object({
   isolation: Isolation.nullable(),
   failure: BoxFailure.nullable(),
   createdAt: z.string(),
-  /** Create request to first guest answer, milliseconds; null until it answered. */
+  /** Create request to first guest answer, milliseconds, without the time in the queue; null until it answered. */
   bootMs: z.number().nullable(),
+  /** How it came up; null until it did. */
+  bootPath: z.enum(bootPaths).nullable(),
   /** Hash of the spec without secrets' values; lets the caller see that a re-create asked for something else. */
   specHash: z.string(),
+  /** Digest of the image whose root it has; `null`: the machine's own system, read-only. */
+  image: Digest.nullable().default(null),
+  /** The newest, at most 20, since the host daemon started. */
+  notices: z.array(BoxNotice).default([]),
 });
 export type Box = z.output<typeof Box>;
 
@@ -153,6 +195,10 @@ export const BoxStats = z.object({
   processes: z.number().nullable(),
   oomKills: z.number().nullable(),
   diskBytes: z.number().nullable(),
+  diskLimitBytes: z.number().nullable().optional(),
+  /** Files, folders and links on the disk. */
+  files: z.number().nullable().optional(),
+  filesLimit: z.number().nullable().optional(),
 });
 export type BoxStats = z.output<typeof BoxStats>;
 
@@ -172,6 +218,8 @@ export const DriverReport = z.object({
   version: z.string().nullable(),
   why: z.string().nullable().describe("Why it is not usable, and what to do"),
   missing: z.array(z.string()),
+  /** `pause`: boxes are held still in memory. `checkpoint`: a snapshot holds memory too. */
+  can: z.array(z.enum(["pause", "checkpoint"])).default([]),
 });
 export type DriverReport = z.output<typeof DriverReport>;
 

@@ -1,7 +1,7 @@
 import { connect, type Socket } from "node:net";
-import type { z } from "zod";
+import { z } from "zod";
 import { Agent, request, type Dispatcher } from "undici";
-import { Box, BoxSpec, BoxStats, Doctor, EgressAttempt, type BoxPatch } from "./box.ts";
+import { Box, BoxSpec, BoxStats, Doctor, EgressAttempt, OomReport, type BoxPatch } from "./box.ts";
 import {
   DatabaseCredentials,
   DatabaseStats,
@@ -17,6 +17,8 @@ import {
   type BundleRequest,
   type FillRequest,
 } from "./artifact.ts";
+import { ImageBuild, ImageLogLine, ImageReport, type ImageBuildSpec } from "./image.ts";
+import { PoolReport } from "./pool.ts";
 
 /** Where a host daemon listens and the bearer token it wants. */
 export interface HostAddress {
@@ -56,12 +58,16 @@ export class HostError extends Error {
  * | call | HTTP |
  * | --- | --- |
  * | doctor | GET /doctor |
+ * | pool | GET /pool |
  * | putBox, box, boxes, deleteBox, patchBox | PUT, GET, DELETE, PATCH /boxes/:key; GET /boxes |
  * | pause, resume | POST /boxes/:key/pause, /resume |
- * | stats, egress | GET /boxes/:key/stats, /egress |
+ * | stats, oom, egress | GET /boxes/:key/stats, /oom, /egress |
  * | snapshots, putSnapshot, deleteSnapshot | GET /snapshots; PUT /snapshots/:snapshotKey {boxKey}; DELETE /snapshots/:snapshotKey |
  * | freeze, bundle, fill | POST /boxes/:key/freeze, /boxes/:key/bundle, /boxes/:key/fill |
  * | putChunk, assembleChunks, removeChunks | POST /chunks, /assembled-chunks, /removed-chunks |
+ * | images, removeImage | GET /images; DELETE /images/sha256-<first 56 digits> |
+ * | imageBuilds, putImageBuild, imageBuild, deleteImageBuild | GET /image-builds; PUT, GET, DELETE /image-builds/:key |
+ * | imageBuildLogs, cancelImageBuild | GET /image-builds/:key/logs?after=&limit=; POST …/cancel |
  * | guest | any /boxes/:key/guest/<path>: the guest agent's own HTTP, streamed both ways |
  * | dialPort | CONNECT <key>:<port>: raw stream to a port in the box |
  * | databases | PUT, GET, DELETE /databases/:key; POST …/start, /stop, /restart, /rotate, /probe; GET …/credentials, /stats, /logs?lines= |
@@ -88,6 +94,8 @@ export class HostClient {
 
   doctor = (signal?: AbortSignal) => this.#json("GET", "/doctor", Doctor, undefined, signal);
 
+  pool = (signal?: AbortSignal) => this.#json("GET", "/pool", PoolReport, undefined, signal);
+
   /** Resolves when the guest answered, or throws with why not. The same spec again returns the same box. */
   putBox = (key: string, spec: BoxSpec, signal?: AbortSignal) =>
     this.#json("PUT", `/boxes/${key}`, Box, spec, signal);
@@ -101,6 +109,9 @@ export class HostClient {
   resume = (key: string, signal?: AbortSignal) => this.#json("POST", `/boxes/${key}/resume`, Box, {}, signal);
   stats = (key: string, signal?: AbortSignal) =>
     this.#jsonOrNull("GET", `/boxes/${key}/stats`, BoxStats, signal);
+  /** Cheaper than `stats`: to compare before and after something that may have run out of memory. */
+  oom = (key: string, signal?: AbortSignal) =>
+    this.#jsonOrNull("GET", `/boxes/${key}/oom`, OomReport, signal);
   /** The newest attempts to connect to the outside, at most 500. */
   egress = (key: string, signal?: AbortSignal) =>
     this.#jsonOrNull("GET", `/boxes/${key}/egress`, EgressAttempt.array(), signal);
@@ -127,6 +138,29 @@ export class HostClient {
     this.#void("POST", "/removed-chunks", { chunks }, signal);
   bundle = (key: string, body: BundleRequest, signal?: AbortSignal) =>
     this.#json("POST", `/boxes/${key}/bundle`, Bundled, body, signal);
+
+  images = (signal?: AbortSignal) => this.#json("GET", "/images", ImageReport, undefined, signal);
+  /** @throws HostError `CONFLICT` while a box has it as its root */
+  removeImage = (digest: string, signal?: AbortSignal) =>
+    this.#void("DELETE", `/images/${digest.replace(":", "-").slice(0, 63)}`, undefined, signal);
+  /** Queues it and returns at once; the same key again returns the same build. */
+  putImageBuild = (key: string, spec: ImageBuildSpec, signal?: AbortSignal) =>
+    this.#json("PUT", `/image-builds/${key}`, ImageBuild, spec, signal);
+  imageBuild = (key: string, signal?: AbortSignal) =>
+    this.#jsonOrNull("GET", `/image-builds/${key}`, ImageBuild, signal);
+  imageBuilds = (signal?: AbortSignal) =>
+    this.#json("GET", "/image-builds", ImageBuild.array(), undefined, signal);
+  /** Lines after number `after`, at most `limit`. */
+  imageBuildLogs = async (key: string, after: number, limit: number, signal?: AbortSignal) => {
+    const path = `/image-builds/${key}/logs?after=${after}&limit=${limit}`;
+    return (await this.#json("GET", path, z.object({ lines: ImageLogLine.array() }), undefined, signal))
+      .lines;
+  };
+  /** Resolves once nothing of it runs. */
+  cancelImageBuild = (key: string, signal?: AbortSignal) =>
+    this.#json("POST", `/image-builds/${key}/cancel`, ImageBuild, {}, signal);
+  deleteImageBuild = (key: string, signal?: AbortSignal) =>
+    this.#void("DELETE", `/image-builds/${key}`, undefined, signal);
 
   putDatabase = (key: string, spec: DatabaseSpec, signal?: AbortSignal) =>
     this.#json("PUT", `/databases/${key}`, HostedDatabase, spec, signal);
@@ -269,6 +303,9 @@ function toHostError(status: number, text: string): HostError {
   }
 }
 
+/** A port in a box that accepts from outside; with `any-` also one that accepts only inside; or its agent. */
+export type BoxDoor = number | `any-${number}` | "agent";
+
 /**
  * `CONNECT <boxKey>:<port>` at the host. The edge uses it as the connector of its upstream pools.
  *
@@ -277,7 +314,7 @@ function toHostError(status: number, text: string): HostError {
 export function dialBoxPort(
   host: HostAddress,
   boxKey: string,
-  port: number,
+  port: BoxDoor,
   signal?: AbortSignal,
 ): Promise<Socket> {
   return new Promise((resolve, reject) => {

@@ -1,4 +1,6 @@
 export * from "./box.ts";
+export * from "./pool.ts";
 export * from "./database.ts";
 export * from "./artifact.ts";
-export { HostClient, HostError, dialBoxPort, type HostAddress } from "./client.ts";
+export * from "./image.ts";
+export { HostClient, HostError, dialBoxPort, type BoxDoor, type HostAddress } from "./client.ts";

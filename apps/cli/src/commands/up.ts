@@ -46,6 +46,11 @@ function platformOptions(context: Context, options: ServeOptions, stopBoxesOnExi
     databaseUrl: context.environment["DATABASE_URL"] ?? null,
     edgePort: options.port ?? null,
     stopBoxesOnExit,
+    hostSettings: Object.fromEntries(
+      Object.entries(context.environment).flatMap(([name, value]) =>
+        value !== undefined && /^(HOST_(POOL_|BOOT_|DRIVERS$)|RUNSC_BIN$)/.test(name) ? [[name, value]] : [],
+      ),
+    ),
     faultPointsDir: context.environment["FAULT_POINTS_DIR"] ?? null,
     onEvent: (program, event) => {
       if (event.type === "starting") context.output.say(`• ${program}`);
@@ -84,6 +89,8 @@ async function serve(context: Context, options: ServeOptions, asLine: boolean): 
       api_key: platform.apiKey,
       tenant: platform.tenant.slug,
       edge_http_port: platform.ports.edge,
+      edge_https_port: platform.ports["edge-tls"],
+      ca_file: platform.authorityFile,
     };
     if (asLine) context.output.raw(`${JSON.stringify(line)}\n`);
     else context.output.result(line, [`API  ${line.api_url}`, `key  ${line.api_key}`, "Ctrl-C ends it."]);

@@ -122,7 +122,7 @@ test("secrets are made once, for the owner only", (t) => {
 test("ports stay the same over restarts, and a wanted one that is taken is refused", async (t) => {
   const folder = folderOf(t);
   const ports = await choosePorts(folder, null);
-  assert.equal(new Set(Object.values(ports)).size, 4);
+  assert.equal(new Set(Object.values(ports)).size, 5);
   assert.deepEqual(await choosePorts(folder, null), ports);
   const server = createServer().listen(ports.edge, "127.0.0.1");
   await once(server, "listening");

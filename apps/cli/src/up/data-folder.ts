@@ -16,7 +16,10 @@ export interface Secrets {
 
 export const programNames = ["object-store", "host", "control-plane", "edge"] as const;
 export type ProgramName = (typeof programNames)[number];
-export type Ports = Readonly<Record<ProgramName, number>>;
+/** The gateway has a second port, for HTTPS. */
+const portNames = [...programNames, "edge-tls"] as const;
+type PortName = (typeof portNames)[number];
+export type Ports = Readonly<Record<PortName, number>>;
 
 /** Made once; without the same ones nothing that was sealed before can be opened. */
 export function loadSecrets(dataDir: string): Secrets {
@@ -42,9 +45,9 @@ export function loadSecrets(dataDir: string): Secrets {
  */
 export async function choosePorts(dataDir: string, edgePort: number | null): Promise<Ports> {
   const path = join(dataDir, "ports.json");
-  const last = existsSync(path) ? readJson<Partial<Record<ProgramName, number>>>(path) : {};
-  const chosen: Partial<Record<ProgramName, number>> = {};
-  for (const name of programNames) {
+  const last = existsSync(path) ? readJson<Partial<Record<PortName, number>>>(path) : {};
+  const chosen: Partial<Record<PortName, number>> = {};
+  for (const name of portNames) {
     const wanted = name === "edge" ? (edgePort ?? last.edge) : last[name];
     const isTaken = wanted !== undefined && !(await isPortFree(wanted));
     if (isTaken && name === "edge" && edgePort !== null) {
@@ -87,6 +90,10 @@ function writeWhole(path: string, value: unknown): void {
   writeFileSync(`${path}.new`, `${JSON.stringify(value, null, 2)}\n`, { mode: 0o600, flush: true });
   renameSync(`${path}.new`, path);
 }
+
+/** Certificate of the authority that signs for the tenants' names on this machine; clients verify with it. */
+export const authorityFolder = (dataDir: string): string => join(dataDir, "authority");
+export const authorityFile = (dataDir: string): string => join(dataDir, "authority.crt");
 
 /** One file for each program that runs. */
 export const processesFolder = (dataDir: string): string => join(dataDir, "processes");

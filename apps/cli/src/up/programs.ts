@@ -3,7 +3,13 @@ import { join } from "node:path";
 import { request } from "undici";
 import type { ChildSpec } from "./child.ts";
 import { cleanEnvironment } from "./clean-environment.ts";
-import { processesFolder, type Ports, type ProgramName, type Secrets } from "./data-folder.ts";
+import {
+  authorityFolder,
+  processesFolder,
+  type Ports,
+  type ProgramName,
+  type Secrets,
+} from "./data-folder.ts";
 import { noteProcess } from "./left-over.ts";
 
 export interface Layout {
@@ -18,6 +24,8 @@ export interface Layout {
   readonly tenant: { readonly name: string; readonly domain: string };
   /** Whether boxes end with the host program; else they are adopted at its next start. */
   readonly stopBoxesOnExit: boolean;
+  /** Settings of the host program that the starter chose: its drivers, the size of its pool. */
+  readonly hostSettings?: Readonly<Record<string, string>>;
   /** Folder in which a test arms named points that kill a program; null outside tests. */
   readonly faultPointsDir: string | null;
 }
@@ -47,7 +55,11 @@ function settingsOf(layout: Layout): Record<ProgramName, Settings> {
       HOST_ID: "local",
       GUEST_IMAGE_DIR: layout.guestImage,
       TOOLCHAIN_DIR: join(layout.repository, ".toolchain", "node"),
+      // Beside the toolchain, so that each data folder need not build its own.
+      IMAGES_DIR: join(layout.repository, ".toolchain", "images"),
       HOST_STOP_BOXES_ON_EXIT: layout.stopBoxesOnExit ? "1" : null,
+      RUNSC_BIN: fetchedRuntime(layout.repository),
+      ...layout.hostSettings,
     },
     "control-plane": {
       CONTROL_PLANE_PORT: ports["control-plane"],
@@ -68,6 +80,9 @@ function settingsOf(layout: Layout): Record<ProgramName, Settings> {
     },
     edge: {
       EDGE_LISTEN_PORT: ports.edge,
+      EDGE_TLS_PORT: ports["edge-tls"],
+      TLS_AUTHORITY_DIR: authorityFolder(dataDir),
+      TLS_AUTHORITY_NAME: layout.tenant.name,
       EDGE_ID: "local",
       EDGE_TOKEN: secrets.edgeToken,
       CONTROL_PLANE_URL: loopback(ports["control-plane"]),
@@ -77,6 +92,12 @@ function settingsOf(layout: Layout): Record<ProgramName, Settings> {
       PUBLIC_PORT: ports.edge,
     },
   };
+}
+
+/** gVisor's runtime as the set-up fetched it; without, the host looks for the machine's own. */
+function fetchedRuntime(repository: string): string | null {
+  const program = join(repository, ".toolchain", "runsc", "usr", "bin", "runsc");
+  return existsSync(program) ? program : null;
 }
 
 /** The object store is a part of its own; the rest works without buckets. */

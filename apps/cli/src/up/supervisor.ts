@@ -1,10 +1,13 @@
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { authorityName, openAuthority } from "@platform/certificates";
 import { lockFolder, startEmbeddedPostgres } from "@platform/postgres";
 import { createLog, waitFor } from "@platform/daemon";
 import { createClient, type Tenant } from "@platform/sdk";
 import { SupervisedChild, type ChildEvent } from "./child.ts";
 import {
+  authorityFile,
+  authorityFolder,
   choosePorts,
   loadSecrets,
   makeDataFolder,
@@ -27,6 +30,8 @@ export interface PlatformOptions {
   /** Null: the last one, or any that is free. */
   readonly edgePort: number | null;
   readonly stopBoxesOnExit: boolean;
+  /** Settings of the host program that the starter chose. */
+  readonly hostSettings?: Readonly<Record<string, string>>;
   /** Folder in which a test arms named points that kill a program; null outside tests. */
   readonly faultPointsDir: string | null;
   readonly onEvent: (program: string, event: ChildEvent | { readonly type: "starting" }) => void;
@@ -38,6 +43,8 @@ export interface Platform {
   readonly tenant: Tenant;
   readonly ports: Ports;
   readonly dataDir: string;
+  /** PEM with which clients verify the gateway's HTTPS. */
+  readonly authorityFile: string;
   /** Process of each program that runs now. */
   pids(): Readonly<Partial<Record<ProgramName, number>>>;
   /** Ends the programs in order: gateway, control plane, host, stores. Deletes nothing. */
@@ -69,6 +76,9 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
     started("sandbox agent");
     const guestImage = await ensureGuestImage(options.repository, options.path);
     started("postgres");
+    // Made here and not by the gateway, so that its certificate is there when the platform is.
+    const authority = await openAuthority(authorityFolder(dataDir), authorityName(tenantDefaults.name));
+    writeFileSync(authorityFile(dataDir), authority.certificate, { mode: 0o644 });
     const databaseUrl = options.databaseUrl ?? (await startStore(dataDir, closers));
     const layout: Layout = {
       ...options,
@@ -96,6 +106,7 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
       tenant,
       ports,
       dataDir,
+      authorityFile: authorityFile(dataDir),
       stop,
       pids: () =>
         Object.fromEntries([...children].flatMap(([name, child]) => (child.pid ? [[name, child.pid]] : []))),

@@ -1,3 +1,4 @@
+import { PlatformError } from "@platform/contract";
 import type { Route, RouteTarget } from "@platform/edge-api";
 import { query, transaction, type Queryable } from "@platform/postgres";
 import type { Platform } from "../platform.ts";
@@ -34,6 +35,7 @@ export async function putRoute(db: Queryable, route: NewRoute): Promise<number> 
                  then r.version else excluded.version end,
        tenant_id = excluded.tenant_id, kind = excluded.kind, target = excluded.target, deployment_id = excluded.deployment_id,
        release_id = excluded.release_id, sandbox_id = excluded.sandbox_id
+       where r.target is null or r.kind <> 'api' or excluded.kind = 'api'
      returning version`,
     [
       route.hostname,
@@ -45,7 +47,10 @@ export async function putRoute(db: Queryable, route: NewRoute): Promise<number> 
       route.sandboxId ?? null,
     ],
   );
-  return Number(rows[0]!.version);
+  // Slugs are the tenant's to choose, but none may take the place of its API.
+  if (!rows[0])
+    throw new PlatformError("NAME_TAKEN", `The name ${route.hostname} is in use. Choose another slug.`);
+  return Number(rows[0].version);
 }
 
 /**
@@ -80,8 +85,8 @@ export async function pointPreviews(
     "select hostname, port, access_sha256 from previews where sandbox_id = $1",
     [sandbox.id],
   );
-  if (previews.length === 0) return;
   await transaction(platform.pool, async (db) => {
+    await pointSandboxRoute(db, platform, sandbox, to === "wake" ? "paused" : "running");
     for (const { hostname, port, access_sha256: accessSha256 } of previews) {
       const target: NewRoute["target"] =
         to === "wake"
@@ -102,6 +107,22 @@ export async function pointPreviews(
     }
   });
   platform.signals.announce("routes");
+}
+
+/** The route for every port of the sandbox, where it has one, keeps its rules and follows the box. */
+async function pointSandboxRoute(
+  db: Queryable,
+  platform: Platform,
+  sandbox: { id: string; box_key: string },
+  state: "running" | "paused",
+): Promise<void> {
+  await lockRoutes(db);
+  const upstream = { hostUrl: platform.host.address.url, boxKey: sandbox.box_key };
+  await db.query(
+    `update routes set version = nextval('route_versions'), target = target || $2::jsonb
+     where sandbox_id = $1 and kind = 'sandbox' and target is not null and not target @> $2::jsonb`,
+    [sandbox.id, JSON.stringify({ upstream, state })],
+  );
 }
 
 interface EdgeRow {

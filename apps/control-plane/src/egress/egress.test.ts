@@ -30,6 +30,7 @@ async function startHost(t: TestContext) {
         failure: null,
         createdAt: "",
         bootMs: null,
+        bootPath: null,
         specHash: "",
       });
     });

@@ -11,6 +11,7 @@ interface KeyRow {
   readonly tenant_id: string;
   readonly tenant_slug: string;
   readonly tenant_domain: string;
+  readonly tenant_preview_domain: string | null;
   readonly name: string;
   readonly key_type: string;
   readonly scopes: string[] | null;
@@ -59,7 +60,7 @@ class MinuteCounter {
   }
 }
 
-const selectKey = `select k.*, t.slug as tenant_slug, t.domain as tenant_domain from api_keys k join tenants t on t.id = k.tenant_id`;
+const selectKey = `select k.*, t.slug as tenant_slug, t.domain as tenant_domain, t.preview_domain as tenant_preview_domain from api_keys k join tenants t on t.id = k.tenant_id`;
 
 export function createAuthenticator(platform: Platform) {
   const { pool } = platform;
@@ -112,7 +113,8 @@ export function createAuthenticator(platform: Platform) {
       );
     }
     const host = request.hostname.toLowerCase();
-    if (host.startsWith("api.") && host !== `api.${row.tenant_domain}`)
+    const own = [`api.${row.tenant_domain}`, `api.sandbox.${row.tenant_preview_domain ?? row.tenant_domain}`];
+    if (host.startsWith("api.") && !own.includes(host))
       throw refused("The key is not known here. Use the host it was created for.");
   }
 

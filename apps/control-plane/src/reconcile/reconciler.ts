@@ -56,9 +56,9 @@ export class Reconciler {
     while (!this.#stop.signal.aborted) {
       try {
         while (this.#running.size < this.#options.concurrency) {
-          const id = await this.#claim();
-          if (id === null) break;
-          const work = this.#work(id).finally(() => {
+          const claimed = await this.#claim();
+          if (claimed === null) break;
+          const work = this.#work(claimed.id, claimed.generation).finally(() => {
             this.#running.delete(work);
             this.#wakeup.wake();
           });
@@ -71,19 +71,20 @@ export class Reconciler {
     }
   }
 
-  async #claim(): Promise<string | null> {
+  async #claim(): Promise<{ id: string; generation: string } | null> {
     const { table, due } = this.#options;
-    const { rows } = await this.#platform.pool.query<{ id: string }>(
+    const { rows } = await this.#platform.pool.query<{ id: string; generation: string }>(
       `update ${table} set lease_holder = $1, lease_until = now() + interval '${leaseSeconds} seconds'
        where id = (select id from ${table} where (${due}) and next_look_at <= now() and (lease_until is null or lease_until < now() or (lease_holder <> $1 and not ${isPresent("lease_holder")}))
                    order by next_look_at limit 1 for update skip locked)
-       returning id`,
+       returning id, generation`,
       [this.#holder],
     );
-    return rows[0]?.id ?? null;
+    return rows[0] ?? null;
   }
 
-  async #work(id: string): Promise<void> {
+  /** @param generation of the row when it was claimed */
+  async #work(id: string, generation: string): Promise<void> {
     const { table, step } = this.#options;
     const { pool, log } = this.#platform;
     const lost = new AbortController();
@@ -99,9 +100,6 @@ export class Reconciler {
         })
         .catch((error: unknown) => log.warn({ err: error, table, id }, "cannot renew a lease"));
     }, renewMs);
-    const before = await pool
-      .query<{ generation: string }>(`select generation from ${table} where id = $1`, [id])
-      .catch(() => null);
     let delayMs: number | null = null;
     try {
       delayMs = await step(id, signal);
@@ -111,7 +109,6 @@ export class Reconciler {
       clearInterval(renewal);
     }
     // A row that was changed by somebody while we worked is looked at again at once.
-    const generation = before?.rows[0]?.generation ?? "0";
     await pool
       .query(
         delayMs === null

@@ -1,5 +1,5 @@
 import { posix } from "node:path";
-import { text } from "node:stream/consumers";
+import type { Readable } from "node:stream";
 import { PlatformError } from "@platform/contract";
 import { FileType, GuestError, type GuestClient } from "@platform/guest-protocol";
 import { appFolder, detect, manifestNames, type AppFiles, type Plan, type Tree } from "./detect/index.ts";
@@ -9,11 +9,32 @@ const isMissing = (error: unknown) =>
 
 export async function readOptional(guest: GuestClient, path: string): Promise<string | undefined> {
   try {
-    return await text(await guest.readFile(path));
+    return await shortText(await guest.readFile(path), path);
   } catch (error) {
     if (isMissing(error)) return undefined;
     throw error;
   }
+}
+
+/** Of a manifest: no honest one is longer, and it is held in memory. */
+const mostBytes = 8 * 1024 * 1024;
+
+async function shortText(stream: Readable, path: string): Promise<string> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of stream as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > mostBytes)
+      throw new PlatformError(
+        "INVALID_PATH",
+        `${path} is longer than ${mostBytes} bytes. Publish without it.`,
+        {
+          details: { step: "freeze", path },
+        },
+      );
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString("utf8");
 }
 
 const mostPaths = 20_000;

@@ -7,6 +7,8 @@ import { guestOf } from "../guests.ts";
 import type { Platform } from "../platform.ts";
 import { tenantById } from "../tenants/index.ts";
 import { boxSpecOf, environmentOf } from "./box-spec.ts";
+import { dropCopy, groupTurn, passTurn, restartFromDisk, takeCopy } from "./copies.ts";
+import { ensureServices } from "./desired-services.ts";
 import { checkReadiness, isReady } from "./readiness.ts";
 import { runSetup } from "./setup.ts";
 import { loadSandbox, moveTo, want, type SandboxRow } from "./store.ts";
@@ -52,8 +54,8 @@ export function createSandboxStep(platform: Platform) {
     }
     if (row.desired === "destroyed") return destroy(platform, row, signal);
     if (row.state === "error") return steadyMs;
+    if (row.state === "provisioning") return provision(platform, row, signal);
     const box = await platform.host.box(row.box_key, signal);
-    if (row.state === "provisioning") return provision(platform, row, box, signal);
     if (!box || box.state === "failed") return lost(platform, row, box);
     if (row.desired === "paused")
       return row.state === "paused" && box.state === "paused" ? steadyMs : pause(platform, row, signal);
@@ -76,6 +78,7 @@ async function fail(
   });
   if (stored) {
     await record(platform, event(row, "sandbox.error", { reason, message }));
+    await passTurn(platform, row);
   }
   return 0;
 }
@@ -89,14 +92,17 @@ const event = (row: SandboxRow, type: string, data: Record<string, unknown> = {}
   data: { id: row.id, name: row.name, ...data },
 });
 
-async function provision(
-  platform: Platform,
-  row: SandboxRow,
-  existing: Box | null,
-  signal: AbortSignal,
-): Promise<number> {
-  const tenant = (await tenantById(platform.pool, row.tenant_id))!;
-  const { env, linked } = await environmentOf(platform, row);
+async function provision(platform: Platform, row: SandboxRow, signal: AbortSignal): Promise<number> {
+  const turn = await groupTurn(platform, row);
+  if (turn !== null) return turn;
+  const copy = await takeCopy(platform, row, signal);
+  if (copy.type === "wait") return copy.ms;
+  if (copy.type === "failed") return fail(platform, row, copy.reason, copy.message);
+  const [existing, tenant, { env, linked }] = await Promise.all([
+    platform.host.box(row.box_key, signal),
+    tenantById(platform.pool, row.tenant_id),
+    environmentOf(platform, row),
+  ]);
   if (linked.failed[0])
     return fail(
       platform,
@@ -112,7 +118,7 @@ async function provision(
         ? existing
         : await platform.host.putBox(
             row.box_key,
-            await boxSpecOf(platform.pool, row, tenant, env, linked),
+            await boxSpecOf(platform, row, tenant!, env, linked),
             signal,
           );
   } catch (error) {
@@ -126,7 +132,7 @@ async function provision(
   }
   faultPoint("control-plane.sandbox.box-started");
   const guest = guestOf(platform.host, row.box_key);
-  const components = await checkReadiness(guest, row, await platform.host.stats(row.box_key, signal));
+  const components = await checkReadiness(guest, row, () => platform.host.stats(row.box_key, signal));
   if (!isReady(components)) {
     await platform.pool.query("update sandboxes set readiness = $2 where id = $1", [row.id, components]);
     const bad = Object.entries(components).filter(([, component]) => component.status !== "ready");
@@ -143,21 +149,35 @@ async function provision(
     ready_at: row.ready_at ?? new Date(),
     started_at: row.started_at ?? new Date(),
     boot_ms: box.bootMs,
-    boot_path: "cold",
+    boot_path: box.bootPath,
     last_error: null,
   });
   if (!stored) return 0;
+  // A sandbox that was here before has addresses already; they lead to its new box from now on.
+  if (row.ready_at !== null) await pointPreviews(platform, row, "boxes");
+  await passTurn(platform, row);
   await record(
     platform,
     event(row, "sandbox.ready", { boot_ms: box.bootMs, isolation: box.isolation?.level }),
   );
-  if (row.content.type === "snapshot" && row.content.temporary)
-    await platform.host.deleteSnapshot(row.content.snapshotKey, signal);
+  await dropCopy(platform, row, signal);
   return untilTimeout(row);
 }
 
-/** The box of a sandbox that was up is gone or broken: said as it is, with the kernel's evidence. */
+/**
+ * The box of a sandbox that was up is gone or broken. One that ended with its machine's program, and not
+ * by a fault of its own, starts again from its disk; anything else is said as it is, with the kernel's
+ * evidence.
+ */
 async function lost(platform: Platform, row: SandboxRow, box: Box | null): Promise<number> {
+  const endedWithHost =
+    box?.failure?.evidence["whileHostWasAway"] === true && box.failure.reason !== "oom" && row.persistent;
+  if (endedWithHost) {
+    // Its memory is gone, its files are not: a paused one stays so until somebody wants it.
+    if (row.desired === "paused" && row.state === "paused") return steadyMs;
+    await restartFromDisk(platform, row);
+    return 0;
+  }
   const failure = box?.failure ?? {
     reason: "guest_lost",
     detail: "The machine no longer has this sandbox.",
@@ -175,7 +195,10 @@ async function pause(platform: Platform, row: SandboxRow, signal: AbortSignal): 
 
 async function resume(platform: Platform, row: SandboxRow, signal: AbortSignal): Promise<number> {
   await platform.host.resume(row.box_key, signal);
-  await guestOf(platform.host, row.box_key).ready(signal);
+  const guest = guestOf(platform.host, row.box_key);
+  await guest.ready(signal);
+  // Drivers that keep no memory start the box anew: its services are there again either way.
+  await ensureServices(platform, row, guest, signal);
   await pointPreviews(platform, row, "boxes");
   const expires = new Date(Date.now() + row.timeout_sec * 1000);
   if (await moveTo(platform, row, "running", { expires_at: expires, last_used_at: new Date() }))
@@ -187,13 +210,12 @@ async function resume(platform: Platform, row: SandboxRow, signal: AbortSignal):
 async function destroy(platform: Platform, row: SandboxRow, signal: AbortSignal): Promise<number> {
   faultPoint("control-plane.sandbox.before-delete");
   const version = await transaction(platform.pool, (db) =>
-    removeRoutes(db, "sandbox_id = $1 and kind = 'preview'", [row.id]),
+    removeRoutes(db, "sandbox_id = $1 and kind in ('preview', 'sandbox')", [row.id]),
   );
   platform.signals.announce("routes");
   await acknowledged(platform, version, ackTimeoutMs, signal);
   await platform.host.deleteBox(row.box_key, signal);
-  if (row.content.type === "snapshot" && row.content.temporary)
-    await platform.host.deleteSnapshot(row.content.snapshotKey, signal);
+  await dropCopy(platform, row, signal);
   await platform.pool.query("delete from previews where sandbox_id = $1", [row.id]);
   await platform.pool.query(
     "delete from database_links where resource_type = 'sandbox' and resource_id = $1",
@@ -202,5 +224,6 @@ async function destroy(platform: Platform, row: SandboxRow, signal: AbortSignal)
   faultPoint("control-plane.sandbox.before-destroyed");
   if (await moveTo(platform, row, "destroyed", { destroyed_at: new Date(), ready: false }))
     await record(platform, event(row, "sandbox.destroyed"));
+  await passTurn(platform, row);
   return steadyMs;
 }

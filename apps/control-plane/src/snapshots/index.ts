@@ -1,13 +1,14 @@
+import { faultPoint } from "@platform/daemon";
 import { PlatformError, notFound, snapshotRoutes as r } from "@platform/contract";
 import { HostError } from "@platform/host-api";
 import { query, queryOne } from "@platform/postgres";
 import { record } from "../events/index.ts";
 import { handler, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
-import { liveSandbox, loadSandbox, ownSandbox, wantSandbox } from "../sandboxes/index.ts";
+import { liveSandbox, loadSandbox, nextBoxKey, ownSandbox, wantSandbox } from "../sandboxes/index.ts";
 import { mayUse } from "../tenants/index.ts";
 
-interface SnapshotRow {
+export interface SnapshotRow {
   readonly id: string;
   readonly tenant_id: string;
   readonly sandbox_id: string;
@@ -19,6 +20,7 @@ interface SnapshotRow {
   readonly size_bytes: string | null;
   readonly last_used_at: Date | null;
   readonly expires_at: Date | null;
+  readonly sandbox_settings: { readonly template_id: string; readonly size: string };
   readonly error: string | null;
   readonly created_at: Date;
   readonly updated_at: Date;
@@ -41,7 +43,7 @@ const view = (row: SnapshotRow) => ({
 
 const unitSeconds: Record<string, number> = { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800 };
 
-interface Wanted {
+export interface SnapshotWanted {
   readonly comment?: string | undefined;
   readonly keep?: boolean | undefined;
   readonly retention_seconds?: number | undefined;
@@ -50,7 +52,7 @@ interface Wanted {
   readonly expiration?: string | undefined;
 }
 
-function retentionOf(wanted: Wanted): number | null {
+function retentionOf(wanted: SnapshotWanted): number | null {
   if (wanted.keep) return null;
   if (wanted.expiration)
     return Number(wanted.expiration.slice(0, -1)) * unitSeconds[wanted.expiration.slice(-1)]!;
@@ -61,7 +63,7 @@ function retentionOf(wanted: Wanted): number | null {
   );
 }
 
-async function ownSnapshot(
+export async function ownSnapshot(
   platform: Platform,
   call: Call,
   id: string,
@@ -80,7 +82,11 @@ async function ownSnapshot(
   return row;
 }
 
-async function create(platform: Platform, call: Call, wanted: Wanted): Promise<SnapshotRow> {
+export async function createSnapshot(
+  platform: Platform,
+  call: Call,
+  wanted: SnapshotWanted,
+): Promise<SnapshotRow> {
   const { row: sandbox } = await liveSandbox(platform, call.caller, call.params["id"]!);
   const id = call.idFor("snapshot");
   const retention = retentionOf(wanted) ?? Number(sandbox.metadata["snapshot_expiration_sec"] ?? NaN);
@@ -127,7 +133,10 @@ async function create(platform: Platform, call: Call, wanted: Wanted): Promise<S
   return (await queryOne<SnapshotRow>(platform.pool, "select * from snapshots where id = $1", [id]))!;
 }
 
-async function remove(platform: Platform, row: SnapshotRow): Promise<{ id: string; deleted: true }> {
+export async function removeSnapshot(
+  platform: Platform,
+  row: SnapshotRow,
+): Promise<{ id: string; deleted: true }> {
   const dependents = await query<{ id: string; name: string | null; slug: string }>(
     platform.pool,
     "select id, name, slug from sandboxes where tenant_id = $1 and state <> 'destroyed' and content->>'snapshotKey' = $2 and id <> $3",
@@ -155,7 +164,7 @@ export async function expireSnapshots(platform: Platform): Promise<void> {
     platform.pool,
     "select * from snapshots where not keep and expires_at < now() limit 50",
   )) {
-    await remove(platform, row).catch((error: unknown) => {
+    await removeSnapshot(platform, row).catch((error: unknown) => {
       if (!(error instanceof PlatformError)) throw error;
     });
   }
@@ -209,9 +218,11 @@ export function snapshotHandlers(platform: Platform): Handler[] {
       (await ownSandbox(pool, call.caller, call.params["id"]!)).id,
     );
   return [
-    handler(r.create, async (call) => view(await create(platform, call as unknown as Call, call.body ?? {}))),
+    handler(r.create, async (call) =>
+      view(await createSnapshot(platform, call as unknown as Call, call.body ?? {})),
+    ),
     handler(r.createOld, async (call) => {
-      const row = await create(platform, call as unknown as Call, call.body ?? {});
+      const row = await createSnapshot(platform, call as unknown as Call, call.body ?? {});
       return { ...view(row), snapshot_id: row.id };
     }),
     handler(r.list, async (call) => {
@@ -225,22 +236,26 @@ export function snapshotHandlers(platform: Platform): Handler[] {
       ).map(view);
     }),
     handler(r.get, async (call) => view(await inSandbox(call as Call))),
-    handler(r.remove, async (call) => remove(platform, await inSandbox(call as Call))),
+    handler(r.remove, async (call) => removeSnapshot(platform, await inSandbox(call as Call))),
     handler(r.restore, async (call) => {
       const sandbox = await ownSandbox(pool, call.caller, call.params["id"]!);
       const snapshot = await inSandbox(call as unknown as Call);
       if (snapshot.status !== "ready")
         throw new PlatformError("SNAPSHOT_NOT_READY", "The snapshot is not ready. Choose another one.");
-      // A new box under the same sandbox id; the old one is removed once nothing names it.
-      const boxKey = `sb-${sandbox.id.slice(0, 23)}-${Date.now().toString(36)}`;
-      await wantSandbox(platform, sandbox.id, {
-        desired: "running",
-        state: "provisioning",
-        ready: false,
-        box_key: boxKey,
-        content: JSON.stringify({ type: "snapshot", snapshotKey: snapshot.snapshot_key }),
-      });
-      await platform.host.deleteBox(sandbox.box_key);
+      // A new box under the same sandbox id, named after this very call: its repeat finds it made.
+      const boxKey = nextBoxKey(sandbox, call.idFor("restore"));
+      if (sandbox.box_key !== boxKey) {
+        await wantSandbox(platform, sandbox.id, {
+          desired: "running",
+          state: "provisioning",
+          ready: false,
+          box_key: boxKey,
+          content: JSON.stringify({ type: "snapshot", snapshotKey: snapshot.snapshot_key }),
+        });
+        faultPoint("control-plane.snapshot.restore-stored");
+        await platform.pool.query("update snapshots set last_used_at = now() where id = $1", [snapshot.id]);
+        await platform.host.deleteBox(sandbox.box_key);
+      }
       const { row } = await liveSandbox(platform, call.caller, sandbox.id);
       return { id: row.id, slug: row.slug, state: row.state, ready: row.ready, restored_from: snapshot.id };
     }),
@@ -255,7 +270,7 @@ export function snapshotHandlers(platform: Platform): Handler[] {
     }),
     handler(r.getAny, async (call) => view(await ownSnapshot(platform, call as Call, call.params["sid"]!))),
     handler(r.removeAny, async (call) =>
-      remove(platform, await ownSnapshot(platform, call as Call, call.params["sid"]!)),
+      removeSnapshot(platform, await ownSnapshot(platform, call as Call, call.params["sid"]!)),
     ),
   ];
 }

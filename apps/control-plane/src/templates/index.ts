@@ -74,6 +74,8 @@ const templates: readonly Template[] = [
 export const findTemplate = (id: string): Template | undefined =>
   templates.find((template) => template.id === id || template.aliases.includes(id));
 
+export const allTemplates = (): readonly Template[] => templates;
+
 const contract = (size: keyof typeof sandboxSizes) => {
   const { vcpus, memory_mb, disk_size_mb } = sandboxSizes[size];
   return {

@@ -40,6 +40,22 @@ export const pageKinds = {
     action: "Try again shortly. If it stays like this, report the request number below.",
     retryAfterSec: null,
   },
+  sandbox_not_found: {
+    status: 502,
+    code: "SANDBOX_NOT_FOUND",
+    title: "This sandbox does not run",
+    message: "There is no running sandbox at this address.",
+    action: "Start it again, or ask whoever gave you the address.",
+    retryAfterSec: null,
+  },
+  port_closed: {
+    status: 502,
+    code: "PORT_CLOSED",
+    title: "Nothing listens here yet",
+    message: "The sandbox runs, but no program in it listens on this port.",
+    action: "Start the program, then load this page again.",
+    retryAfterSec: null,
+  },
   timeout: {
     status: 504,
     code: "APP_TIMEOUT",

@@ -9,6 +9,10 @@ export interface ForwardRequest {
   readonly exchange: Exchange;
   readonly facts: ForwardedFacts;
   readonly rewriteHost: string | null;
+  /** Headers of the client that go no further, lower case. */
+  readonly dropped?: ReadonlySet<string>;
+  /** Headers of the edge's own, flat name-value pairs. */
+  readonly added?: readonly string[];
   /** In the order to try them; asked again once when all of them refused. */
   readonly origins: () => readonly Origin[];
   /** Set for an upgrade: the protocol asked for. */
@@ -80,7 +84,10 @@ async function attempt(
   const options: Dispatcher.DispatchOptions = {
     path: exchange.target,
     method: exchange.req.method as Dispatcher.HttpMethod,
-    headers: upstreamHeaders(exchange, request.facts, request.rewriteHost),
+    headers: [
+      ...upstreamHeaders(exchange, request.facts, request.rewriteHost, request.dropped),
+      ...(request.added ?? []),
+    ],
     body: body as Dispatcher.DispatchOptions["body"],
     upgrade: upgrade ?? null,
   };

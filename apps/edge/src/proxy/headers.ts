@@ -1,6 +1,9 @@
 import type { IncomingMessage } from "node:http";
 import type { Exchange } from "../exchange.ts";
 
+/** Tells the agent of a sandbox that a request came from outside, by the sandbox's own host name. */
+export const publicDoorHeader = "x-public-door";
+
 /** RFC 9110 section 7.6.1, with the older names that still occur. */
 const hopByHop = new Set([
   "connection",
@@ -24,6 +27,7 @@ const ownedByEdge = new Set([
   "x-forwarded-port",
   "x-real-ip",
   "forwarded",
+  publicDoorHeader,
 ]);
 
 /** Naming these in Connection must not strip them: they frame or address the message. */
@@ -41,13 +45,14 @@ export function upstreamHeaders(
   exchange: Exchange,
   facts: ForwardedFacts,
   rewriteHost: string | null,
+  dropped: ReadonlySet<string> = new Set(),
 ): string[] {
   const { req } = exchange;
   const named = namedInConnection(req.rawHeaders);
   const headers: string[] = ["host", rewriteHost ?? exchange.host];
   for (let i = 0; i < req.rawHeaders.length; i += 2) {
     const name = req.rawHeaders[i]!.toLowerCase();
-    if (hopByHop.has(name) || ownedByEdge.has(name) || named.has(name)) continue;
+    if (hopByHop.has(name) || ownedByEdge.has(name) || named.has(name) || dropped.has(name)) continue;
     headers.push(req.rawHeaders[i]!, req.rawHeaders[i + 1]!);
   }
   headers.push(...forwardedHeaders(exchange, facts), "x-request-id", exchange.requestId);
@@ -57,8 +62,11 @@ export function upstreamHeaders(
 /** Scheme of the client's own request. */
 export function schemeOf(req: IncomingMessage, facts: ForwardedFacts): string {
   const forwarded = req.headers["x-forwarded-proto"];
-  return facts.trustForwarded && forwarded === "https" ? "https" : "http";
+  if (facts.trustForwarded && (forwarded === "https" || forwarded === "http")) return forwarded;
+  return isEncrypted(req) ? "https" : "http";
 }
+
+const isEncrypted = (req: IncomingMessage): boolean => "encrypted" in req.socket;
 
 function forwardedHeaders(exchange: Exchange, facts: ForwardedFacts): string[] {
   const { req } = exchange;
@@ -69,12 +77,14 @@ function forwardedHeaders(exchange: Exchange, facts: ForwardedFacts): string[] {
   };
   const before = trusted("x-forwarded-for");
   const portInHost = /:(\d{1,5})$/.exec(exchange.host)?.[1];
-  const ownPort = String(facts.publicPort ?? portInHost ?? req.socket.localPort ?? 80);
+  // The public port is that of HTTP: who came by TLS came by another one.
+  const publicPort = isEncrypted(req) ? null : facts.publicPort;
+  const ownPort = String(publicPort ?? portInHost ?? (isEncrypted(req) ? 443 : (req.socket.localPort ?? 80)));
   return [
     "x-forwarded-for",
     before ? `${before}, ${client}` : client,
     "x-forwarded-proto",
-    trusted("x-forwarded-proto") ?? "http",
+    trusted("x-forwarded-proto") ?? (isEncrypted(req) ? "https" : "http"),
     "x-forwarded-host",
     trusted("x-forwarded-host") ?? exchange.host,
     "x-forwarded-port",

@@ -1,6 +1,6 @@
 import { faultPoint } from "@platform/daemon";
 import type { BoxUpstream } from "@platform/edge-api";
-import { dialBoxPort } from "@platform/host-api";
+import { dialBoxPort, type BoxDoor } from "@platform/host-api";
 import { Client, Pool, type buildConnector, type Dispatcher } from "undici";
 
 const MAX_POOLS = 2_000;
@@ -19,6 +19,11 @@ const connectionOptions = {
   bodyTimeout: 0,
   maxHeaderSize: 64 * 1024,
 } as const;
+
+/** A door of a box behind its host: a port, or the box's agent. */
+export interface BoxTarget extends Omit<BoxUpstream, "port"> {
+  readonly port: BoxDoor;
+}
 
 /** Somewhere to send a request: keep-alive connections, or one made for this request alone. */
 export interface Origin {
@@ -52,7 +57,7 @@ export class BoxPools {
     return this.#pools.size;
   }
 
-  origin(upstream: BoxUpstream): Origin {
+  origin(upstream: BoxTarget): Origin {
     return {
       name: `${upstream.boxKey}:${upstream.port}`,
       pooled: () => this.#pool(upstream),
@@ -61,11 +66,18 @@ export class BoxPools {
     };
   }
 
-  /** Closes the pools that no route names any more, once their requests have finished. */
-  retain(upstreams: Iterable<BoxUpstream>): void {
+  /**
+   * Closes the pools that no route names any more, once their requests have finished.
+   *
+   * @param whole boxes of which every door may be used
+   */
+  retain(upstreams: Iterable<BoxUpstream>, whole: Iterable<Omit<BoxUpstream, "port">> = []): void {
     const wanted = new Set<string>();
     for (const upstream of upstreams) wanted.add(keyOf(upstream));
-    for (const key of [...this.#pools.keys()]) if (!wanted.has(key)) this.#close(key);
+    for (const { hostUrl, boxKey } of whole) wanted.add(`${hostUrl} ${boxKey}`);
+    for (const key of [...this.#pools.keys()]) {
+      if (!wanted.has(key) && !wanted.has(key.slice(0, key.lastIndexOf(" ")))) this.#close(key);
+    }
   }
 
   async close(): Promise<void> {
@@ -74,7 +86,7 @@ export class BoxPools {
     await Promise.all(pools.map((pool) => pool.destroy()));
   }
 
-  #pool(upstream: BoxUpstream): Pool {
+  #pool(upstream: BoxTarget): Pool {
     const key = keyOf(upstream);
     let pool = this.#pools.get(key);
     if (pool) this.#pools.delete(key);
@@ -91,7 +103,7 @@ export class BoxPools {
     pool?.close().catch(() => pool.destroy());
   }
 
-  #connector({ hostUrl, boxKey, port }: BoxUpstream): buildConnector.connector {
+  #connector({ hostUrl, boxKey, port }: BoxTarget): buildConnector.connector {
     return (_options, callback) => {
       faultPoint("edge.proxy.before-dial");
       const abort = new AbortController();
@@ -170,6 +182,7 @@ export class ServiceOrigins {
   }
 }
 
-const keyOf = ({ hostUrl, boxKey, port }: BoxUpstream) => `${hostUrl} ${boxKey} ${port}`;
+const keyOf = ({ hostUrl, boxKey, port }: BoxTarget) => `${hostUrl} ${boxKey} ${port}`;
 /** The name is never resolved: the connector dials. */
-const originUrl = ({ boxKey, port }: BoxUpstream) => `http://${boxKey}:${port}`;
+const originUrl = ({ boxKey, port }: BoxTarget) =>
+  typeof port === "number" ? `http://${boxKey}:${port}` : `http://${boxKey}`;

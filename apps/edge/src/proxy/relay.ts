@@ -92,7 +92,9 @@ export class Relay implements Dispatcher.DispatchHandler {
     if (this.#gone.aborted) this.#finish({ type: "client-gone" });
     else if (res.headersSent) {
       // A client of HTTP/1.0 reads until the end, which only a reset tells apart from a cut.
-      if (req.httpVersionMinor === 0) (req.socket as Socket).resetAndDestroy();
+      // Under TLS a cut shows anyway: its own closing message is missing.
+      if (req.httpVersionMinor === 0 && !("encrypted" in req.socket))
+        (req.socket as Socket).resetAndDestroy();
       res.destroy();
       this.#finish({ type: "cut", error });
     } else this.#finish({ type: this.#sent ? "unanswered" : "unsent", error });

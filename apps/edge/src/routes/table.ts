@@ -1,4 +1,4 @@
-import type { Brand, Route, RouteUpdate } from "@platform/edge-api";
+import { sandboxRouteHostname, type Brand, type Route, type RouteUpdate } from "@platform/edge-api";
 
 /** One route as served: `cursor` is the round robin position over its upstreams. */
 export interface ServedRoute {
@@ -48,6 +48,20 @@ export class RouteTable {
       if (wildcard) return wildcard;
     }
     return null;
+  }
+
+  /** The route that the table keeps under exactly this name. */
+  at(hostname: string): ServedRoute | null {
+    return this.#routes.get(hostname) ?? null;
+  }
+
+  /**
+   * The route for the ports of a sandbox, in front of any other: no name of the tenant's choosing can
+   * take its place.
+   */
+  findSandbox(sandboxId: string, domain: string): ServedRoute | null {
+    const found = this.#routes.get(sandboxRouteHostname(sandboxId, domain));
+    return found?.route.target.type === "sandbox" ? found : null;
   }
 
   /** The brand with the longest domain that `hostname` equals or ends in. */

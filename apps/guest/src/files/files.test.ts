@@ -10,6 +10,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { waitFor } from "@platform/daemon";
 import { EventType, FileType, GuestError } from "@platform/guest-protocol";
 import { startAgent, type TestAgent } from "../test-agent.ts";
+import { FileMetadata } from "./metadata.ts";
 
 function call(
   agent: TestAgent,
@@ -82,6 +83,32 @@ test("a multipart upload stores each part named file", async (t) => {
   ]);
   assert.equal(await readFile(join(agent.home, "sub/two.txt"), "utf8"), "2");
   assert.equal((await call(agent, "POST", "/files", headers, "--b\r\ngarbage")).status, 400);
+});
+
+test("what an upload notes about a file stays with it until the next upload", async (t) => {
+  const agent = await startAgent(t);
+  const { filesystem } = agent.client;
+  const noted = {
+    "content-type": "application/octet-stream",
+    "x-metadata-author": "ann",
+    "x-metadata-N": "1",
+  };
+  const answer = await call(agent, "POST", "/files?path=a.txt", noted, "1");
+  assert.deepEqual(JSON.parse(answer.body), [
+    { name: "a.txt", path: join(agent.home, "a.txt"), type: "file", metadata: { author: "ann", n: "1" } },
+  ]);
+  const of = async (path: string) => (await filesystem.stat({ path })).entry?.metadata;
+  assert.deepEqual(await of("a.txt"), { author: "ann", n: "1" });
+  await rename(join(agent.home, "a.txt"), join(agent.home, "b.txt"));
+  assert.deepEqual(await of("b.txt"), { author: "ann", n: "1" });
+  const copy = new FileMetadata(agent.home);
+  assert.deepEqual(await copy.of("b.txt", await stat(join(agent.home, "b.txt"))), { author: "ann", n: "1" });
+  await agent.client.writeFile("a.txt", "another file of the old name");
+  assert.deepEqual(await of("a.txt"), {});
+  await agent.client.writeFile("b.txt", "2");
+  assert.deepEqual(await of("b.txt"), {});
+  const long = { ...noted, "x-metadata-long": "x".repeat(4096) };
+  assert.equal((await call(agent, "POST", "/files?path=a.txt", long, "1")).status, 400);
 });
 
 test("files are composed in order and the parts removed", async (t) => {
@@ -170,6 +197,29 @@ test("a recursive watch reports what happens, also in folders made later", async
   await expectEvent("REMOVE moved");
   await client.filesystem.removeWatcher({ watcherId });
   await assert.rejects(client.filesystem.getWatcherEvents({ watcherId }), /not found/);
+});
+
+test("a watch sees an upload as one file that is written", async (t) => {
+  const { client, home } = await startAgent(t);
+  await writeFile(join(home, "old.txt"), "old");
+  const { watcherId } = await client.filesystem.createWatcher({ path: home });
+  const seen: string[] = [];
+  const seenAll = (wanted: readonly string[]) =>
+    waitFor(
+      wanted.join(", "),
+      async () => {
+        const { events } = await client.filesystem.getWatcherEvents({ watcherId });
+        seen.push(...events.map((event) => `${EventType[event.type]} ${event.name}`));
+        return wanted.every((event) => seen.includes(event));
+      },
+      5000,
+      5,
+    );
+  await client.writeFile("new.txt", "1");
+  await seenAll(["CREATE new.txt", "WRITE new.txt"]);
+  await client.writeFile("old.txt", "2");
+  await seenAll(["WRITE old.txt"]);
+  assert.deepEqual(seen, ["CREATE new.txt", "WRITE new.txt", "WRITE old.txt"]);
 });
 
 test("a watch stream starts, reports and includes the entry on request", async (t) => {

@@ -1,8 +1,9 @@
 import { watch, type FSWatcher, type Stats } from "node:fs";
 import { lstat, readdir, stat } from "node:fs/promises";
-import { join, relative } from "node:path";
+import { basename, join, relative } from "node:path";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { EventType } from "@platform/guest-protocol";
+import { isTemporary, isUploaded } from "./store.ts";
 
 export interface Change {
   /** Relative to the watched folder. */
@@ -93,6 +94,7 @@ class Tree implements TreeWatch {
     this.#folders.set(folder, watcher);
     for (const name of await readdir(folder)) {
       const path = join(folder, name);
+      if (isTemporary(name)) continue;
       if (isNew) {
         await this.#look(path, "rename");
         continue;
@@ -113,7 +115,7 @@ class Tree implements TreeWatch {
   }
 
   async #look(path: string, kind: string): Promise<void> {
-    if (this.#closed) return;
+    if (this.#closed || isTemporary(basename(path))) return;
     const found = await lstat(path).catch(() => null);
     const old = this.#known.get(path);
     if (!found) {
@@ -139,8 +141,10 @@ class Tree implements TreeWatch {
       this.#vanished.delete(found.ino);
       await this.#emit(moved.path, EventType.RENAME);
     }
-    this.#known.set(path, remember(found, !moved && !replaces));
-    await this.#emit(path, EventType.CREATE);
+    const isUpload = isUploaded(found.ino);
+    this.#known.set(path, remember(found, !moved && !replaces && !isUpload));
+    if (!isUpload || !replaces) await this.#emit(path, EventType.CREATE);
+    if (isUpload) await this.#emit(path, EventType.WRITE);
     if (this.#recursive && found.isDirectory()) await this.add(path, true);
   }
 

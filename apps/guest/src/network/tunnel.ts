@@ -58,7 +58,10 @@ export async function openHttp2Tunnel(
   splice(stream, upstream);
 }
 
-/** The host part of `target` is the caller's own name for the box and is not looked at. */
+/** Host part of a target that may lead to a server which accepts only inside the box. */
+const INSIDE = "inside:";
+
+/** Any other host part of `target` is the caller's own name for the box and is not looked at. */
 async function dial(target: string): Promise<Socket | Refusal> {
   const port = Number(/:(\d{1,5})$/.exec(target)?.[1]);
   if (!Number.isInteger(port) || port < 1 || port > 65_535) {
@@ -66,6 +69,10 @@ async function dial(target: string): Promise<Socket | Refusal> {
   }
   const socket = await dialPort(port);
   if (socket) return socket;
+  const inside = target.startsWith(INSIDE)
+    ? ((await dialPort(port, "127.0.0.1")) ?? (await dialPort(port, "::1")))
+    : null;
+  if (inside) return inside;
   const sockets = (await listeningPorts()).filter((entry) => entry.port === port);
   if (sockets.length > 0 && sockets.every((entry) => entry.loopbackOnly)) {
     const message = `Port ${port} accepts only from inside the box: bind the server to 0.0.0.0.`;
@@ -75,9 +82,9 @@ async function dial(target: string): Promise<Socket | Refusal> {
 }
 
 /** `null` when nothing accepts. */
-export function dialPort(port: number): Promise<Socket | null> {
+export function dialPort(port: number, host = REACHABLE_ADDRESS): Promise<Socket | null> {
   return new Promise((resolve) => {
-    const socket = connect({ host: REACHABLE_ADDRESS, port, allowHalfOpen: true, noDelay: true });
+    const socket = connect({ host, port, allowHalfOpen: true, noDelay: true });
     const onError = () => resolve(null);
     socket.once("error", onError);
     socket.once("connect", () => {

@@ -9,6 +9,7 @@ import {
   type ProcessSelector,
   type StreamInputRequest,
 } from "@platform/guest-protocol";
+import { PUBLIC_DOOR } from "../access.ts";
 import type { Environment } from "../environment.ts";
 import { resolvePath } from "../files/paths.ts";
 import { EventQueue, type QueuedEvent } from "./event-queue.ts";
@@ -51,7 +52,9 @@ export function createProcessService(environment: Environment): ServiceImpl<type
     async *start(request, context) {
       if (!request.process) throw new ConnectError("process is required", Code.InvalidArgument);
       const hasTerminal = request.pty !== undefined;
-      const command = toCommand(environment, request.process, hasTerminal, request.stdin ?? true);
+      // Clients of envd expect to start in their home folder.
+      const folder = context.requestHeader.has(PUBLIC_DOOR) ? environment.home : environment.workdir;
+      const command = toCommand(environment, request.process, hasTerminal, request.stdin ?? true, folder);
       const size = { cols: request.pty?.size?.cols || 80, rows: request.pty?.size?.rows || 24 };
       const program = await startOrRefuse(command, hasTerminal ? size : null);
       entries.set(program.pid, { program, config: request.process, tag: request.tag, hasTerminal });
@@ -103,12 +106,13 @@ function toCommand(
   config: ProcessConfig,
   hasTerminal: boolean,
   stdin: boolean,
+  folder: string,
 ): Command {
   const terminal: Record<string, string> = hasTerminal ? { TERM: "xterm-256color" } : {};
   return {
     cmd: config.cmd,
     args: config.args,
-    cwd: resolvePath(config.cwd ?? "", environment.home, environment.workdir),
+    cwd: resolvePath(config.cwd ?? "", environment.home, folder),
     env: environment.for({ ...terminal, ...config.envs }),
     stdin,
   };

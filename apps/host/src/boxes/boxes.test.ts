@@ -236,8 +236,8 @@ test("the folder of a box and its record are closed to everyone else", { skip },
   await host.client.putBox("box-shut", spec({ env: { SECRET: "value-nobody-sees" } }));
   const at = (name: string) => stat(join(host.dataDir, "boxes/box-shut", name));
   assert.equal((await at("state.json")).mode & 0o077, 0);
-  assert.equal((await at("run")).mode & 0o077, 0);
-  assert.equal((await at("workspace")).mode & 0o077, 0);
-  if (isRoot) assert.ok((await at("run")).uid >= 200_000);
+  assert.equal((await at("run/agent")).mode & 0o077, 0);
+  assert.equal((await at("disk/workspace")).mode & 0o077, 0);
+  if (isRoot) assert.ok((await at("run/agent")).uid >= 200_000);
   assert.ok(!JSON.stringify(await host.client.box("box-shut")).includes("value-nobody-sees"));
 });

@@ -4,6 +4,8 @@ import { chmod, chown, mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { HostError, type ResolvedBoxSpec } from "@platform/host-api";
+import { maxFilesOf, type Disks } from "../disks/index.ts";
+import { furnish } from "../drivers/box-folders.ts";
 import type { BoxFolders } from "../drivers/driver.ts";
 
 const run = promisify(execFile);
@@ -15,6 +17,8 @@ export const proxyPort = 3128;
 export interface ContentSource {
   /** @throws HostError `NOT_FOUND` when this host does not have it */
   fill(content: ResolvedBoxSpec["content"], folders: BoxFolders): Promise<void>;
+  /** Folder with the memory of a snapshot that boxes of this driver can go on from; `null`: there is none. */
+  memoryOf(content: ResolvedBoxSpec["content"], driver: string): Promise<string | null>;
 }
 
 /** Makes the folders of a box and fills them; the box's own uid owns what it may write. */
@@ -23,25 +27,39 @@ export async function makeFolders(
   spec: ResolvedBoxSpec,
   source: ContentSource,
   databaseAuthority: string,
+  disks: Disks | null,
 ): Promise<void> {
   await chmod(folders.root, 0o711);
-  for (const folder of [folders.workspace, folders.home, folders.run]) {
-    await rm(folder, { recursive: true, force: true });
-    await mkdir(folder, { mode: 0o700 });
-  }
+  if (folders.disk && disks) await disks.make(folders.disk, spec.limits);
   await mkdir(folders.log, { recursive: true, mode: 0o711 });
+  await furnish(folders);
   try {
     await source.fill(spec.content, folders);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
-    const message = "The machine's disk is full. Free space or move boxes to another host.";
-    throw new HostError("DISK_FULL", 507, message, {}, { cause: error });
+    const isFull =
+      (error as NodeJS.ErrnoException).code === "ENOSPC" ||
+      (error instanceof HostError && error.code === "DISK_FULL");
+    throw isFull ? contentTooLarge(folders, spec, error) : error;
   }
   const { owner } = folders;
   if (owner) for (const path of [folders.workspace, folders.home]) await chown(path, owner.uid, owner.gid);
   await writeFile(join(folders.run, "ca.pem"), databaseAuthority, { mode: 0o644 });
   await writeGuestConfig(folders, spec);
   if (owner) await chown(folders.run, owner.uid, owner.gid);
+}
+
+function contentTooLarge(folders: BoxFolders, { limits }: ResolvedBoxSpec, cause: unknown): HostError {
+  if (!folders.disk) return machineFull(cause);
+  const message =
+    `The content does not fit on the box's disk of ${limits.diskBytes} bytes and ${maxFilesOf(limits)} files. ` +
+    `Ask for a larger disk or leave files out.`;
+  const details = { diskLimitBytes: limits.diskBytes, filesLimit: maxFilesOf(limits) };
+  return new HostError("DISK_FULL", 507, message, details, { cause });
+}
+
+function machineFull(cause: unknown): HostError {
+  const message = "The machine's disk is full. Free space or move boxes to another host.";
+  return new HostError("DISK_FULL", 507, message, {}, { cause });
 }
 
 /** PEM of the authority that signs the databases' certificates, as boxes see it. */
@@ -63,7 +81,7 @@ export function guestConfig(spec: Pick<ResolvedBoxSpec, "env" | "links">) {
 }
 
 /** Read by the agent when it starts. Only before the box runs: later its folder belongs to it. */
-async function writeGuestConfig(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
+export async function writeGuestConfig(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
   const path = join(folders.run, "config.json");
   await writeFile(path, JSON.stringify({ ...guestConfig(spec), services: spec.services }), { mode: 0o600 });
   if (folders.owner) await chown(path, folders.owner.uid, folders.owner.gid);
@@ -92,8 +110,7 @@ export async function copyTree(from: string, to: string): Promise<void> {
     await run("cp", ["-a", "--reflink=auto", "-T", "--", from, to]);
   } catch (error) {
     if (!/No space left/.test(String((error as { stderr?: unknown }).stderr))) throw error;
-    const message = "The machine's disk is full. Free space or move boxes to another host.";
-    throw new HostError("DISK_FULL", 507, message, {}, { cause: error });
+    throw machineFull(error);
   }
 }
 

@@ -1,5 +1,6 @@
 import { Agent, request, type ClientRequest, type IncomingMessage, type RequestOptions } from "node:http";
 import type { Duplex } from "node:stream";
+import { createGuestClient, type GuestClient } from "@platform/guest-protocol";
 import { HostError } from "@platform/host-api";
 
 export type DialGuest = () => Promise<Duplex>;
@@ -9,6 +10,11 @@ export class GuestConnection {
   readonly #agent: Agent;
   constructor(dial: DialGuest) {
     this.#agent = new DialingAgent(dial);
+  }
+
+  /** The agent's full protocol over the same connections. */
+  get client(): GuestClient {
+    return createGuestClient({ baseUrl: "http://box", agent: this.#agent });
   }
 
   send(options: RequestOptions): ClientRequest {

@@ -70,7 +70,7 @@ test("an agent that never answers holds a connection for a while only", { skip }
     "the impostor to listen",
     async () => {
       await knock(host, "box-mute");
-      return (await readdir(join(host.dataDir, "boxes/box-mute/workspace"))).includes("seen");
+      return (await readdir(join(host.dataDir, "boxes/box-mute/disk/workspace"))).includes("seen");
     },
     20_000,
   );
@@ -94,7 +94,7 @@ for (const [what, answer] of [
       "the impostor to be asked",
       async () => {
         await knock(host, "box-liar");
-        return (await readdir(join(host.dataDir, "boxes/box-liar/workspace"))).includes("seen");
+        return (await readdir(join(host.dataDir, "boxes/box-liar/disk/workspace"))).includes("seen");
       },
       20_000,
     );

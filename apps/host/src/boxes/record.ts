@@ -1,17 +1,32 @@
 import { createHash } from "node:crypto";
 import { mkdir, open, readdir, readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
-import { Box, BoxFailure, BoxKey, BoxSpec, Isolation, type ResolvedBoxSpec } from "@platform/host-api";
+import {
+  bootPaths,
+  Box,
+  BoxFailure,
+  BoxKey,
+  BoxSpec,
+  Digest,
+  Isolation,
+  type ResolvedBoxSpec,
+} from "@platform/host-api";
 import { z } from "zod";
+import { boxLayouts, foldersAt, type BoxLayout } from "../drivers/box-folders.ts";
 import type { BoxFolders } from "../drivers/driver.ts";
 
 /** What the host knows of a box; one `state.json` a box. Holds secrets: mode 0600. */
 export const BoxRecord = z.object({
   key: BoxKey,
+  /**
+   * Under which the machine knows the box: folder, control groups, processes. The key, but for a box
+   * that was booted before anybody asked for it.
+   */
+  place: BoxKey.optional(),
   spec: BoxSpec,
   specHash: z.string(),
-  /** `starting` and `deleting` are removed after a crash, the others kept. */
-  phase: z.enum(["starting", "running", "failed", "deleting"]),
+  /** `starting`, `waiting` (in the pool) and `deleting` are removed after a crash, the others kept. */
+  phase: z.enum(["starting", "waiting", "running", "failed", "deleting"]),
   isPaused: z.boolean(),
   driver: z.string(),
   driverState: z.record(z.string(), z.unknown()).nullable(),
@@ -19,14 +34,37 @@ export const BoxRecord = z.object({
   failure: BoxFailure.nullable(),
   createdAt: z.string(),
   bootMs: z.number().nullable(),
+  bootPath: z.enum(bootPaths).nullable().default(null),
   owner: z.object({ uid: z.int(), gid: z.int() }).nullable(),
+  layout: z.enum(boxLayouts).default("flat"),
+  /** Digest of its root; `null`: the machine's own system. */
+  image: Digest.nullable().default(null),
 });
 export type BoxRecord = z.output<typeof BoxRecord>;
 
+export const placeOf = (record: Pick<BoxRecord, "key" | "place">): string => record.place ?? record.key;
+
 export function toBox(record: BoxRecord): Box {
-  const { key, spec, phase, isPaused, isolation, failure, createdAt, bootMs, specHash } = record;
-  const state = phase === "running" && isPaused ? "paused" : phase === "deleting" ? "failed" : phase;
-  return { key, purpose: spec.purpose, state, isolation, failure, createdAt, bootMs, specHash };
+  const { key, spec, isolation, failure, createdAt, bootMs, bootPath, specHash, image } = record;
+  return {
+    key,
+    purpose: spec.purpose,
+    state: stateOf(record),
+    isolation,
+    failure,
+    createdAt,
+    bootMs,
+    bootPath,
+    specHash,
+    image,
+    notices: [],
+  };
+}
+
+function stateOf({ phase, isPaused }: BoxRecord): Box["state"] {
+  if (phase === "running" && isPaused) return "paused";
+  if (phase === "deleting") return "failed";
+  return phase === "waiting" ? "starting" : phase;
 }
 
 function sorted(value: unknown): unknown {
@@ -55,15 +93,13 @@ export class RecordStore {
     this.#root = root;
   }
 
-  folders(key: string, owner: BoxFolders["owner"]): BoxFolders {
-    const root = join(this.#root, key);
-    const at = (name: string) => join(root, name);
-    return { root, workspace: at("workspace"), home: at("home"), run: at("run"), log: at("log"), owner };
+  folders(place: string, owner: BoxFolders["owner"], layout: BoxLayout): BoxFolders {
+    return foldersAt(join(this.#root, place), owner, layout);
   }
 
   /** On disk before it returns: a step that it announces may follow. */
   async save(record: BoxRecord): Promise<void> {
-    const { root } = this.folders(record.key, record.owner);
+    const root = join(this.#root, placeOf(record));
     await mkdir(root, { recursive: true, mode: 0o711 });
     const path = join(root, "state.json");
     const file = await open(`${path}.new`, "w", 0o600);
@@ -83,18 +119,18 @@ export class RecordStore {
   }
 
   /** Every folder there is; `record` is `null` for one whose box was never announced. */
-  async load(): Promise<{ key: string; record: BoxRecord | null }[]> {
+  async load(): Promise<{ place: string; record: BoxRecord | null }[]> {
     await mkdir(this.#root, { recursive: true, mode: 0o711 });
-    const keys = await readdir(this.#root);
-    return Promise.all(keys.map(async (key) => ({ key, record: await this.#read(key) })));
+    const places = await readdir(this.#root);
+    return Promise.all(places.map(async (place) => ({ place, record: await this.#read(place) })));
   }
 
-  async #read(key: string): Promise<BoxRecord | null> {
+  async #read(place: string): Promise<BoxRecord | null> {
     try {
-      return BoxRecord.parse(JSON.parse(await readFile(join(this.#root, key, "state.json"), "utf8")));
+      return BoxRecord.parse(JSON.parse(await readFile(join(this.#root, place, "state.json"), "utf8")));
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
-      throw new Error(`The record of box ${key} cannot be read. Restore or remove its folder.`, {
+      throw new Error(`The record of box ${place} cannot be read. Restore or remove its folder.`, {
         cause: error,
       });
     }

@@ -37,6 +37,9 @@ export async function proxyToGuest(
   if (hasBody) {
     incoming.pipe(call);
     incoming.once("error", gone);
+    // An agent that refuses early reads no further; what is left of the body must not be taken for the
+    // caller's next request, nor keep it waiting.
+    call.once("close", () => incoming.unpipe(call).resume());
   } else call.end();
   call.setNoDelay(true);
   let answer: IncomingMessage;

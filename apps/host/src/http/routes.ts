@@ -1,13 +1,15 @@
-import { BoxKey, BoxPatch, BoxSpec, HostError, type Doctor } from "@platform/host-api";
+import { BoxKey, BoxPatch, BoxSpec, HostError, ImageBuildSpec, type Doctor } from "@platform/host-api";
 import { z } from "zod";
 import type { Artifacts } from "../artifacts/index.ts";
 import type { Boxes } from "../boxes/index.ts";
+import { isOwnBox, type Images } from "../images/index.ts";
 import type { EngineRegistry } from "../engines/registry.ts";
 
 export interface Services {
   readonly boxes: Boxes;
   readonly artifacts: Artifacts;
   readonly engines: EngineRegistry;
+  readonly images: Images;
   readonly doctor: () => Promise<Doctor>;
 }
 
@@ -23,6 +25,7 @@ export interface Call {
 type Handler = (call: Call) => unknown;
 
 const SnapshotRequest = z.object({ boxKey: BoxKey });
+const lineNumber = z.coerce.number().int().min(0);
 const lineCount = z.coerce.number().int().min(1).max(10_000).default(100);
 
 const orNotFound = async <T>(found: Promise<T | null> | T | null, what: string): Promise<T> => {
@@ -33,7 +36,8 @@ const orNotFound = async <T>(found: Promise<T | null> | T | null, what: string):
 
 function boxRoutes({ boxes, artifacts }: Services): Record<string, Handler> {
   return {
-    "GET /boxes": () => boxes.list(),
+    "GET /boxes": () => boxes.list().filter(({ key }) => !isOwnBox(key)),
+    "GET /pool": () => boxes.pool,
     "PUT /boxes/:key": ({ key, body }) => boxes.put(key, BoxSpec.parse(body)),
     "GET /boxes/:key": ({ key }) => orNotFound(boxes.find(key), `box ${key}`),
     "DELETE /boxes/:key": ({ key }) => boxes.delete(key),
@@ -41,6 +45,7 @@ function boxRoutes({ boxes, artifacts }: Services): Record<string, Handler> {
     "POST /boxes/:key/pause": ({ key }) => boxes.pause(key),
     "POST /boxes/:key/resume": ({ key }) => boxes.resume(key),
     "GET /boxes/:key/stats": ({ key }) => boxes.stats(key),
+    "GET /boxes/:key/oom": ({ key }) => boxes.oom(key),
     "GET /boxes/:key/egress": ({ key }) => boxes.get(key).outbound?.attempts ?? [],
     "POST /boxes/:key/freeze": ({ key, body }) => artifacts.freeze(boxes, key, body ?? {}),
     "POST /boxes/:key/bundle": ({ key, body }) => artifacts.bundle(boxes, key, body),
@@ -52,6 +57,25 @@ function boxRoutes({ boxes, artifacts }: Services): Record<string, Handler> {
     "PUT /snapshots/:key": ({ key, body }) =>
       artifacts.snapshot(boxes, key, SnapshotRequest.parse(body).boxKey),
     "DELETE /snapshots/:key": ({ key }) => artifacts.deleteSnapshot(key),
+  };
+}
+
+function imageRoutes({ images }: Services): Record<string, Handler> {
+  return {
+    "GET /images": () => images.report(),
+    "DELETE /images/:key": ({ key }) => images.removeByPrefix(key.replace("-", ":")),
+    "GET /image-builds": () => images.builds(),
+    "PUT /image-builds/:key": ({ key, body }) => images.put(key, ImageBuildSpec.parse(body)),
+    "GET /image-builds/:key": ({ key }) => orNotFound(images.build(key), `image build ${key}`),
+    "GET /image-builds/:key/logs": async ({ key, query }) => ({
+      lines: await images.logs(
+        key,
+        lineNumber.parse(query.get("after") ?? 0),
+        lineCount.parse(query.get("limit") ?? 1000),
+      ),
+    }),
+    "POST /image-builds/:key/cancel": ({ key }) => images.cancel(key),
+    "DELETE /image-builds/:key": ({ key }) => images.deleteBuild(key),
   };
 }
 
@@ -82,7 +106,12 @@ function databaseRoutes({ engines }: Services): Record<string, Handler> {
 export type Routes = Readonly<Record<string, Handler>>;
 
 export function createRoutes(services: Services): Routes {
-  return { "GET /doctor": () => services.doctor(), ...boxRoutes(services), ...databaseRoutes(services) };
+  return {
+    "GET /doctor": () => services.doctor(),
+    ...boxRoutes(services),
+    ...imageRoutes(services),
+    ...databaseRoutes(services),
+  };
 }
 
 /**

@@ -1,10 +1,12 @@
 import type { Duplex } from "node:stream";
 import { HostError } from "@platform/host-api";
-import type { Boxes } from "../boxes/index.ts";
+import type { Boxes, LiveBox } from "../boxes/index.ts";
 import { splice } from "./splice.ts";
 
 const headEnd = "\r\n\r\n";
 const maxHeadBytes = 16_384;
+/** Connections into one box at a time. */
+const maxTunnels = 1024;
 /** Most time for the agent's answer to CONNECT. A box may replace its agent by one that never answers. */
 const answerTimeoutMs = 10_000;
 
@@ -54,15 +56,22 @@ async function refusal(stream: Duplex, start: Buffer, port: number): Promise<Hos
 }
 
 /**
- * Answers `CONNECT key:port` with a raw stream to that port in the box.
+ * Answers `CONNECT key:port` with a raw stream to that port in the box, `CONNECT key:any-PORT` also to one
+ * that only listens inside the box, and `CONNECT key:agent` with a stream to the box's agent.
  *
  * @throws HostError; nothing has been written to `client` then
  */
 export async function openTunnel(boxes: Boxes, target: string, client: Duplex, head: Buffer): Promise<void> {
-  const [, key = "", port = ""] = /^([a-z0-9-]+):(\d{1,5})$/.exec(target) ?? [];
+  const [, key = "", reach = "", port = ""] = /^([a-z0-9-]+):(?:agent|(any-)?(\d{1,5}))$/.exec(target) ?? [];
   if (key === "") throw new HostError("INVALID", 400, 'CONNECT needs "boxKey:port".');
   const box = boxes.get(key);
   box.assertRunning();
+  if (box.tunnels >= maxTunnels) {
+    const message = `Box ${key} has ${maxTunnels} open connections, the most there may be.`;
+    throw new HostError("TOO_MANY_CONNECTIONS", 503, message);
+  }
+  box.tunnels += 1;
+  client.once("close", () => (box.tunnels -= 1));
   let guest: Duplex;
   try {
     guest = await box.dialGuest();
@@ -76,8 +85,13 @@ export async function openTunnel(boxes: Boxes, target: string, client: Duplex, h
     return;
   }
   client.once("close", giveUp);
+  if (port === "") {
+    join(box, client, guest, head, Buffer.alloc(0));
+    return;
+  }
   const timer = setTimeout(giveUp, answerTimeoutMs);
-  guest.write(`CONNECT box:${port} HTTP/1.1\r\nhost: box:${port}\r\n\r\n`);
+  const name = reach === "" ? "box" : "inside";
+  guest.write(`CONNECT ${name}:${port} HTTP/1.1\r\nhost: ${name}:${port}\r\n\r\n`);
   const answer = await readHead(guest).catch((error: unknown) => {
     clearTimeout(timer);
     guest.destroy();
@@ -95,8 +109,12 @@ export async function openTunnel(boxes: Boxes, target: string, client: Duplex, h
     guest.destroy();
     return;
   }
+  join(box, client, guest, head, answer.rest);
+}
+
+function join(box: LiveBox, client: Duplex, guest: Duplex, fromClient: Buffer, fromGuest: Buffer): void {
   client.write("HTTP/1.1 200 Connection established\r\n\r\n");
-  if (answer.rest.length > 0) client.write(answer.rest);
-  if (head.length > 0) guest.write(head);
-  splice(client, guest);
+  if (fromGuest.length > 0) client.write(fromGuest);
+  if (fromClient.length > 0) guest.write(fromClient);
+  splice(client, guest, box.paces);
 }

@@ -1,21 +1,31 @@
 import { execFile } from "node:child_process";
-import { constants } from "node:fs";
-import { chmod, chown, mkdir, mkdtemp, open, readFile, rm } from "node:fs/promises";
-import { connect, type Socket } from "node:net";
+import { readFile } from "node:fs/promises";
+import type { Socket } from "node:net";
 import { release } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { waitFor } from "@platform/daemon";
-import { BoxSpec, HostError, type BoxFailure, type BoxStats, type DriverReport } from "@platform/host-api";
+import type { BoxFailure, BoxStats } from "@platform/host-api";
 import type { ResolvedBoxSpec } from "@platform/host-api";
 import { z } from "zod";
-import type { BoxFolders, DriverState, GuestImage, SandboxDriver, StartedBox } from "../driver.ts";
+import type {
+  BoxFolders,
+  DriverProbe,
+  DriverState,
+  GuestImage,
+  SandboxDriver,
+  StartedBox,
+} from "../driver.ts";
 import { findCgroups } from "../linux/cgroup-layout.ts";
 import { Cgroups } from "../linux/cgroups.ts";
-import { launchBox } from "./launch.ts";
+import { launchBox } from "../linux/launch.ts";
+import { boxArguments } from "./arguments.ts";
+import { armHostName, type ArmedHostName } from "../linux/host-name.ts";
 import { findByArgument, isAlive, killProcess } from "../linux/processes.ts";
-import { agentCommand, boxArguments, writeEtc, writeHosts } from "../linux/rootfs.ts";
+import { agentCommand, boxLayout, renameEtc, writeEtc, writeHosts } from "../linux/rootfs.ts";
 import { seccompFilter } from "../linux/seccomp.ts";
+import { dialSocket } from "../linux/socket.ts";
+import { withTrial } from "../linux/trial.ts";
 
 const Identity = z.object({ pid: z.int(), startTicks: z.string() });
 const State = z.object({ supervisor: Identity, init: Identity, oomKillsAtStart: z.number().nullable() });
@@ -44,7 +54,6 @@ interface OomHistory {
 const oomWindowMs = 1_000;
 
 const installLine = "Install it with: apt-get install bubblewrap";
-const pathOnly = 0x200000; // O_PATH, which Node does not name.
 
 /** Boxes made of Linux namespaces, one unprivileged uid, control groups and a system-call filter. */
 export async function createBubblewrapDriver(options: BubblewrapOptions): Promise<SandboxDriver> {
@@ -55,17 +64,26 @@ export async function createBubblewrapDriver(options: BubblewrapOptions): Promis
 class BubblewrapDriver implements SandboxDriver {
   readonly name = "bubblewrap";
   readonly freezer?: NonNullable<SandboxDriver["freezer"]>;
+  readonly standby?: NonNullable<SandboxDriver["standby"]>;
   readonly #options: BubblewrapOptions;
   readonly #cgroups: Cgroups;
   readonly #filter = seccompFilter(process.arch);
   readonly #exits = new Map<string, { code: number | null; signal: string | null }>();
   readonly #oomHistory = new Map<string, OomHistory>();
+  readonly #hostNames = new Map<string, ArmedHostName>();
 
   constructor(options: BubblewrapOptions, cgroups: Cgroups) {
     this.#options = options;
     this.#cgroups = cgroups;
     if (cgroups.canFreeze) {
       this.freezer = { pause: (key) => cgroups.pause(key), resume: (key) => cgroups.resume(key) };
+    }
+    // The kernel lets none but root change a host name from outside the box.
+    if (options.runsAsRoot) {
+      this.standby = {
+        start: (...args) => this.#startStandby(...args),
+        claim: (key, _state, spec, folders) => this.#claim(key, spec, folders),
+      };
     }
   }
 
@@ -74,11 +92,10 @@ class BubblewrapDriver implements SandboxDriver {
       ...this.#cgroups.missing,
       ...(this.#options.runsAsRoot ? [] : ["own uid"]),
       ...(this.#filter ? [] : ["system-call filter"]),
-      "disk limit",
     ];
   }
 
-  async probe(signal: AbortSignal): Promise<DriverReport> {
+  async probe(signal: AbortSignal): Promise<DriverProbe> {
     const missing = this.#missing;
     const report = { driver: this.name, level: "namespaces" as const, missing };
     const version = await promisify(execFile)("bwrap", ["--version"], { signal })
@@ -107,10 +124,8 @@ class BubblewrapDriver implements SandboxDriver {
     signal: AbortSignal,
   ): Promise<StartedBox> {
     signal.throwIfAborted();
-    if (spec.template !== "host") {
-      throw new HostError("INVALID", 400, `There is no template "${spec.template}" here. Use "host".`);
-    }
-    const { supervisor, init, exited } = await this.#launch(key, spec, folders, image, agentCommand);
+    const command = agentCommand(image);
+    const { supervisor, init, exited } = await this.#launch(key, spec, folders, image, command);
     void exited.then((exit) => this.#exits.set(key, exit));
     const oomKillsAtStart = await this.#cgroups.oomKills(key);
     return {
@@ -122,6 +137,25 @@ class BubblewrapDriver implements SandboxDriver {
         missing: this.#missing,
       },
     };
+  }
+
+  async #startStandby(...args: Parameters<SandboxDriver["start"]>): Promise<StartedBox> {
+    const [key] = args;
+    await this.#cgroups.share(key, "leftover");
+    const started = await this.start(...args);
+    this.#hostNames.set(key, armHostName(State.parse(started.driverState).init));
+    return started;
+  }
+
+  async #claim(key: string, spec: ResolvedBoxSpec, folders: BoxFolders): Promise<void> {
+    const hostName = this.#hostNames.get(key);
+    if (!hostName) throw new Error("this box does not wait to be claimed");
+    this.#hostNames.delete(key);
+    await Promise.all([
+      hostName.set(spec.hostname),
+      renameEtc(folders, spec),
+      this.#cgroups.share(key, "fair"),
+    ]);
   }
 
   async failure(key: string, state: DriverState): Promise<BoxFailure | null> {
@@ -152,29 +186,13 @@ class BubblewrapDriver implements SandboxDriver {
     return { reason: "killed", detail: "The box's agent was killed by a signal.", evidence };
   }
 
-  /**
-   * The box owns the folder of its socket and could put a link there that leads to a socket of this
-   * machine. So the file is opened first, without following links, and dialled by that handle; that
-   * also lifts the limit of 107 characters on a socket's path.
-   */
-  async dialGuest(_key: string, _state: DriverState, folders: BoxFolders): Promise<Socket> {
-    const handle = await open(join(folders.run, "guest.sock"), pathOnly | constants.O_NOFOLLOW);
-    try {
-      if (!(await handle.stat()).isSocket()) throw new Error("the agent's socket is not a socket");
-      return await new Promise<Socket>((resolve, reject) => {
-        const socket = connect({ path: `/proc/self/fd/${handle.fd}`, allowHalfOpen: true });
-        socket.once("error", reject);
-        socket.once("connect", () => {
-          socket.off("error", reject);
-          resolve(socket);
-        });
-      });
-    } finally {
-      await handle.close();
-    }
+  dialGuest(_key: string, _state: DriverState, folders: BoxFolders): Promise<Socket> {
+    return dialSocket(join(folders.run, "guest.sock"));
   }
 
   async destroy(key: string, state: DriverState | null): Promise<void> {
+    this.#hostNames.get(key)?.disarm();
+    this.#hostNames.delete(key);
     const marked = await findByArgument(this.#marker(key));
     const known = state ? State.parse(state) : null;
     const processes = [
@@ -224,14 +242,12 @@ class BubblewrapDriver implements SandboxDriver {
     command: readonly string[],
   ) {
     await writeEtc(folders, spec);
-    await mkdir(join(folders.log, "services"), { recursive: true });
-    if (folders.owner) await chown(join(folders.log, "services"), folders.owner.uid, folders.owner.gid);
     await this.#cgroups.create(key, spec.limits);
     const logFile = join(folders.log, "agent.log");
     try {
       return await launchBox({
         bwrap: "bwrap",
-        args: await boxArguments(spec, folders, image),
+        args: await boxArguments(spec, await boxLayout(spec, folders, image)),
         command,
         marker: this.#marker(key),
         filter: this.#filter,
@@ -247,38 +263,17 @@ class BubblewrapDriver implements SandboxDriver {
   }
 
   /** The same folders, arguments and limits as a real box, with /bin/true in place of the agent. */
-  async #startTrial(): Promise<void> {
+  #startTrial(): Promise<void> {
     const { scratch, probeOwner, image } = this.#options;
-    const root = await mkdtemp(join(scratch, "probe-"));
-    const key = root.slice(root.lastIndexOf("/") + 1);
-    const at = (name: string) => join(root, name);
-    const folders: BoxFolders = {
-      ...{ root, workspace: at("workspace"), home: at("home"), run: at("run"), log: at("log") },
-      owner: probeOwner,
-    };
-    try {
-      await chmod(root, 0o711);
-      for (const name of ["workspace", "home", "run"]) {
-        await mkdir(at(name), { mode: 0o700 });
-        if (probeOwner) await chown(at(name), probeOwner.uid, probeOwner.gid);
+    return withTrial(scratch, probeOwner, async ({ key, spec, folders }) => {
+      try {
+        const { exited } = await this.#launch(key, spec, folders, image, ["/bin/true"]);
+        const { code, signal } = await exited;
+        const said = (await readFile(join(folders.log, "agent.log"), "utf8")).trim().slice(-500);
+        if (code !== 0) throw new Error(`/bin/true ended with ${signal ?? code} in it${said && `: ${said}`}`);
+      } finally {
+        await this.destroy(key, null);
       }
-      await mkdir(at("log"), { mode: 0o711 });
-      const spec = BoxSpec.parse(trialSpec);
-      const { exited } = await this.#launch(key, spec, folders, image, ["/bin/true"]);
-      const { code, signal } = await exited;
-      const said = (await readFile(join(folders.log, "agent.log"), "utf8")).trim().slice(-500);
-      if (code !== 0) throw new Error(`/bin/true ended with ${signal ?? code} in it${said && `: ${said}`}`);
-    } finally {
-      await this.destroy(key, null);
-      await rm(root, { recursive: true, force: true });
-    }
+    });
   }
 }
-
-const trialSpec: z.input<typeof BoxSpec> = {
-  purpose: "sandbox",
-  minimumIsolation: "namespaces",
-  content: { type: "empty" },
-  limits: { memoryBytes: 64 * 1024 * 1024, cpuMillis: 1000, maxProcesses: 8, diskBytes: 1024 * 1024 },
-  egress: { mode: "deny-all" },
-};

@@ -39,8 +39,12 @@ export class Cgroups {
     return this.#layout.parents.freezer !== undefined;
   }
 
-  /** Makes the groups and sets their limits, also when they exist already. */
-  async create(key: string, limits: BoxLimits): Promise<void> {
+  /**
+   * Makes the groups and sets their limits, also when they exist already.
+   *
+   * @param maxTasks threads that the machine's kernel may count in the box
+   */
+  async create(key: string, limits: BoxLimits, maxTasks = limits.maxProcesses + ownTasks): Promise<void> {
     for (const folder of this.#folders(key)) await mkdir(folder, { recursive: true });
     if (this.#layout.version === 2) {
       await this.#set("memory", key, "memory.max", limits.memoryBytes);
@@ -52,7 +56,16 @@ export class Cgroups {
       await this.#set("cpu", key, "cpu.cfs_period_us", periodMicros);
       await this.#set("cpu", key, "cpu.cfs_quota_us", limits.cpuMillis * (periodMicros / 1000));
     }
-    await this.#set("pids", key, "pids.max", limits.maxProcesses + ownTasks);
+    await this.#set("pids", key, "pids.max", maxTasks);
+  }
+
+  /** How much of contended cores a box gets beside others: its fair part, or what they leave. */
+  async share(key: string, share: "fair" | "leftover"): Promise<void> {
+    const parent = this.#layout.parents.cpu;
+    if (parent) await mkdir(join(parent, key), { recursive: true });
+    const second = this.#layout.version === 2;
+    const [file, fair, least] = second ? ["cpu.weight", 100, 1] : ["cpu.shares", 1024, 2];
+    await this.#trySet("cpu", key, String(file), share === "fair" ? Number(fair) : Number(least));
   }
 
   async join(key: string, pid: number): Promise<void> {

@@ -1,5 +1,16 @@
 import { isIP } from "node:net";
-import { copyFile, lstat, mkdir, readlink, rename, stat, writeFile } from "node:fs/promises";
+import {
+  copyFile,
+  lstat,
+  lutimes,
+  mkdir,
+  readdir,
+  readlink,
+  realpath,
+  rename,
+  stat,
+  writeFile,
+} from "node:fs/promises";
 import { join } from "node:path";
 import type { ResolvedBoxSpec } from "@platform/host-api";
 import type { BoxFolders, GuestImage } from "../driver.ts";
@@ -7,15 +18,13 @@ import type { BoxFolders, GuestImage } from "../driver.ts";
 /** Ids that every process in a box has, as seen inside. */
 export const insideUid = 1000;
 
-const etcOf = (folders: BoxFolders) => join(folders.root, "etc");
-
 const exists = (path: string) =>
   stat(path).then(
     () => true,
     () => false,
   );
 
-function hostsFile(spec: ResolvedBoxSpec): string {
+export function hostsFile(spec: ResolvedBoxSpec): string {
   const linked = spec.links.map((link) => link.hostname).filter((name) => isIP(name) === 0);
   const names = [...new Set(["localhost", spec.hostname, ...linked])];
   return `127.0.0.1 ${names.join(" ")}\n::1 localhost\n`;
@@ -23,14 +32,27 @@ function hostsFile(spec: ResolvedBoxSpec): string {
 
 /** Replaces the box's hosts file at once; a running box sees it, as it has the folder mounted. */
 export async function writeHosts(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
-  const path = join(etcOf(folders), "hosts");
+  const path = join(folders.etc, "hosts");
   await writeFile(`${path}.new`, hostsFile(spec), { mode: 0o644 });
   await rename(`${path}.new`, path);
 }
 
-/** The box's whole /etc: nothing of the machine's own but certificates, alternatives and loader cache. */
+/** Gives a box that nobody used yet another host name; its files look as old as the name. */
+export async function renameEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
+  const etc = folders.etc;
+  await writeFile(join(etc, "hostname"), `${spec.hostname}\n`, { mode: 0o644 });
+  await writeHosts(folders, spec);
+  const now = new Date();
+  const names = await readdir(etc, { recursive: true });
+  await Promise.all([etc, ...names.map((name) => join(etc, name))].map((path) => lutimes(path, now, now)));
+}
+
+/**
+ * The box's whole /etc: nothing of the machine's own but certificates, alternatives and loader cache.
+ * A box of an image has it at /run/etc, and links to what differs from box to box.
+ */
 export async function writeEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
-  const etc = etcOf(folders);
+  const etc = folders.etc;
   await mkdir(join(etc, "ssl/certs"), { recursive: true });
   await mkdir(join(etc, "alternatives"), { recursive: true });
   const files: Record<string, string> = {
@@ -55,74 +77,107 @@ export async function writeEtc(folders: BoxFolders, spec: ResolvedBoxSpec): Prom
   await writeHosts(folders, spec);
 }
 
+/** One thing that a box's root is made of. Later ones lie over earlier ones. */
+export type BoxMount =
+  | { readonly type: "bind"; readonly source: string; readonly target: string; readonly isWritable: boolean }
+  /** Held in memory, at the cost of the box's limit. `mode` is octal text, such as "1777". */
+  | { readonly type: "memory"; readonly target: string; readonly sizeBytes: number; readonly mode: string }
+  | { readonly type: "link"; readonly target: string; readonly to: string }
+  | { readonly type: "folder"; readonly target: string }
+  /** The kernel's own, for this box alone. */
+  | { readonly type: "proc"; readonly target: string }
+  | { readonly type: "dev"; readonly target: string };
+
+/** What a box is made of, whatever the driver: its root is read-only but for what is listed here. */
+export interface BoxLayout {
+  /** Folder that is the root itself, read-only, with a place for every mount; `null`: the mounts are all there is. */
+  readonly root: string | null;
+  readonly mounts: readonly BoxMount[];
+  /** Environment of the agent; programs in the box get theirs from the agent. */
+  readonly env: Readonly<Record<string, string>>;
+  readonly cwd: string;
+}
+
+const bind = (source: string, target: string, isWritable = false): BoxMount => ({
+  ...{ type: "bind", source, target, isWritable },
+});
+const memory = (target: string, sizeBytes: number, mode = "1777"): BoxMount => ({
+  ...{ type: "memory", target, sizeBytes: Math.floor(sizeBytes), mode },
+});
+
 /** `/bin` and its like are links into /usr on a merged system, folders on an older one. */
-async function systemFolders(): Promise<string[]> {
-  const args = ["--ro-bind", "/usr", "/usr"];
-  for (const name of ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"]) {
-    const status = await lstat(name).catch(() => null);
-    if (status?.isSymbolicLink()) args.push("--symlink", await readlink(name), name);
-    else if (status?.isDirectory()) args.push("--ro-bind", name, name);
+export async function systemMounts(): Promise<BoxMount[]> {
+  const mounts: BoxMount[] = [bind("/usr", "/usr")];
+  for (const path of ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"]) {
+    const status = await lstat(path).catch(() => null);
+    if (status?.isSymbolicLink()) mounts.push({ type: "link", target: path, to: await readlink(path) });
+    else if (status?.isDirectory()) mounts.push(bind(path, path));
   }
-  return args;
+  return mounts;
 }
 
-/** Files of /proc that tell about the machine rather than about the box. */
-async function procMasks(): Promise<string[]> {
-  const args: string[] = [];
-  for (const file of ["kcore", "keys", "key-users", "timer_list", "sched_debug", "cmdline", "kallsyms"]) {
-    if (await exists(`/proc/${file}`)) args.push("--ro-bind", "/dev/null", `/proc/${file}`);
-  }
-  for (const folder of ["scsi", "acpi", "bus", "irq"]) {
-    if (await exists(`/proc/${folder}`)) args.push("--size", "4096", "--tmpfs", `/proc/${folder}`);
-  }
-  return args;
+/** The machine's own system, and what of its /etc that cannot do without. */
+async function machineMounts(folders: BoxFolders, image: GuestImage): Promise<BoxMount[]> {
+  const mounts = [
+    ...(await systemMounts()),
+    ...[bind(image.toolchain, "/usr/local"), bind(image.folder, "/opt/agent"), bind(folders.etc, "/etc")],
+  ];
+  for (const path of ["/etc/ssl/certs", "/etc/alternatives", "/etc/ld.so.cache"])
+    if (await exists(path)) mounts.push(bind(path, path));
+  return mounts;
 }
 
-const temporary = (path: string, sizeBytes: number, mode = "1777") => [
-  "--perms",
-  mode,
-  "--size",
-  String(Math.floor(sizeBytes)),
-  "--tmpfs",
-  path,
-];
+const trustBundle = "/etc/ssl/certs/ca-certificates.crt";
+/** Where a box of an image has the agent's own Node: the image's /usr/local is the image's. */
+const imageToolchain = "/opt/node";
+
+/** Boxes reach the outside through this machine, so they trust whom this machine trusts. */
+async function imageMounts(image: GuestImage): Promise<BoxMount[]> {
+  const mounts = [bind(image.toolchain, imageToolchain), bind(image.folder, "/opt/agent")];
+  if (await exists(trustBundle)) mounts.push(bind(await realpath(trustBundle), trustBundle));
+  return mounts;
+}
 
 /** Memory that a box's temporary folders may take, of its memory limit. */
 const temporaryShare = 0.5;
 
-/** Arguments of bwrap for one box: namespaces, then mounts from the outside in, then environment. */
-export async function boxArguments(
+const ownVar: BoxMount[] = [
+  { type: "folder", target: "/var" },
+  { type: "link", target: "/var/run", to: "/run" },
+];
+
+/** From the outside in. */
+export async function boxLayout(
   spec: ResolvedBoxSpec,
   folders: BoxFolders,
   image: GuestImage,
-): Promise<string[]> {
-  const etc = etcOf(folders);
+): Promise<BoxLayout> {
   const mib = 1024 * 1024;
-  const args = [
-    ..."--unshare-user --unshare-pid --unshare-ipc --unshare-uts --unshare-net --unshare-cgroup-try".split(
-      " ",
-    ),
-    ...["--uid", String(insideUid), "--gid", String(insideUid), "--hostname", spec.hostname],
-    ..."--new-session --cap-drop ALL --clearenv".split(" "),
-    ...(await systemFolders()),
-    ...["--ro-bind", image.toolchain, "/usr/local", "--ro-bind", image.folder, "/opt/agent"],
-    ...["--ro-bind", etc, "/etc"],
-    ...["--ro-bind-try", "/etc/ssl/certs", "/etc/ssl/certs"],
-    ...["--ro-bind-try", "/etc/alternatives", "/etc/alternatives"],
-    ...["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"],
-    ...["--proc", "/proc", ...(await procMasks())],
-    ...["--dev", "/dev", ...temporary("/dev/shm", spec.limits.memoryBytes * temporaryShare)],
-    ...temporary("/tmp", spec.limits.memoryBytes * temporaryShare),
-    ...temporary("/run", 16 * mib, "0755"),
-    ...["--dir", "/var", "--symlink", "/run", "/var/run", ...temporary("/var/tmp", 64 * mib)],
-    ...["--bind", folders.workspace, "/workspace", "--bind", folders.home, "/home/user"],
-    ...["--bind", folders.run, "/run/agent", "--bind", join(folders.log, "services"), "/var/log/services"],
-    ...["--remount-ro", "/dev", "--remount-ro", "/"],
-    ...["--setenv", "PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"],
-    ...["--setenv", "HOME", "/home/user", "--setenv", "USER", "user", "--setenv", "LANG", "C.UTF-8"],
-    ...["--chdir", "/workspace"],
+  const root = image.root?.folder ?? null;
+  const share = spec.limits.memoryBytes * temporaryShare;
+  const mounts: BoxMount[] = [
+    ...(root === null ? await machineMounts(folders, image) : await imageMounts(image)),
+    { type: "proc", target: "/proc" },
+    { type: "dev", target: "/dev" },
+    memory("/dev/shm", share),
+    memory("/tmp", share),
+    memory("/run", 16 * mib, "0755"),
+    ...(root === null ? ownVar : [bind(folders.etc, "/run/etc")]),
+    memory("/var/tmp", 64 * mib),
+    bind(folders.workspace, "/workspace", true),
+    bind(folders.home, "/home/user", true),
+    bind(folders.run, "/run/agent", true),
+    bind(folders.serviceLogs, "/var/log/services", true),
   ];
-  return args;
+  const env = {
+    PATH: "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+    ...{ HOME: "/home/user", USER: "user", LANG: "C.UTF-8" },
+  };
+  return { root, mounts, env, cwd: "/workspace" };
 }
 
-export const agentCommand = ["/usr/local/bin/node", "/opt/agent/agent.mjs"];
+/** The Node that runs the agent, as a path in the box. */
+export const agentNode = (image: GuestImage): string =>
+  `${image.root ? imageToolchain : "/usr/local"}/bin/node`;
+
+export const agentCommand = (image: GuestImage): string[] => [agentNode(image), "/opt/agent/agent.mjs"];

@@ -1,10 +1,13 @@
 import { spawn, type ChildProcess } from "node:child_process";
-import { closeSync, constants, openSync } from "node:fs";
 import type { Duplex, Readable } from "node:stream";
-import { identify, killProcess, type ProcessIdentity } from "../linux/processes.ts";
+import { setTimeout as delay } from "node:timers/promises";
+import { keepLog } from "./bounded-log.ts";
+import { identify, killProcess, type ProcessIdentity } from "./processes.ts";
 
 export interface Launch {
   readonly bwrap: string;
+  /** Program and arguments that prepare the process and then become bwrap. */
+  readonly prefix?: readonly string[];
   /** Goes to bwrap through a pipe: its own command line is readable in the box. */
   readonly args: readonly string[];
   readonly command: readonly string[];
@@ -12,7 +15,7 @@ export interface Launch {
   readonly marker: string;
   readonly filter: Buffer | null;
   readonly owner: { readonly uid: number; readonly gid: number } | null;
-  /** Receives what supervisor and agent write. */
+  /** Receives what supervisor and agent write, for as long as this daemon lives. */
   readonly logFile: string;
   /** Runs while the process waits, before it becomes bwrap: the place to join control groups. */
   readonly beforeExec: (pid: number) => Promise<void>;
@@ -27,35 +30,28 @@ export interface Launched {
 }
 
 /** A shell that waits for a line, so that limits are in force before bwrap's first instruction. */
-const gate = 'read -r _ <&6 && exec "$0" "$@" 6<&-';
+const gate = 'read -r _ <&6 && exec "$0" "$@" 6<&- >&2';
 
 function spawnGate(launch: Launch): ChildProcess {
-  const log = openSync(
-    launch.logFile,
-    constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND | constants.O_NOFOLLOW,
-    0o600,
+  const seccomp = launch.filter ? ["--seccomp", "4"] : [];
+  return spawn(
+    "/bin/sh",
+    [
+      ...["-c", gate, ...(launch.prefix ?? []), launch.bwrap],
+      // A variable of this name does not exist: the argument only marks the process.
+      ...["--unsetenv", launch.marker, "--args", "3", ...seccomp, "--info-fd", "5", "--"],
+      ...launch.command,
+    ],
+    {
+      detached: true,
+      cwd: "/",
+      // What prepares it is a program of the machine; bwrap itself is found there too.
+      env: launch.prefix ? { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" } : {},
+      // Not a file: programs in the box could see its path and fill the machine's disk through it.
+      stdio: ["ignore", "ignore", "pipe", "pipe", "pipe", "pipe", "pipe"],
+      ...(launch.owner ?? {}),
+    },
   );
-  try {
-    const seccomp = launch.filter ? ["--seccomp", "4"] : [];
-    return spawn(
-      "/bin/sh",
-      [
-        ...["-c", gate, launch.bwrap],
-        // A variable of this name does not exist: the argument only marks the process.
-        ...["--unsetenv", launch.marker, "--args", "3", ...seccomp, "--info-fd", "5", "--"],
-        ...launch.command,
-      ],
-      {
-        detached: true,
-        cwd: "/",
-        env: {},
-        stdio: ["ignore", log, log, "pipe", "pipe", "pipe", "pipe"],
-        ...(launch.owner ?? {}),
-      },
-    );
-  } finally {
-    closeSync(log);
-  }
 }
 
 async function childPid(info: Readable): Promise<number> {
@@ -90,9 +86,16 @@ export async function launchBox(launch: Launch): Promise<Launched> {
   const [, , , args, filter, info, start] = child.stdio as unknown as (Duplex | undefined)[];
   if (!args || !filter || !info || !start) throw new Error("bwrap got no pipes");
   for (const stream of [args, filter, info, start]) stream.on("error", () => undefined); // The exit tells why.
-  const exited = new Promise<{ code: number | null; signal: string | null }>((resolve) => {
+  const logged = child.stderr ? keepLog(child.stderr, launch.logFile) : Promise.resolve();
+  logged.catch(() => undefined); // Without a log the box runs all the same.
+  const ended = new Promise<{ code: number | null; signal: string | null }>((resolve) => {
     child.once("exit", (code, signal) => resolve({ code, signal }));
     child.once("error", () => resolve({ code: null, signal: null }));
+  });
+  // Its last words are often why it ended. Programs that outlive the agent may hold the log open.
+  const exited = ended.then(async (exit) => {
+    await Promise.race([logged, delay(200)]);
+    return exit;
   });
   const failed = exited.then(({ code, signal }): never => {
     throw new Error(`bwrap ended with ${signal ?? `exit code ${code}`}`);

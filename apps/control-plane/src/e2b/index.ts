@@ -1,0 +1,2 @@
+export { clientApiHostname, ensureClientApiRoutes } from "./hostnames.ts";
+export { isClientApiHost, registerClientApi, clientApiPrefix } from "./server.ts";

@@ -1,0 +1,3 @@
+export { findSandbox, type SandboxCall } from "./find.ts";
+export { agentAccess, isAgentRoute, sandboxHeaders, trafficAccess, type TokenOf } from "./access.ts";
+export { answerPreflight, answerSandbox, refusalOf, type SandboxRefusal } from "./answers.ts";

@@ -1,0 +1,2 @@
+export { Disks, type DiskUsage } from "./disks.ts";
+export { maxFilesOf } from "./image.ts";

@@ -1,0 +1,1 @@
+export { Images, isOwnBox, type ImagesOptions } from "./images.ts";

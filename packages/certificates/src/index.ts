@@ -1,0 +1,1 @@
+export { authorityName, openAuthority, type Authority, type IssuedCertificate } from "./authority.ts";
