@@ -6,6 +6,7 @@ import {
   configurationChanged,
   createDeploymentStep,
   deploymentHandlers,
+  uploadHandlers,
   deploymentObserveHandlers,
 } from "./deployments/index.ts";
 import { deviceHandlers } from "./devices/index.ts";
@@ -111,6 +112,7 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...shareHandlers(platform),
     ...databaseHandlers(platform),
     ...deploymentHandlers(platform),
+    ...uploadHandlers(platform),
     ...deploymentObserveHandlers(platform),
     ...storageHandlers(platform),
     ...cronHandlers(platform),

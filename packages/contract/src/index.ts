@@ -23,3 +23,4 @@ export * from "./usage.ts";
 export * from "./network.ts";
 export { toOpenApi } from "./openapi.ts";
 export * from "./refusals.ts";
+export * from "./uploads.ts";

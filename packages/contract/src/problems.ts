@@ -59,6 +59,7 @@ export const problems = {
 
   SOURCE_EMPTY: { status: 422, title: "There is nothing to publish" },
   SOURCE_CHANGED: { status: 409, title: "Files changed while they were frozen", retryable: true },
+  SOURCE_INVALID: { status: 422, title: "The uploaded files cannot be unpacked" },
   SYMLINK_ESCAPES: { status: 422, title: "A link points out of the app's folder" },
   MANIFEST_INVALID: { status: 422, title: "The app manifest is not valid" },
   PACKAGE_JSON_INVALID: { status: 422, title: "package.json cannot be read" },
@@ -75,6 +76,7 @@ export const problems = {
   MODULE_FORMAT: { status: 422, title: "Files and package.json disagree about the module format" },
   INSTALL_FAILED: { status: 422, title: "Installing the dependencies failed" },
   BUILD_FAILED: { status: 422, title: "The build failed" },
+  BUILD_CANCELLED: { status: 409, title: "The build was cancelled" },
   BUILD_TIMEOUT: { status: 422, title: "The build took too long" },
   BUILD_OUT_OF_MEMORY: { status: 422, title: "The build ran out of memory" },
   STATIC_BUILD_FAILED: { status: 422, title: "The static build failed" },
