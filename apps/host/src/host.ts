@@ -47,7 +47,7 @@ const resolveByMachine: ResolveName = async (name) =>
 async function probeAll(drivers: readonly SandboxDriver[]): Promise<ProbedDriver[]> {
   return Promise.all(
     drivers.map(async (driver) => {
-      const probe = await driver.probe(AbortSignal.timeout(30_000));
+      const probe = await driver.probe(AbortSignal.timeout(120_000));
       const can = [
         ...(driver.freezer ? (["pause"] as const) : []),
         ...(driver.checkpoints ? (["checkpoint"] as const) : []),
@@ -106,7 +106,8 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   const image = { root: null, ...(neutral ?? programs) };
   const drivers = await createDrivers({
     ...{ tag: hash.toString("hex", 0, 6), runsAsRoot, image, home },
-    ...{ runsc: config.RUNSC_BIN ?? null, path: config.PATH },
+    ...{ runsc: config.RUNSC_BIN ?? null, path: config.PATH, microvm: config.MICROVM_DIR ?? null },
+    firecracker: { firecracker: config.FIRECRACKER_BIN ?? null, jailer: config.JAILER_BIN ?? null },
   });
   const disks = await openDisks(home, runsAsRoot, log);
   const missing = [...(disks ? [] : ["disk limit"]), ...(neutral ? [] : ["hidden folder names"])];
@@ -118,10 +119,12 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   const postgres = createPostgresEngine({ dataDir: join(root, "engines/postgres"), log, runsAsRoot });
   const engines = new EngineRegistry([postgres]);
   const artifacts = new Artifacts(await openArtifactStore(join(root, "artifacts")), join(root, "snapshots"));
+  const outbound = new OutboundFactory({ name: resolveName, database: engines.resolve });
   const images = new Images({
     folder: boxHome(config.IMAGES_DIR ?? join(home, "images")),
     buildsFolder: join(root, "image-builds"),
-    ...{ tag: hash.toString("hex", 0, 6), toolchain: image.toolchain, runsAsRoot, log },
+    ...{ tag: hash.toString("hex", 0, 6), toolchain: image.toolchain, guestFolder: image.folder },
+    ...{ outbound, runsAsRoot, log },
     boxes: () => boxes,
   });
   await images.open();
@@ -130,7 +133,7 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
     imageOf: async (template) => ({ ...image, root: await images.resolve(template) }),
     content: artifacts,
     databaseAuthority: await postgres.certificateAuthority(),
-    outbound: new OutboundFactory({ name: resolveName, database: engines.resolve }),
+    outbound,
     readyTimeoutMs: 20_000,
     ...{ runsAsRoot, ownerOffset, drivers, disks, missing, log },
     bootConcurrency: config.HOST_BOOT_CONCURRENCY || Math.max(2, availableParallelism()),

@@ -8,6 +8,7 @@ export { serviceHandlers } from "./services.ts";
 export { sandboxObserveHandlers } from "./observe.ts";
 export { templateStartHandlers } from "./template-start.ts";
 export { createSandboxStep } from "./reconciler.ts";
+export { tellTroubles } from "./troubles.ts";
 export { createSandbox, randomSuffix, storeSandboxes } from "./create.ts";
 export { absolute, execResultView, isMissingFolder, notStarted } from "./exec.ts";
 export { sandboxPath } from "./files.ts";

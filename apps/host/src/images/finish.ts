@@ -30,6 +30,7 @@ const removed = [
   "/etc/apt/sources.list.d",
   "/etc/apt/apt.conf.d/99mmdebstrap",
   "/etc/apt/apt.conf.d/90box-build",
+  "/usr/sbin/policy-rc.d",
   "/etc/dpkg/dpkg.cfg.d/99mmdebstrap",
   ..."/etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- /etc/subuid- /etc/subgid- /.dockerenv".split(" "),
   "/var/lib/dbus/machine-id",

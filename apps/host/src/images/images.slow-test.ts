@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtemp, readFile, readlink, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, readlink, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
@@ -130,6 +130,74 @@ test("a build over its time says so", { skip }, async (t) => {
     host.client.putImageBuild("build-unknown", { source: { type: "builtin", name: "no-such" } }),
     (error: unknown) => error instanceof HostError && error.code === "NOT_FOUND",
   );
+});
+
+const steps = (commands: string[], more: object = {}) => ({
+  source: { type: "steps" as const, from: "minimal", steps: commands, env: { GREETING: "hello" } },
+  ...more,
+});
+
+test("steps make a template of a base, as root of it and of nothing else", { skip }, async (t) => {
+  const images = await sharedFolder(t);
+  const host = await startTestHost(t, { IMAGES_DIR: images });
+  await host.client.putImageBuild("build-no-base", steps(["true"]));
+  assert.equal((await untilEnded(host, "build-no-base")).failure?.reason, "base_missing");
+  await host.client.putImageBuild("build-the-base", minimal);
+  const base = await untilEnded(host, "build-the-base");
+  assert.equal(base.state, "ready", await said(host, base.key));
+
+  await host.client.putImageBuild(
+    "build-greeter",
+    steps(
+      [
+        "id -u; cat /proc/self/uid_map",
+        'echo "$GREETING from the template" > /usr/share/greeting && chown 33:33 /usr/share/greeting',
+        "rm /usr/bin/tac && rm -rf /usr/share/misc && mkdir /usr/share/misc",
+        "! mount -t tmpfs none /mnt 2>/dev/null; ! cat /proc/sys/kernel/core_pattern > /proc/sys/kernel/core_pattern",
+        "echo leftover > /tmp/x; echo leftover > /var/log/x; ln -s /etc/shadow /workspace/link",
+      ],
+      { check: { startCommand: "sleep 1; touch /tmp/started; sleep 600", readyCommand: "test -f /tmp/started" } },
+    ),
+  );
+  const build = await untilEnded(host, "build-greeter");
+  const log = await said(host, build.key);
+  assert.equal(build.state, "ready", log);
+  assert.match(log, /^0$/m);
+  assert.doesNotMatch(log, /^\s*0\s+0\s/m, "root of the build is not root of the machine");
+
+  await host.client.putBox("box-greeter", spec({ template: build.digest! }));
+  const guest = guestOf(t, host, "box-greeter");
+  const look = await guest.exec("cat /usr/share/greeting; ls -A /usr/share/misc /var/log /tmp; command -v tac");
+  assert.match(look.stdout, /^hello from the template$/m);
+  assert.doesNotMatch(look.stdout, /tac|leftover/);
+  const tree = (digest: string, path: string) =>
+    stat(join(images, "roots", digest.slice("sha256:".length), "root", path));
+  assert.equal((await tree(build.digest!, "usr/share/greeting")).uid, 33);
+  assert.equal(
+    (await tree(build.digest!, "usr/bin/perl")).ino,
+    (await tree(base.digest!, "usr/bin/perl")).ino,
+    "what did not change is kept once",
+  );
+  await host.client.deleteBox("box-greeter");
+
+  await host.client.putImageBuild("build-failing", steps(["true", "echo why >&2; exit 3"]));
+  const failed = await untilEnded(host, "build-failing");
+  assert.equal(failed.failure?.reason, "step_failed");
+  assert.deepEqual([failed.failure?.evidence["step"], failed.failure?.evidence["exitCode"]], [2, 3]);
+  assert.match(await said(host, "build-failing"), /^why$/m);
+
+  await host.client.putImageBuild(
+    "build-greedy",
+    steps(["head -c 300000000 /dev/zero > /big; sleep 60"], { limits: { diskBytes: 50_000_000 } }),
+  );
+  assert.equal((await untilEnded(host, "build-greedy")).failure?.reason, "disk_full");
+
+  await host.client.putImageBuild("build-broken", steps(["rm -rf /lib64"]));
+  const broken = await untilEnded(host, "build-broken");
+  assert.equal(broken.failure?.reason, "boot_failed", await said(host, "build-broken"));
+  assert.deepEqual(await readdir(join(images, "work")), []);
+  const left = execFileSync("mount").toString();
+  assert.ok(!left.includes(images), "nothing is mounted any more");
 });
 
 async function isServing(host: TestHost): Promise<boolean> {

@@ -13,13 +13,17 @@ import {
 } from "@platform/host-api";
 import type { Boxes } from "../boxes/index.ts";
 import type { RootImage } from "../drivers/driver.ts";
+import { findCgroups } from "../drivers/linux/cgroup-layout.ts";
+import { Cgroups } from "../drivers/linux/cgroups.ts";
+import type { OutboundFactory } from "../outbound/index.ts";
 import { BuildLog } from "./build-log.ts";
 import { BuildRecords, type BuildRecord } from "./build-record.ts";
 import { certify } from "./certify.ts";
 import { findDefinition, imageDefinitions, type ImageDefinition } from "./definitions.ts";
 import { ImageError } from "./image-error.ts";
 import { ImageStore, type StoredImage } from "./image-store.ts";
-import { definitionHash, makeBuiltin, readToolchainVersions } from "./make-builtin.ts";
+import { definitionHash, makeBuiltin, readToolchainVersions, type MakeContext } from "./make-builtin.ts";
+import { makeFromSteps } from "./make-from-steps.ts";
 import { whyNoBuilds } from "./requirements.ts";
 
 export interface ImagesOptions {
@@ -30,7 +34,10 @@ export interface ImagesOptions {
   /** Distinguishes this daemon from others, equal at every start. */
   readonly tag: string;
   readonly toolchain: string;
+  /** Folder of the agent, as boxes mount it. */
+  readonly guestFolder: string;
   readonly runsAsRoot: boolean;
+  readonly outbound: OutboundFactory;
   readonly log: Log;
   /** Known only once the boxes know their images. */
   readonly boxes: () => Boxes;
@@ -54,6 +61,7 @@ export class Images {
   readonly #stop = new AbortController();
   #running: { key: string; cancel: AbortController } | null = null;
   #loop: Promise<void> = Promise.resolve();
+  #cgroups: Cgroups | null = null;
 
   constructor(options: ImagesOptions) {
     this.#options = options;
@@ -290,29 +298,59 @@ export class Images {
     const why = await whyNoBuilds(this.#options.runsAsRoot);
     if (why) throw new ImageError(this.#options.runsAsRoot ? "tool_missing" : "not_root", why);
     const onLine = (stream: ImageLogLine["stream"], line: string) => lines.add(stream, line);
-    const { toolchain } = this.#options;
-    const { source } = spec;
-    if (source.type !== "builtin") throw new ImageError("image_invalid", "This kind of source is unknown.");
-    const definition = findDefinition(source.name);
-    if (!definition) throw new ImageError("base_missing", `There is no built-in image "${source.name}".`);
     const work = await this.#store.makeWork(label);
-    const stored = await makeBuiltin(definition, work, { store: this.#store, toolchain, signal, onLine });
+    const definition = spec.source.type === "builtin" ? findDefinition(spec.source.name) : undefined;
+    const context = { store: this.#store, toolchain: this.#options.toolchain, signal, onLine };
+    const stored = definition
+      ? await makeBuiltin(definition, work, context)
+      : await this.#makeCustom(key, spec, work, context);
     faultPoint("host.image.after-store");
-    await this.#change(key, {
-      state: "certifying",
-      digest: stored.digest,
-      sizeBytes: stored.sizeBytes,
-    });
+    await this.#change(key, { state: "certifying", digest: stored.digest, sizeBytes: stored.sizeBytes });
     const certificate = await certify({
       ...{ boxes: this.#options.boxes(), boxKey: `${ownBoxes}${shortHash(key)}`, digest: stored.digest },
-      ...{ spec, signal, onLine, versions: definition.versions },
+      ...{ spec, signal, onLine, versions: definition?.versions ?? {} },
     });
     faultPoint("host.image.before-ready");
-    await this.#store.name({
-      ...{ name: definition.name, digest: stored.digest, certificate },
-      definitionHash: await this.#hashOf(definition),
-    });
+    if (definition)
+      await this.#store.name({
+        ...{ name: definition.name, digest: stored.digest, certificate },
+        definitionHash: await this.#hashOf(definition),
+      });
     await this.#change(key, { state: "ready", certificate, finishedAt: new Date().toISOString() });
+  }
+
+  async #makeCustom(
+    key: string,
+    spec: BuildRecord["spec"],
+    work: string,
+    context: MakeContext,
+  ): Promise<StoredImage> {
+    const { source, limits, minimumIsolation } = spec;
+    if (source.type !== "steps") throw new ImageError("image_invalid", "This kind of source is not built here.");
+    if (minimumIsolation !== "namespaces" && minimumIsolation !== "none")
+      throw new ImageError(
+        "isolation_unavailable",
+        `Steps run isolated by namespaces, and "${minimumIsolation}" is asked for. Bring an OCI image instead.`,
+      );
+    const base = await this.#baseOf(source.from);
+    const { tag, guestFolder, outbound } = this.#options;
+    this.#cgroups ??= new Cgroups(await findCgroups(`boxes-${tag}`));
+    const boxKey = `image-steps-${shortHash(key)}`;
+    return makeFromSteps(work, {
+      ...context,
+      ...{ source, limits, base, key: boxKey, marker: `box.${tag}.${boxKey}`, tag, guestFolder, outbound },
+      cgroups: this.#cgroups,
+      onFreeze: () => this.#change(key, { state: "snapshotting" }),
+    });
+  }
+
+  /** @throws ImageError `base_missing` */
+  async #baseOf(reference: string): Promise<StoredImage> {
+    const named = Digest.safeParse(reference).success ? null : await this.#store.named(reference);
+    const digest = named?.digest ?? (Digest.safeParse(reference).success ? reference : null);
+    const base = digest === null ? null : await this.#store.find(digest);
+    if (base) return base;
+    throw new ImageError("base_missing", `The base "${reference}" is not built on this machine. Build it first.`);
   }
 }
 

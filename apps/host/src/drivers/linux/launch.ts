@@ -1,11 +1,13 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import type { Duplex, Readable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
-import { keepLog } from "../linux/bounded-log.ts";
-import { identify, killProcess, type ProcessIdentity } from "../linux/processes.ts";
+import { keepLog } from "./bounded-log.ts";
+import { identify, killProcess, type ProcessIdentity } from "./processes.ts";
 
 export interface Launch {
   readonly bwrap: string;
+  /** Program and arguments that prepare the process and then become bwrap. */
+  readonly prefix?: readonly string[];
   /** Goes to bwrap through a pipe: its own command line is readable in the box. */
   readonly args: readonly string[];
   readonly command: readonly string[];
@@ -35,7 +37,7 @@ function spawnGate(launch: Launch): ChildProcess {
   return spawn(
     "/bin/sh",
     [
-      ...["-c", gate, launch.bwrap],
+      ...["-c", gate, ...(launch.prefix ?? []), launch.bwrap],
       // A variable of this name does not exist: the argument only marks the process.
       ...["--unsetenv", launch.marker, "--args", "3", ...seccomp, "--info-fd", "5", "--"],
       ...launch.command,
@@ -43,7 +45,8 @@ function spawnGate(launch: Launch): ChildProcess {
     {
       detached: true,
       cwd: "/",
-      env: {},
+      // What prepares it is a program of the machine; bwrap itself is found there too.
+      env: launch.prefix ? { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" } : {},
       // Not a file: programs in the box could see its path and fill the machine's disk through it.
       stdio: ["ignore", "ignore", "pipe", "pipe", "pipe", "pipe", "pipe"],
       ...(launch.owner ?? {}),
