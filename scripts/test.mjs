@@ -17,7 +17,7 @@ const minutesLeft = () =>
  * For those not named it is a guess.
  */
 const slowMinutes = {
-  "e2e/full/durability.test.ts": 3,
+  "e2e/full/durability.test.ts": 5,
   "e2e/full/creates.test.ts": 6,
   "e2e/full/restart.test.ts": 4,
   "e2e/full/lost-process.test.ts": 3,

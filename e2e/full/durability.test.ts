@@ -61,7 +61,7 @@ describe("what was written and synced", () => {
       seen.push(await identityOf(server, fork));
     }
     for (const name of ["random", "uuid", "key", "hostname"] as const) {
-      const values = seen.map((one) => one[name]);
+      const values: unknown[] = seen.map((one) => one[name]);
       assert.equal(new Set(values).size, forks, `${name} is shared: ${values.join(" ")}`);
     }
     for (const { driftMs } of seen) assert.ok(driftMs <= mostDriftMs, `a clock is off by ${driftMs} ms`);
