@@ -37,7 +37,7 @@ import {
 import { runtimeEnvHandlers } from "./runtime-env/index.ts";
 import { snapshotHandlers } from "./snapshots/index.ts";
 import { storageHandlers, storageRoutes } from "./storage/index.ts";
-import { templateHandlers } from "./templates/index.ts";
+import { createTemplateBuildStep, templateHandlers } from "./templates/index.ts";
 import {
   apiHostname,
   assetHandlers,
@@ -86,7 +86,7 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...tenancyHandlers(platform, settings),
     ...ticketHandlers(platform),
     ...eventHandlers(platform),
-    ...templateHandlers(),
+    ...templateHandlers(platform),
     ...sandboxHandlers(platform),
     ...sandboxEnvHandlers(platform),
     ...execHandlers(platform),
@@ -188,6 +188,12 @@ export function createReconcilers(platform: Platform): Worker[] {
       due: "state in ('queued', 'building')",
       concurrency: 2,
       step: createBuildStep(platform),
+    }),
+    new Reconciler(platform, {
+      table: "template_builds",
+      due: "state not in ('ready', 'failed', 'cancelled')",
+      concurrency: 4,
+      step: createTemplateBuildStep(platform),
     }),
     new Reconciler(platform, {
       table: "deployments",

@@ -11,7 +11,7 @@ import { createLinkedDatabase } from "../databases/index.ts";
 import { recordIn } from "../events/index.ts";
 import type { Call } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
-import { findTemplate } from "../templates/index.ts";
+import { resolveTemplate, type ResolvedTemplate, type SandboxImage } from "../templates/index.ts";
 import { resolvePlacement } from "../tenants/index.ts";
 import { loadSandbox, type SandboxContent, type SandboxRow } from "./store.ts";
 
@@ -110,6 +110,24 @@ function setupOf(input: CreateSandbox): SandboxRow["setup"] {
   };
 }
 
+/** The template's own start command runs as a service, beside what the caller asks for. */
+function servicesOf(input: CreateSandbox, template: ResolvedTemplate): CreateSandbox["services"] {
+  const { startCommand, workdir } = template;
+  if (startCommand === null || input.services.some(({ name }) => name === "start")) return input.services;
+  return [...input.services, { name: "start", command: startCommand, cwd: workdir, env: {} }];
+}
+
+/** Said aloud: the sandbox does not have the template's own image. */
+export const imageFallback = (
+  tenantId: string,
+  workspaceId: string | null,
+  id: string,
+  image: SandboxImage,
+) => ({
+  ...{ tenantId, workspaceId, type: "sandbox.image_fallback", resourceType: "sandbox", resourceId: id },
+  data: { id, template: image.template, image: "host", reason: image.fallback },
+});
+
 /** Stores the sandbox as wanted; the reconciler makes it. The same Idempotency-Key finds the same row. */
 export async function createSandbox(
   platform: Platform,
@@ -117,28 +135,24 @@ export async function createSandbox(
   input: CreateSandbox,
   over: { content?: SandboxContent; env?: Record<string, string> } = {},
 ): Promise<SandboxRow> {
-  const template = findTemplate(input.template_id);
-  if (!template)
-    throw new PlatformError(
-      "TEMPLATE_NOT_FOUND",
-      `There is no template "${input.template_id}". List them with GET /sandbox-templates.`,
-    );
   const id = call.idFor("sandbox");
   const found = await loadSandbox(platform.pool, id);
   if (found) return found;
+  const template = await resolveTemplate(platform, call.caller.tenantId, input.template_id);
   const content = over.content ?? (await contentOf(platform, call, input));
   const setup = setupOf(input);
   const shape = shapeOf(input);
   const slug = input.slug ?? id.slice(0, 8);
-  const env = { ...input.env, ...over.env };
+  const env = { ...template.env, ...input.env, ...over.env };
+  const services = servicesOf(input, template);
   await transaction(platform.pool, async (db) => {
     const { workspaceId, projectId } = await resolvePlacement(db, call.caller, input);
     try {
       await db.query(
         `insert into sandboxes (id, tenant_id, workspace_id, project_id, external_workspace_id, external_user_id, external_project_id, metadata, name, slug, tags,
            template_id, size, cpu_count, memory_mb, disk_size_mb, persistent, always_on, timeout_sec, idle_timeout_sec, expires_at, env_sealed, services,
-           readiness_probe, box_key, content, setup)
-         values ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,now() + interval '1 second' * $19::integer,$21,$22,$23,$24,$25,$26)`,
+           readiness_probe, box_key, content, setup, image)
+         values ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,now() + interval '1 second' * $19::integer,$21,$22,$23,$24,$25,$26,$27)`,
         [
           id,
           call.caller.tenantId,
@@ -161,11 +175,12 @@ export async function createSandbox(
           input.timeout_sec,
           input.idle_timeout_sec,
           platform.seal.close(JSON.stringify(env)),
-          JSON.stringify(input.services),
+          JSON.stringify(services),
           input.readiness_probe ? JSON.stringify(input.readiness_probe) : null,
           `sb-${id}`,
           JSON.stringify(content),
           setup ? JSON.stringify(setup) : null,
+          template.image ? JSON.stringify(template.image) : null,
         ],
       );
     } catch (error) {
@@ -179,6 +194,8 @@ export async function createSandbox(
         workspaceId,
         projectId,
       });
+    if (template.image?.fallback)
+      await recordIn(db, imageFallback(call.caller.tenantId, workspaceId, id, template.image));
     await recordIn(db, {
       tenantId: call.caller.tenantId,
       workspaceId,
