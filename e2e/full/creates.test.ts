@@ -63,6 +63,7 @@ describe(`${count} creates with programs killed at random`, { skip: count === 0 
     } finally {
       done.abort();
       await noter;
+      await killer.catch(() => undefined); // Its failure is told below.
     }
     const kills = await killer;
     report(t, made, kills);
@@ -122,7 +123,9 @@ async function killAtRandom(server: Server, signal: AbortSignal): Promise<Map<st
       continue;
     }
     kills.set(point, (kills.get(point) ?? 0) + 1);
-    await waitFor(`${program} to run again`, () => server.program(program), 30_000);
+    // Else a machine that is busy has no time between two kills in which anything can be made.
+    await server.api.get("/sandboxes?limit=1");
+    await waitFor(`${program} to run again`, () => server.program(program), 60_000);
   }
   return kills;
 }

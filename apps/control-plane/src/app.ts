@@ -14,6 +14,8 @@ import { putRoute, registerEdgeRoutes } from "./edges/index.ts";
 import { egressHandlers } from "./egress/index.ts";
 import { eventHandlers, platformEventHandlers } from "./events/index.ts";
 import { auditHandlers } from "./audit/index.ts";
+import { exportHandlers } from "./exports/index.ts";
+import { groupHandlers } from "./groups/index.ts";
 import { createServer, registerPublicPages, type AuditEntry, type Handler } from "./http/index.ts";
 import { createAuthenticator, keyHandlers, scopedTokenHandlers, ticketHandlers } from "./keys/index.ts";
 import type { Platform } from "./platform.ts";
@@ -25,6 +27,7 @@ import {
   execHandlers,
   fileHandlers,
   loadSandbox,
+  runHandlers,
   sandboxEnvHandlers,
   sandboxHandlers,
   sandboxObserveHandlers,
@@ -52,6 +55,7 @@ import {
   workspaceHandlers,
   type Tenant,
 } from "./tenants/index.ts";
+import { terminalHandlers } from "./terminals/index.ts";
 import { usageHandlers } from "./usage/index.ts";
 import { webhookHandlers } from "./webhooks/index.ts";
 
@@ -94,6 +98,10 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...fileHandlers(platform),
     ...sandboxObserveHandlers(platform),
     ...templateStartHandlers(platform),
+    ...runHandlers(platform),
+    ...groupHandlers(platform),
+    ...exportHandlers(platform),
+    ...terminalHandlers(platform),
     ...snapshotHandlers(platform),
     ...previewHandlers(platform),
     ...databaseHandlers(platform),

@@ -1,5 +1,8 @@
 import type { Migration } from "@platform/postgres";
 import { tenancyMigration } from "./schema-tenancy.ts";
+import { lifecycleMigrations } from "./schema-lifecycle.ts";
+import { guardsMigration } from "./schema-guards.ts";
+import { installCacheMigration } from "./schema-releases.ts";
 import { provenanceMigration } from "./schema-provenance.ts";
 import { e2bMigration } from "./schema-e2b.ts";
 import { templatesMigration } from "./templates/schema.ts";
@@ -162,4 +165,7 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   e2bMigration,
   provenanceMigration,
   templatesMigration,
+  ...lifecycleMigrations,
+  guardsMigration,
+  installCacheMigration,
 ];

@@ -21,7 +21,12 @@ export interface Program {
   kill(): Promise<void>;
 }
 
-async function start(t: TestContext, name: string, env: Record<string, string | number>): Promise<Program> {
+/** Starts a program of this repository and waits for the line with its port; it is killed when the test ends. */
+export async function startProgram(
+  t: TestContext,
+  name: string,
+  env: Record<string, string | number>,
+): Promise<Program> {
   const child = spawn(process.execPath, [join(repository, "apps", name, "src", "main.ts")], {
     stdio: ["ignore", "pipe", "pipe"],
     env: {
@@ -123,7 +128,7 @@ function readPath(value: unknown, path: readonly (string | number)[]): unknown {
   return path.reduce<unknown>((inner, name) => (inner as Record<string, unknown> | null)?.[name], value);
 }
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const { createServer } = await import("node:net");
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -146,7 +151,7 @@ export async function startPrograms(t: TestContext, extra: Record<string, string
   });
   const [storePort, edgePort] = [await freePort(), await freePort()];
   const startStore = () =>
-    start(t, "object-store", {
+    startProgram(t, "object-store", {
       OBJECT_STORE_PORT: storePort,
       OBJECT_STORE_DATA_DIR: join(folder, "objects"),
       DATABASE_URL: database.url,
@@ -158,7 +163,7 @@ export async function startPrograms(t: TestContext, extra: Record<string, string
   const domain = "clinic.localhost";
   const controlPlanes: Program[] = [];
   const startControlPlane = async (more: Record<string, string> = {}) => {
-    const program = await start(t, "control-plane", {
+    const program = await startProgram(t, "control-plane", {
       DATABASE_URL: database.url,
       HOST_URL: "http://127.0.0.1:9",
       HOST_TOKEN: "host-token-of-the-test-00001",
@@ -176,14 +181,14 @@ export async function startPrograms(t: TestContext, extra: Record<string, string
     return program;
   };
   const controlPlane = await startControlPlane();
-  const edge = await start(t, "edge", {
+  const edge = await startProgram(t, "edge", {
     EDGE_LISTEN_PORT: edgePort,
     EDGE_ID: "test",
     EDGE_TOKEN: edgeToken,
     CONTROL_PLANE_URL: `http://127.0.0.1:${controlPlane.port}`,
-    HOST_TOKEN: "host-token-of-the-test-00001",
+    HOST_TOKEN: extra["HOST_TOKEN"] ?? "host-token-of-the-test-00001",
     EDGE_DATA_DIR: join(folder, "edge"),
-    ARTIFACTS_DIR: join(folder, "artifacts"),
+    ARTIFACTS_DIR: extra["ARTIFACTS_DIR"] ?? join(folder, "artifacts"),
     PUBLIC_PORT: edgePort,
   });
   const key = (await readFile(keyFile, "utf8")).trim();
@@ -202,7 +207,18 @@ export async function startPrograms(t: TestContext, extra: Record<string, string
     const parsed: unknown = isJson ? JSON.parse(answer.text) : {};
     return { ...answer, at: <T>(...path: (string | number)[]) => readPath(parsed, path) as T };
   };
-  await waitFor("the API through the edge", async () => (await api("GET", "/whoami")).status === 200, 20_000);
+  let last = "";
+  await waitFor(
+    "the API through the edge",
+    async () => {
+      const answer = await api("GET", "/whoami");
+      last = answer.text;
+      return answer.status === 200;
+    },
+    20_000,
+  ).catch((cause: unknown) => {
+    throw new Error(`the API does not answer: ${last}\n${controlPlane.log()}`, { cause });
+  });
   return {
     databaseUrl: database.url,
     key,

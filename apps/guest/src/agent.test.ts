@@ -69,3 +69,32 @@ test("the variables and the token of the first call hold for the calls after it"
   assert.equal(await call("GET", "/envs", { "x-access-token": "word" }), 200);
   assert.equal(await call("GET", "/nowhere"), 404);
 });
+
+test("clients from outside get the protocol's endpoints only, and start in their home folder", async (t) => {
+  const agent = await startAgent(t);
+  const outside = { "x-public-door": "1" };
+  const call = (method: string, path: string, body = "", headers: Record<string, string> = outside) =>
+    new Promise<{ status: number; text: string }>((resolve, reject) => {
+      const sent = request({ socketPath: agent.socketPath, method, path, headers }, (response) => {
+        let text = "";
+        response.setEncoding("utf8").on("data", (part: string) => (text += part));
+        response.on("end", () => resolve({ status: response.statusCode ?? 0, text }));
+      });
+      sent.on("error", reject).end(body);
+    });
+  for (const [method, path] of [
+    ["GET", "/ready"],
+    ["GET", "/ports"],
+    ["PUT", "/config"],
+    ["POST", "/probe"],
+    ["GET", "/services"],
+    ["PUT", "/services/web"],
+    ["POST", "/init"],
+  ] as const)
+    assert.equal((await call(method, path, method === "GET" ? "" : "{}")).status, 404, `${method} ${path}`);
+  assert.equal((await call("GET", "/health")).status, 204);
+  assert.equal((await call("GET", "/metrics")).status, 200);
+  const client = createGuestClient({ baseUrl: "http://box", socketPath: agent.socketPath, headers: outside });
+  t.after(() => client.close());
+  assert.equal((await client.exec("pwd")).stdout, `${agent.home}\n`);
+});

@@ -26,6 +26,13 @@ export {
   ProvenanceStatement,
   type ProvenanceInput,
 } from "./provenance.ts";
+export {
+  SecretSearch,
+  shortestSecret,
+  type KnownSecret,
+  type SecretEncoding,
+  type SecretFinding,
+} from "./secret-search.ts";
 export { listDigests, collectGarbage, type Collected } from "./garbage.ts";
 export {
   ArtifactError,
@@ -33,6 +40,7 @@ export {
   ArchiveTooLargeError,
   BundleTamperedError,
   NotABundleError,
+  SecretFoundError,
   SignatureInvalidError,
   SourceChangedError,
   SourceRefusedError,

@@ -13,6 +13,7 @@ import {
   queryInt,
 } from "./fields.ts";
 import { DatabaseChoice } from "./sandboxes.ts";
+import { refusalCodes } from "./refusals.ts";
 import { defineRoute } from "./route.ts";
 
 const optionalText = z.string().max(65_536).optional();
@@ -73,18 +74,7 @@ export const Published = z.looseObject({ deployment: Deployment, release: Releas
 const tag = "Deployments";
 const d = { tag, envelope: "data" } as const;
 const base = "/deployments/:id";
-const refusals = [
-  "STATIC_OUTPUT_NOT_FOUND",
-  "STATIC_BUILD_FAILED",
-  "BUILD_FAILED",
-  "INSTALL_FAILED",
-  "START_COMMAND_MISSING",
-  "PREFLIGHT_NOT_LISTENING",
-  "PREFLIGHT_BOUND_TO_LOOPBACK",
-  "PREFLIGHT_EXITED",
-  "PREFLIGHT_UNHEALTHY",
-  "REQUIRED_ENV_MISSING",
-] as const;
+const refusals = refusalCodes;
 
 export const deploymentRoutes = {
   list: defineRoute({

@@ -25,6 +25,14 @@ export const ExecResult = z.object({
   timed_out: z.boolean(),
   stdout_truncated: z.boolean().optional(),
   stderr_truncated: z.boolean().optional(),
+  oom: z
+    .object({
+      kills: z.int().describe("Processes of the sandbox that the kernel killed while the command ran"),
+      memory_limit_bytes: z.number().nullable(),
+      memory_peak_bytes: z.number().nullable(),
+    })
+    .optional()
+    .describe("Only when the kernel's own counter rose while a command that failed ran"),
 });
 
 const tag = "Exec and files";
@@ -344,6 +352,15 @@ export const fileRoutes = {
     summary: "A file's bytes",
     ...files,
     envelope: "raw",
+  }),
+  upload: defineRoute({
+    id: "uploadFile",
+    method: "PUT",
+    path: `${sandbox}/files/*`,
+    summary: "Replace a file by the bytes of the body, of any size",
+    ...filesWrite,
+    bytes: true,
+    envelope: "data",
   }),
   remove: defineRoute({
     id: "deleteFile",

@@ -9,6 +9,7 @@ export const problems = {
   VALIDATION_FAILED: { status: 422, title: "The request is not valid" },
   INVALID_FILTER: { status: 422, title: "The filter is not valid" },
   PAYLOAD_TOO_LARGE: { status: 413, title: "The body is too large" },
+  UPGRADE_REQUIRED: { status: 426, title: "This address speaks WebSocket only" },
   METHOD_NOT_ALLOWED: { status: 405, title: "Method not allowed" },
   UNAUTHENTICATED: { status: 401, title: "Missing or unknown credential" },
   FORBIDDEN: { status: 403, title: "The credential does not allow this" },
@@ -40,6 +41,7 @@ export const problems = {
   DISK_FULL: { status: 507, title: "The disk is full" },
   PROCESS_NOT_FOUND: { status: 404, title: "Process not found" },
   SERVICE_NAME_TAKEN: { status: 409, title: "A service of this name runs already" },
+  SSH_UNAVAILABLE: { status: 409, title: "The sandbox has no SSH server" },
   BATCH_ALREADY_TERMINAL: { status: 409, title: "The batch has ended" },
 
   PORT_NOT_REACHABLE: { status: 409, title: "The port cannot be reached" },
@@ -56,6 +58,18 @@ export const problems = {
   SOURCE_CHANGED: { status: 409, title: "Files changed while they were frozen", retryable: true },
   SYMLINK_ESCAPES: { status: 422, title: "A link points out of the app's folder" },
   MANIFEST_INVALID: { status: 422, title: "The app manifest is not valid" },
+  PACKAGE_JSON_INVALID: { status: 422, title: "package.json cannot be read" },
+  PYPROJECT_INVALID: { status: 422, title: "pyproject.toml cannot be read" },
+  PACKAGE_MANAGER_UNAVAILABLE: { status: 422, title: "The package manager is not offered" },
+  FRAMEWORK_ADAPTER_MISSING: { status: 422, title: "The framework has no adapter for this platform" },
+  LOCKFILE_OUT_OF_DATE: { status: 422, title: "The lockfile does not agree with the dependencies" },
+  DEPENDENCY_CONFLICT: { status: 422, title: "Dependencies exclude each other" },
+  DEPENDENCY_NOT_FOUND: { status: 422, title: "The registry does not have a dependency" },
+  DEPENDENCY_MISSING: { status: 422, title: "A package that the app needs is not among its dependencies" },
+  SCRIPT_MISSING: { status: 422, title: "package.json lacks a script that is called" },
+  SOURCE_FILE_MISSING: { status: 422, title: "A file that the app needs is not in the release" },
+  START_FILE_MISSING: { status: 422, title: "The file that the start command runs is not in the release" },
+  MODULE_FORMAT: { status: 422, title: "Files and package.json disagree about the module format" },
   INSTALL_FAILED: { status: 422, title: "Installing the dependencies failed" },
   BUILD_FAILED: { status: 422, title: "The build failed" },
   BUILD_TIMEOUT: { status: 422, title: "The build took too long" },
@@ -93,6 +107,37 @@ export const problems = {
 } as const satisfies Record<string, { status: number; title: string; retryable?: boolean }>;
 
 export type ProblemCode = keyof typeof problems;
+
+interface JsonPatchOperation {
+  readonly op: "add" | "remove" | "replace";
+  /** JSON pointer. */
+  readonly path: string;
+  readonly value?: unknown;
+}
+
+/**
+ * One step of a repair that a program can do by itself, as `details.patch` lists them. Files are named from
+ * the app's folder; one that a step removes need not be there.
+ */
+export type ProblemPatch =
+  | { readonly type: "json-patch"; readonly file: string; readonly operations: readonly JsonPatchOperation[] }
+  /** Of the request's own body. With `needs_value`, the value is for the caller to fill in. */
+  | {
+      readonly type: "request";
+      readonly operations: readonly JsonPatchOperation[];
+      readonly needs_value?: boolean;
+    }
+  /** Replaces the text where it stands, on `line` only if one is given. */
+  | {
+      readonly type: "edit";
+      readonly file: string;
+      readonly line?: number;
+      readonly find: string;
+      readonly replace: string;
+    }
+  | { readonly type: "append"; readonly file: string; readonly text: string }
+  | { readonly type: "write"; readonly file: string; readonly content: string }
+  | { readonly type: "remove"; readonly file: string };
 
 export interface ProblemExtras {
   /** Facts for programs: no secret, address or provider name. */
@@ -151,6 +196,7 @@ export function toProblemBody(
     title: problems[error.code].title,
     status: error.status,
     detail: error.message,
+    ...(typeof error.details["pointer"] === "string" ? { pointer: error.details["pointer"] } : {}),
     instance: `urn:request:${requestId}`,
   };
 }

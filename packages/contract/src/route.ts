@@ -27,6 +27,8 @@ export interface RouteDefinition {
   readonly idempotent?: boolean;
   /** The body is bytes of any content type: the handler reads `request.body` as a stream. */
   readonly bytes?: boolean;
+  /** A WebSocket: the handler calls `upgrade` once nothing can be refused any more. */
+  readonly websocket?: boolean;
   /** Also takes `?ticket=` in place of the bearer header. */
   readonly stream?: boolean;
 }

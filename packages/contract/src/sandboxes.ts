@@ -1,7 +1,6 @@
 import { z } from "zod";
 import {
   EnvMap,
-  EnvName,
   External,
   Metadata,
   Name,
@@ -14,6 +13,7 @@ import {
   ListQuery,
 } from "./fields.ts";
 import { defineRoute } from "./route.ts";
+import { sandboxSetupRoutes } from "./sandbox-setup.ts";
 
 export const sandboxSizes = {
   xs: { vcpus: 1, memory_mb: 2048, disk_size_mb: 10_240 },
@@ -29,7 +29,8 @@ export const ServiceInput = z.object({
   command: z.string().min(1).max(65_536),
   cwd: z.string().startsWith("/").max(4096).default("/workspace"),
   env: EnvMap.default({}),
-  port: Port.optional(),
+  port: Port.optional().describe("Where it listens; then GET …/services/:name looks at its health"),
+  health_path: z.string().startsWith("/").max(2048).optional(),
   sudo: z.boolean().optional(),
 });
 
@@ -250,8 +251,13 @@ export const sandboxRoutes = {
     id: "forkSandbox",
     method: "POST",
     path: "/sandboxes/:id/fork",
-    summary: "Copy a sandbox or one of its snapshots",
-    ...one,
+    summary: "Copy a sandbox or one of its snapshots, once or many times",
+    tag,
+    envelope: "top",
+    response: z.union([
+      Sandbox,
+      z.object({ forked_from: z.uuid(), count: z.int(), forks: z.array(Sandbox) }),
+    ]),
     status: 201,
     scope: "sandboxes:create",
     idempotent: true,
@@ -263,8 +269,34 @@ export const sandboxRoutes = {
         template_id: z.string().optional(),
         metadata: Metadata.optional(),
         external_user_id: z.string().optional(),
+        count: z.coerce
+          .number()
+          .int()
+          .min(1)
+          .max(100)
+          .optional()
+          .describe("So many copies of one moment; the answer is then {forked_from, count, forks}"),
+        concurrency: z.coerce
+          .number()
+          .int()
+          .min(1)
+          .max(16)
+          .optional()
+          .describe("Started at once; standard 8"),
       })
       .optional(),
+  }),
+  recover: defineRoute({
+    id: "recoverSandbox",
+    method: "POST",
+    path: "/sandboxes/:id/recover",
+    summary: "A new sandbox from the disk of a failed one",
+    ...one,
+    status: 201,
+    scope: "sandboxes:create",
+    body: NoBody,
+    idempotent: true,
+    problems: ["CONFLICT"],
   }),
   readiness: defineRoute({
     id: "getReadiness",
@@ -345,78 +377,5 @@ export const sandboxRoutes = {
     envelope: "top",
     scope: "sandboxes:read",
   }),
-  env: defineRoute({
-    id: "getSandboxEnv",
-    method: "GET",
-    path: "/sandboxes/:id/env",
-    summary: "Environment, masked",
-    tag,
-    envelope: "data",
-    scope: "env:read",
-  }),
-  putEnv: defineRoute({
-    id: "putSandboxEnv",
-    method: "PUT",
-    path: "/sandboxes/:id/env",
-    summary: "Set variables",
-    tag,
-    envelope: "data",
-    scope: "env:write",
-    body: z.object({
-      vars: z
-        .array(z.object({ key: EnvName, value: z.coerce.string(), encrypted: z.boolean().optional() }))
-        .max(500),
-    }),
-  }),
-  deleteEnv: defineRoute({
-    id: "deleteSandboxEnv",
-    method: "DELETE",
-    path: "/sandboxes/:id/env/:key",
-    summary: "Remove a variable",
-    tag,
-    envelope: "data",
-    scope: "env:write",
-  }),
-  syncEnv: defineRoute({
-    id: "syncSandboxEnv",
-    method: "POST",
-    path: "/sandboxes/:id/env/sync",
-    summary: "Bring the variables to the running sandbox",
-    tag,
-    envelope: "data",
-    scope: "env:write",
-    body: NoBody,
-  }),
-  attachDatabase: defineRoute({
-    id: "attachDatabaseToSandbox",
-    method: "POST",
-    path: "/sandboxes/:id/database",
-    summary: "Link a database",
-    tag,
-    envelope: "data",
-    scope: "sandboxes:write",
-    body: z.object({ database_id: z.string(), env: EnvName.default("DATABASE_URL") }),
-    problems: ["DATABASE_NOT_READY"],
-  }),
-  templateStart: defineRoute({
-    id: "startTemplate",
-    method: "POST",
-    path: "/sandboxes/:id/template/start",
-    summary: "Install and start an app",
-    tag,
-    envelope: "data",
-    scope: "sandboxes:exec",
-    body: z
-      .object({
-        install: z.union([z.boolean(), z.string()]).optional(),
-        install_command: z.string().optional(),
-        start_command: z.string().optional(),
-        install_timeout_sec: z.coerce.number().optional(),
-        start_timeout_sec: z.coerce.number().optional(),
-        port: Port.optional(),
-        workdir: z.string().optional(),
-        readiness_probe: z.object({ path: z.string().optional(), port: Port.optional() }).optional(),
-      })
-      .optional(),
-  }),
+  ...sandboxSetupRoutes,
 } as const;

@@ -80,6 +80,8 @@ export const snapshotRoutes = {
     envelope: "top",
     scope: "sandboxes:write",
     body: NoBody,
+    idempotent: true,
+    problems: ["SNAPSHOT_NOT_READY"],
   }),
   listAll: defineRoute({
     id: "listAllSnapshots",

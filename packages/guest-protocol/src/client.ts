@@ -1,12 +1,12 @@
 import { Agent } from "node:http";
 import type { Readable } from "node:stream";
-import { createInterface } from "node:readline";
 import { createClient, type Client, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import { Filesystem } from "./gen/filesystem/filesystem_pb.js";
 import { Process } from "./gen/process/process_pb.js";
 import { exec, type ExecOptions, type ExecResult } from "./exec.ts";
-import { GuestError, send, sendJson, type GuestAddress } from "./http.ts";
+import { discard, GuestError, send, sendJson, type GuestAddress } from "./http.ts";
+import { linesOf } from "./lines.ts";
 import type {
   AppliedConfig,
   GuestConfigPatch,
@@ -20,6 +20,13 @@ import type {
   SelfTest,
   ServiceRecord,
 } from "./types.ts";
+
+/** Longest message of a stream; the agent sends pieces of output far below it. */
+const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
+/** Longest line of a followed log: 16 Ki characters of output, each at most six bytes of JSON, and its frame. */
+const MAX_LINE_BYTES = 256 * 1024;
+/** Time beyond a probe's own that its answer may take, in ms. */
+const PROBE_GRACE_MS = 15_000;
 
 export interface GuestServices {
   /** Starts or replaces; the same spec again leaves a running service alone. */
@@ -64,6 +71,7 @@ export function createGuestClient(options: GuestAddress): GuestClient {
   const transport = createConnectTransport({
     baseUrl: options.baseUrl,
     httpVersion: "1.1",
+    readMaxBytes: MAX_MESSAGE_BYTES,
     nodeOptions: { agent: address.agent, socketPath: address.socketPath },
     interceptors: [withHeaders(options.headers ?? {})],
   });
@@ -83,11 +91,15 @@ export function createGuestClient(options: GuestAddress): GuestClient {
         body: content,
         signal,
       });
-      response.resume();
+      await discard(response);
     },
     ports: (signal) => sendJson(address, { method: "GET", path: "/ports", signal }),
     probe: (port, probe = {}, signal) =>
-      sendJson(address, { method: "POST", path: "/probe", signal }, { port, ...probe }),
+      sendJson(
+        address,
+        { method: "POST", path: "/probe", signal, timeoutMs: (probe.timeoutMs ?? 30_000) + PROBE_GRACE_MS },
+        { port, ...probe },
+      ),
     ready: (signal) => sendJson(address, { method: "GET", path: "/ready", signal }),
     selfTest: (signal) => sendJson(address, { method: "POST", path: "/self-test", signal }),
     configure: (patch, signal) => sendJson(address, { method: "PUT", path: "/config", signal }, patch),
@@ -113,14 +125,14 @@ function createServices(address: GuestAddress): GuestServices {
   };
   const post = async (path: string, body: string | Uint8Array, type: string, signal?: AbortSignal) => {
     const headers = { "content-type": type };
-    (await send(address, { method: "POST", path, headers, body, signal })).resume();
+    await discard(await send(address, { method: "POST", path, headers, body, signal }));
   };
   return {
     put: async (spec, signal) => sendJson(address, { method: "PUT", path: at(spec.name), signal }, spec),
     get: async (name, signal) => sendJson(address, { method: "GET", path: at(name), signal }),
     list: (signal) => sendJson(address, { method: "GET", path: "/services", signal }),
     remove: async (name, signal) => {
-      (await send(address, { method: "DELETE", path: at(name), signal })).resume();
+      await discard(await send(address, { method: "DELETE", path: at(name), signal }));
     },
     restart: async (name, signal) =>
       sendJson(address, { method: "POST", path: at(name, "/restart"), signal }),
@@ -132,7 +144,7 @@ function createServices(address: GuestAddress): GuestServices {
       const path = at(name, `/logs/stream?tail=${tail}`);
       const response = await send(address, { method: "GET", path, signal });
       try {
-        for await (const line of createInterface({ input: response, crlfDelay: Infinity })) {
+        for await (const line of linesOf(response, MAX_LINE_BYTES)) {
           if (line !== "") yield JSON.parse(line) as LogEvent;
         }
       } finally {

@@ -1,7 +1,6 @@
 import { request, type Agent, type ClientRequest, type IncomingMessage } from "node:http";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { text } from "node:stream/consumers";
 
 /** Where the agent is reached. */
 export interface GuestAddress {
@@ -46,8 +45,20 @@ export interface Call {
   readonly signal?: AbortSignal;
 }
 
+/*
+ * Whoever answers may be a program of the box in the agent's place: what it says is read up to a
+ * size and waited for up to a time, so that it costs the caller neither memory nor a stuck handler.
+ */
+
 /** Longest explanation of a failure that is read, in bytes. */
 const MAX_ERROR_BYTES = 256 * 1024;
+/** Longest JSON answer, in bytes: the last lines of a service's log, whose files hold 8 MiB. */
+const MAX_JSON_BYTES = 16 * 1024 * 1024;
+/** For a whole JSON answer, in milliseconds, unless the call itself may take longer. */
+const JSON_TIMEOUT_MS = 60_000;
+/** For an answer of which only the status matters, in bytes and milliseconds. */
+const MAX_EMPTY_BYTES = 64 * 1024;
+const EMPTY_TIMEOUT_MS = 5_000;
 
 /** @throws GuestError for every status of 300 and above, and when nobody answers */
 export async function send(address: GuestAddress, call: Call): Promise<IncomingMessage> {
@@ -72,20 +83,64 @@ export async function send(address: GuestAddress, call: Call): Promise<IncomingM
     throw new GuestError("UNREACHABLE", 0, "The box's agent did not answer.", {}, { cause: reason });
   }
   if ((response.statusCode ?? 0) < 300) return response;
-  throw toGuestError(response.statusCode ?? 0, await readLimited(response));
+  const timer = setTimeout(() => response.destroy(), EMPTY_TIMEOUT_MS);
+  try {
+    throw toGuestError(response.statusCode ?? 0, await readUpTo(response, MAX_ERROR_BYTES).catch(() => ""));
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 export async function sendJson<T>(
   address: GuestAddress,
-  call: Omit<Call, "body">,
+  call: Omit<Call, "body"> & { readonly timeoutMs?: number },
   body?: unknown,
 ): Promise<T> {
-  const response = await send(address, {
-    ...call,
-    headers: { ...call.headers, ...(body === undefined ? {} : { "content-type": "application/json" }) },
-    body: body === undefined ? undefined : JSON.stringify(body),
-  });
-  return JSON.parse(await text(response)) as T;
+  const { timeoutMs = JSON_TIMEOUT_MS, signal, ...rest } = call;
+  const deadline = AbortSignal.timeout(timeoutMs);
+  try {
+    const response = await send(address, {
+      ...rest,
+      signal: signal ? AbortSignal.any([signal, deadline]) : deadline,
+      headers: { ...call.headers, ...(body === undefined ? {} : { "content-type": "application/json" }) },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+    return parseAnswer<T>(await readUpTo(response, MAX_JSON_BYTES + 1));
+  } catch (cause) {
+    if (signal?.aborted || cause instanceof GuestError) throw cause;
+    const why = deadline.aborted ? `within ${timeoutMs} ms` : "to the end";
+    throw new GuestError("UNREACHABLE", 0, `The box's agent did not answer ${why}.`, {}, { cause });
+  }
+}
+
+function parseAnswer<T>(text: string): T {
+  if (Buffer.byteLength(text) > MAX_JSON_BYTES) {
+    const message = `The box's agent answered with more than ${MAX_JSON_BYTES} bytes.`;
+    throw new GuestError("INVALID_ANSWER", 0, message);
+  }
+  try {
+    return JSON.parse(text) as T;
+  } catch (cause) {
+    throw new GuestError(
+      "INVALID_ANSWER",
+      0,
+      "The box's agent answered with something else than JSON.",
+      {},
+      { cause },
+    );
+  }
+}
+
+/** Reads an answer of which only the status matters. */
+export async function discard(response: IncomingMessage): Promise<void> {
+  const timer = setTimeout(() => response.destroy(), EMPTY_TIMEOUT_MS);
+  try {
+    await readUpTo(response, MAX_EMPTY_BYTES);
+  } catch {
+    // The status was a success; what should have followed it says nothing.
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 function answerOf(sent: ClientRequest): Promise<IncomingMessage> {
@@ -104,13 +159,14 @@ async function writeBody(sent: ClientRequest, body: Call["body"]): Promise<void>
   await pipeline(body, sent);
 }
 
-async function readLimited(response: IncomingMessage): Promise<string> {
+/** The rest is not read; its connection closes. */
+async function readUpTo(response: IncomingMessage, maxBytes: number): Promise<string> {
   let size = 0;
   const chunks: Buffer[] = [];
   for await (const chunk of response) {
     chunks.push(chunk as Buffer);
     size += (chunk as Buffer).length;
-    if (size > MAX_ERROR_BYTES) break;
+    if (size >= maxBytes) break;
   }
   return Buffer.concat(chunks).toString("utf8");
 }

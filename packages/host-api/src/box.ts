@@ -37,6 +37,8 @@ export const BoxLimits = z.object({
   diskBytes: z.int().min(1024 * 1024),
   /** Files, folders and links on the disk. By default one for 8 KiB, from 16,384 to 1,000,000. */
   maxFiles: z.int().min(1024).max(100_000_000).optional(),
+  /** Of all connections together, each way. By default 50 MB for each core, at least 25 MB. */
+  networkBytesPerSecond: z.int().min(1000).optional(),
 });
 export type BoxLimits = z.output<typeof BoxLimits>;
 
@@ -130,6 +132,24 @@ export const BoxFailure = z.object({
 });
 export type BoxFailure = z.output<typeof BoxFailure>;
 
+/** A trouble of a box that did not end it. */
+export const BoxNotice = z.object({
+  /** `oom`: the kernel's own counter rose. `disk_full`: less than one part in a hundred is free. */
+  type: z.enum(["oom", "disk_full"]),
+  at: z.string(),
+  detail: z.string(),
+  evidence: z.record(z.string(), z.unknown()),
+});
+export type BoxNotice = z.output<typeof BoxNotice>;
+
+/** What the kernel counted of a box's memory; null where this machine cannot measure it. */
+export const OomReport = z.object({
+  oomKills: z.number().nullable(),
+  memoryLimitBytes: z.number().nullable(),
+  memoryPeakBytes: z.number().nullable(),
+});
+export type OomReport = z.output<typeof OomReport>;
+
 export const Box = z.object({
   key: BoxKey,
   purpose: BoxSpec.shape.purpose,
@@ -145,6 +165,8 @@ export const Box = z.object({
   specHash: z.string(),
   /** Digest of the image whose root it has; `null`: the machine's own system, read-only. */
   image: Digest.nullable().default(null),
+  /** The newest, at most 20, since the host daemon started. */
+  notices: z.array(BoxNotice).default([]),
 });
 export type Box = z.output<typeof Box>;
 

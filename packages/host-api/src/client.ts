@@ -1,7 +1,7 @@
 import { connect, type Socket } from "node:net";
 import { z } from "zod";
 import { Agent, request, type Dispatcher } from "undici";
-import { Box, BoxSpec, BoxStats, Doctor, EgressAttempt, type BoxPatch } from "./box.ts";
+import { Box, BoxSpec, BoxStats, Doctor, EgressAttempt, OomReport, type BoxPatch } from "./box.ts";
 import {
   DatabaseCredentials,
   DatabaseStats,
@@ -11,7 +11,7 @@ import {
 } from "./database.ts";
 import { ImageBuild, ImageLogLine, ImageReport, type ImageBuildSpec } from "./image.ts";
 import { PoolReport } from "./pool.ts";
-import { Bundled, Frozen, SnapshotInfo, type BundleRequest } from "./artifact.ts";
+import { Bundled, Frozen, SnapshotInfo, type BundleRequest, type FillRequest } from "./artifact.ts";
 
 /** Where a host daemon listens and the bearer token it wants. */
 export interface HostAddress {
@@ -54,9 +54,9 @@ export class HostError extends Error {
  * | pool | GET /pool |
  * | putBox, box, boxes, deleteBox, patchBox | PUT, GET, DELETE, PATCH /boxes/:key; GET /boxes |
  * | pause, resume | POST /boxes/:key/pause, /resume |
- * | stats, egress | GET /boxes/:key/stats, /egress |
+ * | stats, oom, egress | GET /boxes/:key/stats, /oom, /egress |
  * | snapshots, putSnapshot, deleteSnapshot | GET /snapshots; PUT /snapshots/:snapshotKey {boxKey}; DELETE /snapshots/:snapshotKey |
- * | freeze, bundle | POST /boxes/:key/freeze, /boxes/:key/bundle |
+ * | freeze, bundle, fill | POST /boxes/:key/freeze, /boxes/:key/bundle, /boxes/:key/fill |
  * | images, removeImage | GET /images; DELETE /images/sha256-<first 56 digits> |
  * | imageBuilds, putImageBuild, imageBuild, deleteImageBuild | GET /image-builds; PUT, GET, DELETE /image-builds/:key |
  * | imageBuildLogs, cancelImageBuild | GET /image-builds/:key/logs?after=&limit=; POST …/cancel |
@@ -101,6 +101,9 @@ export class HostClient {
   resume = (key: string, signal?: AbortSignal) => this.#json("POST", `/boxes/${key}/resume`, Box, {}, signal);
   stats = (key: string, signal?: AbortSignal) =>
     this.#jsonOrNull("GET", `/boxes/${key}/stats`, BoxStats, signal);
+  /** Cheaper than `stats`: to compare before and after something that may have run out of memory. */
+  oom = (key: string, signal?: AbortSignal) =>
+    this.#jsonOrNull("GET", `/boxes/${key}/oom`, OomReport, signal);
   /** The newest attempts to connect to the outside, at most 500. */
   egress = (key: string, signal?: AbortSignal) =>
     this.#jsonOrNull("GET", `/boxes/${key}/egress`, EgressAttempt.array(), signal);
@@ -114,6 +117,9 @@ export class HostClient {
 
   freeze = (key: string, body: { path?: string; exclude?: string[] }, signal?: AbortSignal) =>
     this.#json("POST", `/boxes/${key}/freeze`, Frozen, body, signal);
+  /** @throws HostError `NOT_FOUND` when the host does not have the digest, `CONFLICT` when the folder is there */
+  fill = (key: string, body: FillRequest, signal?: AbortSignal) =>
+    this.#void("POST", `/boxes/${key}/fill`, body, signal);
   bundle = (key: string, body: BundleRequest, signal?: AbortSignal) =>
     this.#json("POST", `/boxes/${key}/bundle`, Bundled, body, signal);
 

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { ApiError } from "./error.ts";
+import { isUuid, named } from "./find.ts";
 import { newIdempotencyKey, type Query, type Transport } from "./transport.ts";
 import type { CreateDatabase, Database, DatabaseCredentials } from "./types.ts";
 
@@ -11,6 +12,9 @@ export class Databases {
 
   list = (query?: Query) => this.#http.json<Database[]>("GET", "/databases", { query });
   get = (id: string) => this.#http.json<Database>("GET", `/databases/${encodeURIComponent(id)}`);
+  /** By id, or by name for anything that is no id. @throws ApiError NOT_FOUND, or AMBIGUOUS_NAME */
+  find = async (idOrName: string): Promise<Database> =>
+    isUuid(idOrName) ? this.get(idOrName) : named("database", idOrName, await this.list({ limit: 200 }));
   create = (body: CreateDatabase, idempotencyKey = newIdempotencyKey()) =>
     this.#http.json<Database>("POST", "/databases", {
       body: { engine: "postgresql", ...body },

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { ApiError } from "./error.ts";
+import { isUuid, named } from "./find.ts";
 import { newIdempotencyKey, type Query, type Transport } from "./transport.ts";
 import type { Deployment, EnvEntry, Provenance, Release, Version } from "./types.ts";
 
@@ -13,6 +14,9 @@ export class Deployments {
 
   list = (query?: Query) => this.#http.json<Deployment[]>("GET", "/deployments", { query });
   get = (id: string) => this.#http.json<Deployment>("GET", at(id));
+  /** By id, or by slug or name for anything that is no id. @throws ApiError NOT_FOUND, or AMBIGUOUS_NAME */
+  find = async (idOrName: string): Promise<Deployment> =>
+    isUuid(idOrName) ? this.get(idOrName) : named("deployment", idOrName, await this.list({ limit: 200 }));
   delete = (id: string) => this.#http.json<unknown>("DELETE", at(id));
   versions = (id: string) => this.#http.json<Version[]>("GET", `${at(id)}/versions`);
   releases = (id: string) => this.#http.json<Release[]>("GET", `${at(id)}/releases`);

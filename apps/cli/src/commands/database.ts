@@ -43,21 +43,26 @@ export function addDatabase(program: Command, context: () => Context): void {
   database
     .command("credentials")
     .description("print the connection URL (a secret)")
-    .argument("<id>")
+    .argument("<database>", "id or name")
     .action(async (id: string) =>
       withClient(context(), async (client) => {
-        const credentials = await client.databases.credentials(id);
+        const credentials = await client.databases.credentials((await client.databases.find(id)).id);
         context().output.result(credentials, credentials.recommended_url ?? credentials.url);
       }),
     );
   database
     .command("rm")
     .description("delete databases and everything in them")
-    .argument("<id...>")
+    .argument("<database...>", "ids or names")
     .action(async (ids: string[]) =>
       withClient(context(), async (client) => {
-        for (const id of ids) await client.databases.delete(id);
-        context().output.result({ removed: ids }, ids);
+        const removed: string[] = [];
+        for (const one of ids) {
+          const { id } = await client.databases.find(one);
+          await client.databases.delete(id);
+          removed.push(id);
+        }
+        context().output.result({ removed }, removed);
       }),
     );
 }

@@ -16,38 +16,43 @@ export function addDeploy(program: Command, context: () => Context): void {
   deploy
     .command("show")
     .description("a deployment and its releases")
-    .argument("<id>")
+    .argument("<deployment>", "id, slug or name")
     .action((id: string) => run((client) => show(context(), client, id)));
   deploy
     .command("logs")
-    .argument("<id>")
+    .argument("<deployment>", "id, slug or name")
     .option("--lines <count>", "", parseCount, 100)
     .action((id: string, options: { lines: number }) =>
       run(async (client) => {
-        const lines = await client.deployments.logs(id, options.lines);
+        const lines = await client.deployments.logs(await idOf(client, id), options.lines);
         context().output.result({ lines }, lines);
       }),
     );
   deploy
     .command("promote")
     .description("move traffic to a release; nothing is built")
-    .argument("<id>")
+    .argument("<deployment>", "id, slug or name")
     .argument("<release>")
     .action((id: string, release: string) => run((client) => promote(context(), client, id, release)));
   deploy
     .command("rollback")
     .description("move traffic to the version before, or to the one named")
-    .argument("<id>")
+    .argument("<deployment>", "id, slug or name")
     .argument("[version]", "version id")
     .action((id: string, version?: string) => run((client) => rollback(context(), client, id, version)));
   deploy
     .command("rm")
     .description("delete deployments")
-    .argument("<id...>")
+    .argument("<deployment...>", "ids, slugs or names")
     .action((ids: string[]) =>
       run(async (client) => {
-        for (const id of ids) await client.deployments.delete(id);
-        context().output.result({ removed: ids }, ids);
+        const removed: string[] = [];
+        for (const one of ids) {
+          const id = await idOf(client, one);
+          await client.deployments.delete(id);
+          removed.push(id);
+        }
+        context().output.result({ removed }, removed);
       }),
     );
   addEnv(deploy, context, run);
@@ -61,10 +66,10 @@ function addEnv(
   const env = deploy.command("env").description("run-time variables; values are never shown again");
   env
     .command("ls")
-    .argument("<id>")
+    .argument("<deployment>", "id, slug or name")
     .action((id: string) =>
       run(async (client) => {
-        const entries = await client.deployments.env(id);
+        const entries = await client.deployments.env(await idOf(client, id));
         context().output.result(
           entries,
           table(
@@ -76,22 +81,23 @@ function addEnv(
     );
   env
     .command("set")
-    .argument("<id>")
+    .argument("<deployment>", "id, slug or name")
     .argument("<NAME=VALUE...>")
     .action((id: string, pairs: string[]) =>
       run(async (client) => {
         const values = pairs.reduce<Record<string, string>>((all, pair) => collectPair(pair, all), {});
-        const entries = await client.deployments.setEnv(id, values);
+        const entries = await client.deployments.setEnv(await idOf(client, id), values);
         context().output.result(entries, `set ${Object.keys(values).join(", ")}`);
       }),
     );
   env
     .command("rm")
-    .argument("<id>")
+    .argument("<deployment>", "id, slug or name")
     .argument("<NAME...>")
     .action((id: string, names: string[]) =>
       run(async (client) => {
-        for (const name of names) await client.deployments.deleteEnv(id, name);
+        const deployment = await idOf(client, id);
+        for (const name of names) await client.deployments.deleteEnv(deployment, name);
         context().output.result({ removed: names }, `removed ${names.join(", ")}`);
       }),
     );
@@ -103,9 +109,12 @@ async function list(context: Context, client: Client): Promise<void> {
   context.output.result(all, table(["ID", "NAME", "STATE", "URL"], rows));
 }
 
-async function show(context: Context, client: Client, id: string): Promise<void> {
-  const deployment = await client.deployments.get(id);
-  const releases = await client.deployments.releases(id);
+const idOf = async (client: Client, idOrName: string): Promise<string> =>
+  (await client.deployments.find(idOrName)).id;
+
+async function show(context: Context, client: Client, idOrName: string): Promise<void> {
+  const deployment = await client.deployments.find(idOrName);
+  const releases = await client.deployments.releases(deployment.id);
   const rows = releases.map((one) => [
     one.id === deployment.active_release_id ? "*" : "",
     one.id,
@@ -121,7 +130,8 @@ async function show(context: Context, client: Client, id: string): Promise<void>
   ]);
 }
 
-async function promote(context: Context, client: Client, id: string, release: string): Promise<void> {
+async function promote(context: Context, client: Client, idOrName: string, release: string): Promise<void> {
+  const id = await idOf(client, idOrName);
   const step = context.output.step("promote");
   await client.deployments.promote(id, release);
   const deployment = await client.deployments.waitUntilActive(id, release);
@@ -129,7 +139,8 @@ async function promote(context: Context, client: Client, id: string, release: st
   context.output.result(deployment, deployment.public_url ?? deployment.id);
 }
 
-async function rollback(context: Context, client: Client, id: string, version?: string): Promise<void> {
+async function rollback(context: Context, client: Client, idOrName: string, version?: string): Promise<void> {
+  const id = await idOf(client, idOrName);
   const step = context.output.step("rollback");
   const moved = await client.deployments.rollback(id, version);
   if (!moved.active_release_id) {

@@ -24,7 +24,7 @@ export function addSandbox(program: Command, context: () => Context): void {
     .option("--template <id>")
     .option("--size <size>", "xs, small, medium, large or xl")
     .option("--env <NAME=VALUE>", "set a variable (repeatable)", collectPair)
-    .option("--database [id]", "link this database, or a new one, before the first process starts")
+    .option("--database [id-or-name]", "link this database, or a new one, before the first process starts")
     .option("--no-wait", "return at once")
     .action(async (options: CreateOptions) => create(context(), options));
   sandbox
@@ -62,14 +62,16 @@ export function addSandbox(program: Command, context: () => Context): void {
 
 async function create(context: Context, options: CreateOptions): Promise<void> {
   await withClient(context, async (client) => {
+    const database =
+      options.database === undefined || options.database === true
+        ? options.database
+        : { existing_database_id: (await client.databases.find(options.database)).id };
     const request: CreateSandbox = {
       ...(options.name ? { name: options.name } : {}),
       ...(options.template ? { template_id: options.template } : {}),
       ...(options.size ? { size: options.size } : {}),
       ...(options.env ? { env: options.env } : {}),
-      ...(options.database === undefined
-        ? {}
-        : { database: options.database === true || { existing_database_id: options.database } }),
+      ...(database === undefined ? {} : { database }),
     };
     const step = context.output.step("sandbox");
     let sandbox = await client.sandboxes.create(request);

@@ -4,6 +4,7 @@ import { z } from "zod";
 import { acknowledged } from "../edges/index.ts";
 import {
   createSandbox,
+  storeSandboxes,
   destroySandbox,
   loadSandbox,
   settledSandbox,
@@ -122,7 +123,9 @@ export async function createCopy(
     external_project_id: source.external_project_id ?? undefined,
   });
   const { content, env } = options;
-  return opened(call, await createSandbox(call.platform, call.own({}), own, { content, env }), client);
+  const as = call.own({});
+  const plan = { id: as.idFor("sandbox"), input: own, content, env };
+  return opened(call, (await storeSandboxes(call.platform, as, [plan]))[0]!, client);
 }
 
 /**

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { parseJson } from "./json-body.ts";
+import { isUnstorable, parseJson } from "./json-body.ts";
 
 test("a body nested deeper than any walk may go is refused, however it is nested", () => {
   for (const [open, close] of [
@@ -12,6 +12,15 @@ test("a body nested deeper than any walk may go is refused, however it is nested
     for (const depth of [101, 200_000])
       assert.throws(() => parseJson(nested(depth)), { code: "INVALID_JSON", status: 400 });
   }
+});
+
+test("an error over an id of ours is not blamed on the request, one over half a character is", () => {
+  assert.equal(isUnstorable("22P02", { name: "fine", tags: ["é", "👍"] }), false);
+  assert.equal(isUnstorable("22P02", undefined), false);
+  assert.equal(isUnstorable("22P02", { tags: [{ a: "\ud83d" }] }), true);
+  assert.equal(isUnstorable("22P02", { "\udc4d": 1 }), true);
+  assert.equal(isUnstorable("22021", {}), true);
+  assert.equal(isUnstorable("42703", { name: "\ud83d" }), false);
 });
 
 test("what is not JSON is refused without being quoted", () => {

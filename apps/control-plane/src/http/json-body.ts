@@ -5,11 +5,23 @@ const maxDepth = 100;
 
 /**
  * What Postgres answers to text that it cannot store: a null character (22021), in JSON an escaped one
- * (22P05) or half a surrogate pair (22P02).
+ * (22P05). Half a surrogate pair gives 22P02 as well, but so does a query of ours that compares an id with
+ * a word; that is why such text is looked for in the body itself.
  *
  * @see https://www.postgresql.org/docs/current/errcodes-appendix.html
  */
-export const unstorable: ReadonlySet<string> = new Set(["22021", "22P02", "22P05"]);
+const unstorable: ReadonlySet<string> = new Set(["22021", "22P05"]);
+
+/** Whether the request, not this program, is to blame for an error of Postgres. */
+export const isUnstorable = (code: string, body: unknown): boolean =>
+  unstorable.has(code) || (code === "22P02" && hasHalfSurrogate(body));
+
+/** Bodies are shallow: `parseJson` refused any other. */
+function hasHalfSurrogate(value: unknown): boolean {
+  if (typeof value === "string") return !value.isWellFormed();
+  if (value === null || typeof value !== "object") return false;
+  return Object.entries(value).some(([name, inner]) => !name.isWellFormed() || hasHalfSurrogate(inner));
+}
 
 /** @throws PlatformError INVALID_JSON */
 export function parseJson(text: string): unknown {

@@ -4,10 +4,13 @@ import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import { z } from "zod";
 import { newId, unguessableId, type Log } from "@platform/daemon";
 import { PlatformError, allows, notFound, toProblemBody, type RouteDefinition } from "@platform/contract";
+import { GuestError } from "@platform/guest-protocol";
+import { HostError } from "@platform/host-api";
 import type { Pool } from "pg";
 import type { Seal } from "../seal.ts";
 import type { Call, Caller, Handler } from "./context.ts";
-import { parseJson, unstorable } from "./json-body.ts";
+import { isUnstorable, parseJson } from "./json-body.ts";
+import { acceptUpgrades } from "./upgrade.ts";
 import { derivedId, hashBody, runOnce, type StoredAnswer } from "./idempotency.ts";
 
 export interface ServerOptions {
@@ -98,7 +101,7 @@ export function createServer(options: ServerOptions): FastifyInstance {
     );
   });
   app.setErrorHandler(async (error, request, reply) => {
-    const problem = toPlatformError(error);
+    const problem = toPlatformError(error, request.body);
     if (problem.code === "PAYLOAD_TOO_LARGE") {
       reply.removeHeader("connection");
       await drain(request.raw);
@@ -116,6 +119,7 @@ export function createServer(options: ServerOptions): FastifyInstance {
       .header("content-type", "application/json; charset=utf-8")
       .send(JSON.stringify(body));
   });
+  acceptUpgrades(app);
   for (const one of options.handlers) if (!one.route.bytes) register(app, one, options);
   // Bytes are never parsed, whatever content type they claim to have.
   void app.register(async (scope) => {
@@ -139,7 +143,7 @@ async function drain(body: Readable): Promise<void> {
   await finished(body.resume(), { writable: false }).catch(() => undefined); // The sender went away.
 }
 
-function toPlatformError(error: unknown): PlatformError {
+function toPlatformError(error: unknown, body: unknown): PlatformError {
   if (error instanceof PlatformError) return error;
   const known = error as { code?: string; statusCode?: number };
   if (known.code === "FST_ERR_CTP_BODY_TOO_LARGE") {
@@ -150,11 +154,18 @@ function toPlatformError(error: unknown): PlatformError {
   }
   if (known.code === "FST_ERR_CTP_INVALID_MEDIA_TYPE")
     return new PlatformError("VALIDATION_FAILED", "Send the body as application/json.");
-  if (known.code && unstorable.has(known.code)) {
+  if (known.code && isUnstorable(known.code, body)) {
     return new PlatformError(
       "VALIDATION_FAILED",
       "The request holds a null character or text that is not Unicode. Remove it.",
       { cause: error },
+    );
+  }
+  if (isAway(error)) {
+    return new PlatformError(
+      "SANDBOX_AGENT_UNAVAILABLE",
+      "The machine or the sandbox does not answer now. Retry in two seconds.",
+      { retryAfterMs: 2000, cause: error },
     );
   }
   if (known.statusCode && known.statusCode >= 400 && known.statusCode < 500) {
@@ -170,6 +181,11 @@ function toPlatformError(error: unknown): PlatformError {
     { cause: error },
   );
 }
+
+/** A machine that is restarting, or a box that ended a moment ago and is being looked at. */
+const isAway = (error: unknown): boolean =>
+  (error instanceof HostError || error instanceof GuestError) &&
+  ["UNREACHABLE", "BOX_PAUSED", "BOX_FAILED", "GUEST_UNAVAILABLE"].includes(error.code);
 
 /** Absent and null mean the same to the published clients. */
 function withoutNulls(body: unknown): unknown {

@@ -76,6 +76,30 @@ interface Wanted {
   readonly ttlSeconds?: number | undefined;
 }
 
+/**
+ * The service whose end explains that nothing listens on a port: the one that names it, else the only
+ * one there is, if it names no other port. A crash of any other one explains nothing.
+ */
+export function serviceBehind(
+  port: number,
+  row: Pick<SandboxRow, "services">,
+  running: readonly { readonly name: string; readonly status: string; readonly command: string }[],
+): string | null {
+  const declared = row.services.find((one) => one.port === port);
+  if (declared) return declared.name;
+  const alive = running.filter((one) => one.status !== "stopped");
+  const named = alive.filter((one) => portsIn(one.command).includes(port));
+  if (named.length === 1) return named[0]!.name;
+  const [only, ...more] = alive;
+  if (!only || more.length > 0 || portsIn(only.command).length > 0) return null;
+  const other = row.services.find((one) => one.name === only.name)?.port;
+  return other === undefined ? only.name : null;
+}
+
+/** Numbers in a command that can be ports: `--port 3000`, `PORT=3000`, `:3000`. */
+const portsIn = (command: string): number[] =>
+  [...command.matchAll(/(?:port[= ]+|-p[= ]*|:)(\d{2,5})\b/gi)].map((found) => Number(found[1]));
+
 /** Without a port: the one named at creation, else the only port that listens. */
 async function portOf(
   call: Call,
@@ -119,8 +143,9 @@ export async function expose(
   const { row, guest } = await liveSandbox(platform, call.caller, call.params["id"]!);
   const port = await portOf(call, row, wanted, () => guest.ports());
   const timeoutMs = wanted.waitMs ?? standardWaitMs;
-  const services = (await guest.services.list().catch(() => [])).filter((one) => one.status !== "stopped");
-  const service = services.length === 1 ? { service: services[0]!.name } : {};
+  const services = await guest.services.list().catch(() => []);
+  const name = serviceBehind(port, row, services);
+  const service = name === null ? {} : { service: name };
   const path = wanted.path ?? "/";
   const inGuest = await guest
     .probe(port, { path, timeoutMs, ...service }, call.signal)

@@ -92,10 +92,13 @@ export function sandboxFailed(row: SandboxRow): PlatformError {
   );
 }
 
+/** The sandbox, not the call, is the reason: a look at it is under way, and it comes back or says why not. */
+const awayCodes = new Set(["BOX_PAUSED", "BOX_FAILED", "UNREACHABLE", "GUEST_UNAVAILABLE"]);
+
 /** Turns what the guest or its host says into the contract's refusals. `about` names the path or process. */
 export function guestProblem(error: unknown, about: string): unknown {
   if (!(error instanceof GuestError)) return connectProblem(error, about);
-  if (error.code === "BOX_PAUSED" || error.code === "UNREACHABLE" || error.code === "GUEST_UNAVAILABLE") {
+  if (awayCodes.has(error.code)) {
     return new PlatformError(
       "SANDBOX_AGENT_UNAVAILABLE",
       "The sandbox does not answer now. Retry in two seconds.",

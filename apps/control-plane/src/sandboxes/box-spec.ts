@@ -1,8 +1,8 @@
 import type { BoxSpec } from "@platform/host-api";
-import type { Queryable } from "@platform/postgres";
 import { effectiveEgress } from "../egress/index.ts";
 import type { Platform } from "../platform.ts";
 import type { Tenant } from "../tenants/index.ts";
+import { startedServices, toGuestService } from "./desired-services.ts";
 import { linkedDatabases, listenHints, runtimeEnvironment, type Linked } from "./environment.ts";
 import type { SandboxRow } from "./store.ts";
 
@@ -22,13 +22,13 @@ export async function environmentOf(
 }
 
 export async function boxSpecOf(
-  db: Queryable,
+  platform: Platform,
   row: SandboxRow,
   tenant: Tenant,
   env: Record<string, string>,
   linked: Linked,
 ): Promise<BoxSpec> {
-  const { temporary: _, ...content } = row.content;
+  const { temporary: _, from: _from, ...content } = row.content;
   const policy = tenant.policy["minimum_isolation"];
   return {
     purpose: "sandbox",
@@ -42,15 +42,9 @@ export async function boxSpecOf(
       diskBytes: row.disk_size_mb * 1024 * 1024,
     },
     env,
-    egress: await effectiveEgress(db, row),
+    egress: await effectiveEgress(platform.pool, row),
     links: linked.links,
-    services: row.services.map(({ name, command, cwd, env: own }) => ({
-      name,
-      command,
-      cwd,
-      env: own ?? {},
-      restart: "always" as const,
-    })),
+    services: startedServices(row).map((one) => toGuestService(platform, one)),
     hostname: row.slug,
   };
 }

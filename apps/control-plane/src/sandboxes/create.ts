@@ -6,13 +6,14 @@ import {
   type CreateSandbox,
   type SandboxSize,
 } from "@platform/contract";
-import { queryOne, transaction } from "@platform/postgres";
+import { query, queryOne, transaction, type Queryable } from "@platform/postgres";
 import { createLinkedDatabase } from "../databases/index.ts";
 import { recordIn } from "../events/index.ts";
 import type { Call } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { resolveTemplate, type ResolvedTemplate, type SandboxImage } from "../templates/index.ts";
 import { resolvePlacement } from "../tenants/index.ts";
+import { toDesired, type DesiredService } from "./desired-services.ts";
 import { loadSandbox, type SandboxContent, type SandboxRow } from "./store.ts";
 
 const order: readonly SandboxSize[] = ["xs", "small", "medium", "large", "xl"];
@@ -110,11 +111,85 @@ function setupOf(input: CreateSandbox): SandboxRow["setup"] {
   };
 }
 
+/** One sandbox to be stored. What is not given comes from `input`. */
+export interface Plan {
+  /** The same id again finds the same row. */
+  readonly id: string;
+  readonly input: CreateSandbox;
+  readonly content?: SandboxContent;
+  readonly env?: Record<string, string>;
+  readonly services?: readonly DesiredService[];
+  /** Gets links to the same databases as this sandbox. */
+  readonly linksOf?: string;
+  readonly restoredFrom?: string;
+  readonly group?: { readonly id: string; readonly index: number; readonly limit: number };
+}
+
+/** Stores the sandbox as wanted; the reconciler makes it. The same Idempotency-Key finds the same row. */
+export async function createSandbox(
+  platform: Platform,
+  call: Call,
+  input: CreateSandbox,
+): Promise<SandboxRow> {
+  const id = call.idFor("sandbox");
+  const found = await loadSandbox(platform.pool, id);
+  if (found) return found;
+  const content = await contentOf(platform, call, input);
+  return (await storeSandboxes(platform, call, [{ id, input, content }]))[0]!;
+}
+
+/** Stores all of them or none. Those that are stored already stay as they are. */
+export async function storeSandboxes(
+  platform: Platform,
+  call: Call,
+  plans: readonly Plan[],
+  alsoIn: (db: Queryable) => Promise<void> = async () => undefined,
+): Promise<SandboxRow[]> {
+  const templates = new Map<string, ResolvedTemplate>();
+  for (const { input } of plans)
+    if (!templates.has(input.template_id))
+      templates.set(
+        input.template_id,
+        await resolveTemplate(platform, call.caller.tenantId, input.template_id),
+      );
+  await transaction(platform.pool, async (db) => {
+    await alsoIn(db);
+    for (const plan of plans)
+      await insertSandbox(platform, db, call, plan, templates.get(plan.input.template_id)!);
+  });
+  platform.signals.announce(
+    "work:sandboxes",
+    "work:databases",
+    "events",
+    ...plans.map(({ id }) => `events:${id}`),
+  );
+  const ids = plans.map(({ id }) => id);
+  return query<SandboxRow>(
+    platform.pool,
+    "select * from sandboxes where id = any($1) order by array_position($1, id)",
+    [ids],
+  );
+}
+
+/** A copy boots what its source does. */
+async function imageOf(db: Queryable, plan: Plan, template: ResolvedTemplate): Promise<SandboxImage | null> {
+  if (plan.linksOf === undefined) return template.image;
+  const source = await queryOne<{ image: SandboxImage | null }>(
+    db,
+    "select image from sandboxes where id = $1",
+    [plan.linksOf],
+  );
+  return source?.image ?? template.image;
+}
+
 /** The template's own start command runs as a service, beside what the caller asks for. */
-function servicesOf(input: CreateSandbox, template: ResolvedTemplate): CreateSandbox["services"] {
-  const { startCommand, workdir } = template;
-  if (startCommand === null || input.services.some(({ name }) => name === "start")) return input.services;
-  return [...input.services, { name: "start", command: startCommand, cwd: workdir, env: {} }];
+function withStart(
+  platform: Platform,
+  services: readonly DesiredService[],
+  { startCommand, workdir }: ResolvedTemplate,
+): readonly DesiredService[] {
+  if (startCommand === null || services.some(({ name }) => name === "start")) return services;
+  return [...services, toDesired(platform, { name: "start", command: startCommand, cwd: workdir, env: {} })];
 }
 
 /** Said aloud: the sandbox does not have the template's own image. */
@@ -128,85 +203,95 @@ export const imageFallback = (
   data: { id, template: image.template, image: "host", reason: image.fallback },
 });
 
-/** Stores the sandbox as wanted; the reconciler makes it. The same Idempotency-Key finds the same row. */
-export async function createSandbox(
+async function insertSandbox(
   platform: Platform,
+  db: Queryable,
   call: Call,
-  input: CreateSandbox,
-  over: { content?: SandboxContent; env?: Record<string, string> } = {},
-): Promise<SandboxRow> {
-  const id = call.idFor("sandbox");
-  const found = await loadSandbox(platform.pool, id);
-  if (found) return found;
-  const template = await resolveTemplate(platform, call.caller.tenantId, input.template_id);
-  const content = over.content ?? (await contentOf(platform, call, input));
+  plan: Plan,
+  template: ResolvedTemplate,
+): Promise<void> {
+  const { id, input, group } = plan;
   const setup = setupOf(input);
   const shape = shapeOf(input);
   const slug = input.slug ?? id.slice(0, 8);
-  const env = { ...template.env, ...input.env, ...over.env };
-  const services = servicesOf(input, template);
-  await transaction(platform.pool, async (db) => {
-    const { workspaceId, projectId } = await resolvePlacement(db, call.caller, input);
-    try {
-      await db.query(
-        `insert into sandboxes (id, tenant_id, workspace_id, project_id, external_workspace_id, external_user_id, external_project_id, metadata, name, slug, tags,
-           template_id, size, cpu_count, memory_mb, disk_size_mb, persistent, always_on, timeout_sec, idle_timeout_sec, expires_at, env_sealed, services,
-           readiness_probe, box_key, content, setup, image)
-         values ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,now() + interval '1 second' * $19::integer,$21,$22,$23,$24,$25,$26,$27)`,
-        [
-          id,
-          call.caller.tenantId,
-          workspaceId,
-          projectId,
-          input.external_workspace_id ?? null,
-          input.external_user_id ?? call.caller.externalUserId,
-          input.external_project_id ?? null,
-          input.metadata,
-          input.name ?? null,
-          slug,
-          JSON.stringify(input.tags ?? {}),
-          input.template_id,
-          shape.size,
-          shape.cpu_count,
-          shape.memory_mb,
-          shape.disk_size_mb,
-          input.persistent,
-          input.always_on,
-          input.timeout_sec,
-          input.idle_timeout_sec,
-          platform.seal.close(JSON.stringify(env)),
-          JSON.stringify(services),
-          input.readiness_probe ? JSON.stringify(input.readiness_probe) : null,
-          `sb-${id}`,
-          JSON.stringify(content),
-          setup ? JSON.stringify(setup) : null,
-          template.image ? JSON.stringify(template.image) : null,
-        ],
-      );
-    } catch (error) {
-      throw nameProblem(error, input.name, slug);
-    }
-    if (input.database)
-      await createLinkedDatabase(db, call, input.database, {
-        type: "sandbox",
+  const services =
+    plan.services ??
+    withStart(
+      platform,
+      input.services.map((one) => toDesired(platform, one)),
+      template,
+    );
+  const image = await imageOf(db, plan, template);
+  const { workspaceId, projectId } = await resolvePlacement(db, call.caller, input);
+  const inserted = await db
+    .query(
+      `insert into sandboxes (id, tenant_id, workspace_id, project_id, external_workspace_id, external_user_id, external_project_id, metadata, name, slug, tags,
+         template_id, size, cpu_count, memory_mb, disk_size_mb, persistent, always_on, timeout_sec, idle_timeout_sec, expires_at, env_sealed, services,
+         readiness_probe, box_key, content, setup, group_id, group_index, group_limit, restored_from, image)
+       values ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,now() + interval '1 second' * $19::integer,$21,$22,$23,$24,$25,$26,$27,$28,$29,$30,$31)
+       on conflict (id) do nothing`,
+      [
         id,
-        name: input.name ?? slug,
+        call.caller.tenantId,
         workspaceId,
         projectId,
-      });
-    if (template.image?.fallback)
-      await recordIn(db, imageFallback(call.caller.tenantId, workspaceId, id, template.image));
-    await recordIn(db, {
-      tenantId: call.caller.tenantId,
-      workspaceId,
-      type: "sandbox.created",
-      resourceType: "sandbox",
-      resourceId: id,
-      data: { id, name: input.name ?? null },
+        input.external_workspace_id ?? null,
+        input.external_user_id ?? call.caller.externalUserId,
+        input.external_project_id ?? null,
+        input.metadata,
+        input.name ?? null,
+        slug,
+        JSON.stringify(input.tags ?? {}),
+        input.template_id,
+        shape.size,
+        shape.cpu_count,
+        shape.memory_mb,
+        shape.disk_size_mb,
+        input.persistent,
+        input.always_on,
+        input.timeout_sec,
+        input.idle_timeout_sec,
+        platform.seal.close(JSON.stringify({ ...template.env, ...(plan.env ?? input.env) })),
+        JSON.stringify(services),
+        input.readiness_probe ? JSON.stringify(input.readiness_probe) : null,
+        `sb-${id}`,
+        JSON.stringify(plan.content ?? { type: "empty" }),
+        setup ? JSON.stringify(setup) : null,
+        group?.id ?? null,
+        group?.index ?? null,
+        group?.limit ?? null,
+        plan.restoredFrom ?? null,
+        image ? JSON.stringify(image) : null,
+      ],
+    )
+    .catch((error: unknown) => {
+      throw nameProblem(error, input.name, slug);
     });
+  if (inserted.rowCount === 0) return;
+  if (input.database)
+    await createLinkedDatabase(db, call, input.database, {
+      type: "sandbox",
+      id,
+      name: input.name ?? slug,
+      workspaceId,
+      projectId,
+    });
+  if (plan.linksOf)
+    await db.query(
+      `insert into database_links (database_id, resource_type, resource_id, env_name)
+       select database_id, resource_type, $2, env_name from database_links where resource_type = 'sandbox' and resource_id = $1
+       on conflict do nothing`,
+      [plan.linksOf, id],
+    );
+  if (image?.fallback) await recordIn(db, imageFallback(call.caller.tenantId, workspaceId, id, image));
+  await recordIn(db, {
+    tenantId: call.caller.tenantId,
+    workspaceId,
+    type: "sandbox.created",
+    resourceType: "sandbox",
+    resourceId: id,
+    data: { id, name: input.name ?? null },
   });
-  platform.signals.announce("work:sandboxes", "work:databases", "events", `events:${id}`);
-  return (await loadSandbox(platform.pool, id))!;
 }
 
 export function nameProblem(error: unknown, name: string | undefined, slug: string | undefined): unknown {

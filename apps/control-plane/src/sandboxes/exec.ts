@@ -43,16 +43,18 @@ export function execHandlers(platform: Platform): Handler[] {
   return [
     handler(r.exec, async ({ caller, params, body, signal }) => {
       const wanted = options(body);
-      const { guest } = await liveSandbox(platform, caller, params["id"]!);
+      const { guest, row } = await liveSandbox(platform, caller, params["id"]!);
+      const oom = watchOom(platform, row.box_key);
       const result = await guest.exec(body.command, { ...wanted, signal }).catch((error: unknown) => {
         if (isMissingFolder(error)) return notStarted(wanted.cwd);
         throw guestProblem(error, "The command");
       });
-      return execResultView(result);
+      return { ...execResultView(result), ...(result.exitCode === 0 ? {} : await oom()) };
     }),
     handler(r.execStream, async ({ caller, params, body, reply, requestId }) => {
       const wanted = options(body);
-      const { guest } = await liveSandbox(platform, caller, params["id"]!);
+      const { guest, row } = await liveSandbox(platform, caller, params["id"]!);
+      const oom = watchOom(platform, row.box_key);
       const stream = openEventStream(reply);
       const out = lineSplitter((line) => stream.send("stdout", { line }));
       const err = lineSplitter((line) => stream.send("stderr", { line }));
@@ -70,6 +72,7 @@ export function execHandlers(platform: Platform): Handler[] {
           exit_code: result.timedOut ? -1 : result.exitCode,
           timed_out: result.timedOut,
           duration_ms: Math.round(result.durationMs),
+          ...(result.exitCode === 0 ? {} : await oom()),
         });
       } catch (error) {
         if (isMissingFolder(error)) {
@@ -92,6 +95,24 @@ export function execHandlers(platform: Platform): Handler[] {
       stream.close();
     }),
   ];
+}
+
+/**
+ * Looks at the kernel's count of kills for want of memory now and again when asked. An exit code of
+ * 137 alone proves nothing; a count that rose does, also when a child of the command was killed.
+ *
+ * @returns nothing to say where the count did not rise or cannot be read
+ */
+export function watchOom(platform: Platform, boxKey: string) {
+  const look = () => platform.host.oom(boxKey).catch(() => null);
+  const before = look();
+  return async () => {
+    const [then, now] = [await before, await look()];
+    if (then?.oomKills == null || now?.oomKills == null || now.oomKills <= then.oomKills) return {};
+    const { memoryLimitBytes: limit, memoryPeakBytes: peak } = now;
+    const kills = now.oomKills - then.oomKills;
+    return { oom: { kills, memory_limit_bytes: limit, memory_peak_bytes: peak } };
+  };
 }
 
 /** A command that cannot start is a result, never an HTTP error. */

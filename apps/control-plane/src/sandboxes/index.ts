@@ -1,5 +1,6 @@
-export { liveSandbox, guestProblem, settledSandbox, wake } from "./access.ts";
-export { destroySandbox, pauseOne as pauseSandbox, sandboxHandlers } from "./routes.ts";
+export { liveSandbox, guestProblem, sandboxFailed, settledSandbox, wake } from "./access.ts";
+export { destroySandbox, filtered, pauseOne as pauseSandbox, sandboxHandlers } from "./routes.ts";
+export { nextBoxKey } from "./copies.ts";
 export { sandboxEnvHandlers, syncEnvironment } from "./env-routes.ts";
 export { execHandlers } from "./exec.ts";
 export { fileHandlers } from "./files.ts";
@@ -7,12 +8,17 @@ export { serviceHandlers } from "./services.ts";
 export { sandboxObserveHandlers } from "./observe.ts";
 export { templateStartHandlers } from "./template-start.ts";
 export { createSandboxStep } from "./reconciler.ts";
-export { createSandbox, randomSuffix } from "./create.ts";
+export { tellTroubles } from "./troubles.ts";
+export { createSandbox, randomSuffix, storeSandboxes } from "./create.ts";
+export { absolute, execResultView, isMissingFolder, notStarted } from "./exec.ts";
+export { sandboxPath } from "./files.ts";
+export { runHandlers } from "./run.ts";
 export { linkedDatabases, listenHints, runtimeEnvironment, type Linked } from "./environment.ts";
 export { ownEnvironment } from "./box-spec.ts";
 export {
   loadSandbox,
   ownSandbox,
+  sandboxView,
   want as wantSandbox,
   type SandboxContent,
   type SandboxRow,

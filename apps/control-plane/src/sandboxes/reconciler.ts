@@ -8,8 +8,10 @@ import { guestOf } from "../guests.ts";
 import type { Platform } from "../platform.ts";
 import { resolveTemplate } from "../templates/index.ts";
 import { tenantById } from "../tenants/index.ts";
-import { imageFallback } from "./create.ts";
 import { boxSpecOf, environmentOf } from "./box-spec.ts";
+import { imageFallback } from "./create.ts";
+import { dropCopy, groupTurn, passTurn, restartFromDisk, takeCopy } from "./copies.ts";
+import { ensureServices } from "./desired-services.ts";
 import { checkReadiness, isReady } from "./readiness.ts";
 import { runSetup } from "./setup.ts";
 import { loadSandbox, moveTo, want, type SandboxRow } from "./store.ts";
@@ -79,6 +81,7 @@ async function fail(
   });
   if (stored) {
     await record(platform, event(row, "sandbox.error", { reason, message }));
+    await passTurn(platform, row);
   }
   return 0;
 }
@@ -106,6 +109,8 @@ async function withImage(platform: Platform, row: SandboxRow): Promise<SandboxRo
 }
 
 async function provision(platform: Platform, wanted: SandboxRow, signal: AbortSignal): Promise<number> {
+  const turn = await groupTurn(platform, wanted);
+  if (turn !== null) return turn;
   let row: SandboxRow;
   try {
     const settled = await withImage(platform, wanted);
@@ -115,6 +120,9 @@ async function provision(platform: Platform, wanted: SandboxRow, signal: AbortSi
     if (!(error instanceof PlatformError)) throw error;
     return fail(platform, wanted, error.code.toLowerCase(), error.message, error.details);
   }
+  const copy = await takeCopy(platform, row, signal);
+  if (copy.type === "wait") return copy.ms;
+  if (copy.type === "failed") return fail(platform, row, copy.reason, copy.message);
   const [existing, tenant, { env, linked }] = await Promise.all([
     platform.host.box(row.box_key, signal),
     tenantById(platform.pool, row.tenant_id),
@@ -135,7 +143,7 @@ async function provision(platform: Platform, wanted: SandboxRow, signal: AbortSi
         ? existing
         : await platform.host.putBox(
             row.box_key,
-            await boxSpecOf(platform.pool, row, tenant!, env, linked),
+            await boxSpecOf(platform, row, tenant!, env, linked),
             signal,
           );
   } catch (error) {
@@ -170,17 +178,31 @@ async function provision(platform: Platform, wanted: SandboxRow, signal: AbortSi
     last_error: null,
   });
   if (!stored) return 0;
+  // A sandbox that was here before has addresses already; they lead to its new box from now on.
+  if (row.ready_at !== null) await pointPreviews(platform, row, "boxes");
+  await passTurn(platform, row);
   await record(
     platform,
     event(row, "sandbox.ready", { boot_ms: box.bootMs, isolation: box.isolation?.level }),
   );
-  if (row.content.type === "snapshot" && row.content.temporary)
-    await platform.host.deleteSnapshot(row.content.snapshotKey, signal);
+  await dropCopy(platform, row, signal);
   return untilTimeout(row);
 }
 
-/** The box of a sandbox that was up is gone or broken: said as it is, with the kernel's evidence. */
+/**
+ * The box of a sandbox that was up is gone or broken. One that ended with its machine's program, and not
+ * by a fault of its own, starts again from its disk; anything else is said as it is, with the kernel's
+ * evidence.
+ */
 async function lost(platform: Platform, row: SandboxRow, box: Box | null): Promise<number> {
+  const endedWithHost =
+    box?.failure?.evidence["whileHostWasAway"] === true && box.failure.reason !== "oom" && row.persistent;
+  if (endedWithHost) {
+    // Its memory is gone, its files are not: a paused one stays so until somebody wants it.
+    if (row.desired === "paused" && row.state === "paused") return steadyMs;
+    await restartFromDisk(platform, row);
+    return 0;
+  }
   const failure = box?.failure ?? {
     reason: "guest_lost",
     detail: "The machine no longer has this sandbox.",
@@ -198,7 +220,10 @@ async function pause(platform: Platform, row: SandboxRow, signal: AbortSignal): 
 
 async function resume(platform: Platform, row: SandboxRow, signal: AbortSignal): Promise<number> {
   await platform.host.resume(row.box_key, signal);
-  await guestOf(platform.host, row.box_key).ready(signal);
+  const guest = guestOf(platform.host, row.box_key);
+  await guest.ready(signal);
+  // Drivers that keep no memory start the box anew: its services are there again either way.
+  await ensureServices(platform, row, guest, signal);
   await pointPreviews(platform, row, "boxes");
   const expires = new Date(Date.now() + row.timeout_sec * 1000);
   if (await moveTo(platform, row, "running", { expires_at: expires, last_used_at: new Date() }))
@@ -215,8 +240,7 @@ async function destroy(platform: Platform, row: SandboxRow, signal: AbortSignal)
   platform.signals.announce("routes");
   await acknowledged(platform, version, ackTimeoutMs, signal);
   await platform.host.deleteBox(row.box_key, signal);
-  if (row.content.type === "snapshot" && row.content.temporary)
-    await platform.host.deleteSnapshot(row.content.snapshotKey, signal);
+  await dropCopy(platform, row, signal);
   await platform.pool.query("delete from previews where sandbox_id = $1", [row.id]);
   await platform.pool.query(
     "delete from database_links where resource_type = 'sandbox' and resource_id = $1",
@@ -225,5 +249,6 @@ async function destroy(platform: Platform, row: SandboxRow, signal: AbortSignal)
   faultPoint("control-plane.sandbox.before-destroyed");
   if (await moveTo(platform, row, "destroyed", { destroyed_at: new Date(), ready: false }))
     await record(platform, event(row, "sandbox.destroyed"));
+  await passTurn(platform, row);
   return steadyMs;
 }

@@ -8,7 +8,7 @@ import type { Platform } from "../platform.ts";
 import { Conditions, ownedBy, tenantById } from "../tenants/index.ts";
 import { guestProblem, liveSandbox, sandboxFailed, settledSandbox } from "./access.ts";
 import { createSandbox, nameProblem } from "./create.ts";
-import { forkSandbox } from "./fork.ts";
+import { forkSandbox, recoverSandbox } from "./fork.ts";
 import { loadSandbox, ownSandbox, readinessComponents, sandboxView, want, type SandboxRow } from "./store.ts";
 
 const readyTimeoutMs = 30_000;
@@ -73,7 +73,19 @@ export function sandboxHandlers(platform: Platform): Handler[] {
       });
       return viewById(row.id);
     }),
-    handler(r.fork, async (call) => view(await forkSandbox(platform, call))),
+    handler(r.fork, async (call) => {
+      const rows = await forkSandbox(platform, call);
+      if (call.body?.count === undefined) return view(rows[0]!);
+      return {
+        forked_from: rows[0]!.restored_from,
+        count: rows.length,
+        forks: await Promise.all(rows.map(view)),
+      };
+    }),
+    handler(r.recover, async (call) => {
+      const row = await recoverSandbox(platform, call);
+      return { ...(await view(row)), restored_from: row.restored_from };
+    }),
     handler(r.readiness, async ({ caller, params }) =>
       readinessView(await ownSandbox(pool, caller, params["id"]!)),
     ),
@@ -231,8 +243,8 @@ export async function destroySandbox(platform: Platform, id: string): Promise<vo
 }
 
 type Filter = {
-  page: number;
-  limit: number;
+  page?: number;
+  limit?: number;
   state?: string | undefined;
   search?: string | undefined;
   template_id?: string | undefined;
@@ -241,7 +253,7 @@ type Filter = {
   [more: string]: unknown;
 };
 
-function filtered(caller: Call["caller"], filter: Filter): Conditions {
+export function filtered(caller: Call["caller"], filter: Filter): Conditions {
   const conditions = ownedBy(caller, filter);
   if (filter.state === "destroyed") conditions.raw("state = 'destroyed'");
   else conditions.raw("state <> 'destroyed'");
@@ -260,7 +272,11 @@ function filtered(caller: Call["caller"], filter: Filter): Conditions {
   return conditions;
 }
 
-async function listSandboxes(platform: Platform, caller: Call["caller"], filter: Filter) {
+async function listSandboxes(
+  platform: Platform,
+  caller: Call["caller"],
+  filter: Filter & { page: number; limit: number },
+) {
   const conditions = filtered(caller, filter);
   const order =
     filter.sort === "name-asc"

@@ -4,6 +4,14 @@ import { query, queryOne } from "@platform/postgres";
 import { handler, openEventStream, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { guestProblem, liveSandbox } from "./access.ts";
+import {
+  forgetDesired,
+  setDesired,
+  setStopped,
+  toDesired,
+  toGuestService,
+  type DesiredService,
+} from "./desired-services.ts";
 import { absolute, execResultView, isMissingFolder, notStarted, timeoutMsOf } from "./exec.ts";
 import type { SandboxRow } from "./store.ts";
 
@@ -93,7 +101,12 @@ export function serviceHandlers(platform: Platform): Handler[] {
   async function find(
     call: Call,
     key: string,
-  ): Promise<{ row: CommandRow; record: ServiceRecord | null; guest: GuestClient }> {
+  ): Promise<{
+    row: CommandRow;
+    record: ServiceRecord | null;
+    guest: GuestClient;
+    desired: DesiredService | undefined;
+  }> {
     const { row: sandbox, guest } = await live(call);
     const known = await records(guest);
     const rows = await query<CommandRow>(pool, "select * from commands where sandbox_id = $1", [sandbox.id]);
@@ -109,7 +122,13 @@ export function serviceHandlers(platform: Platform): Handler[] {
         "PROCESS_NOT_FOUND",
         `There is no process, command or service "${key.slice(0, 100)}" in this sandbox. List them with GET /sandboxes/${sandbox.id}/processes.`,
       );
-    return { row, record: known.get(row.service_name) ?? null, guest };
+    return {
+      row,
+      record: known.get(row.service_name) ?? null,
+      guest,
+      desired:
+        row.kind === "service" ? sandbox.services.find((one) => one.name === row.service_name) : undefined,
+    };
   }
 
   async function listAll(call: Call, kinds: readonly CommandRow["kind"][]) {
@@ -121,7 +140,9 @@ export function serviceHandlers(platform: Platform): Handler[] {
       [sandbox.id, kinds],
     );
     const boot = kinds.includes("service")
-      ? [...known.keys()].map((name) => bootService(sandbox, known, name)).filter((row) => row !== null)
+      ? [...new Set([...sandbox.services.map(({ name }) => name), ...known.keys()])]
+          .map((name) => bootService(sandbox, known, name))
+          .filter((row) => row !== null)
       : [];
     return [...boot.filter((one) => !rows.some((row) => row.service_name === one.service_name)), ...rows].map(
       (row) => view(row, known.get(row.service_name) ?? null),
@@ -135,6 +156,7 @@ export function serviceHandlers(platform: Platform): Handler[] {
   const stop = async (call: Call, key: string) => {
     const { row, guest } = await find(call, key);
     await guest.services.sendSignal(row.service_name, "SIGTERM").catch(() => undefined); // It may have ended already.
+    if (row.kind === "service") await setStopped(platform, row.sandbox_id, row.service_name, true);
     await guest.services.remove(row.service_name);
     return view(row, null);
   };
@@ -226,31 +248,45 @@ export function serviceHandlers(platform: Platform): Handler[] {
     }),
     handler(r.serviceList, async (call) => listAll(call as Call, ["service"])),
     handler(r.serviceCreate, async (call) => {
-      const { name, command, cwd, env } = call.body;
-      const { row, record } = await start(call as Call, "service", name, {
-        command,
-        cwd,
-        env,
-        restart: "always",
-      });
+      const desired = toDesired(platform, call.body);
+      const { row: sandbox } = await live(call as Call);
+      const before = sandbox.services.find((one) => one.name === desired.name);
+      // Wanted first: from here on every box of this sandbox has it, whatever becomes of this call.
+      await setDesired(platform, sandbox.id, desired);
+      const { name: _, ...spec } = toGuestService(platform, desired);
+      const { row, record } = await start(call as Call, "service", desired.name, spec).catch(
+        async (error: unknown) => {
+          // Refused, so not wanted. Any other failure leaves it wanted, and the next box will have it.
+          if (error instanceof PlatformError && error.status < 500 && !error.isRetryable)
+            await (before
+              ? setDesired(platform, sandbox.id, before)
+              : forgetDesired(platform, sandbox.id, desired.name));
+          throw error;
+        },
+      );
       return view(row, record);
     }),
     handler(r.serviceGet, async (call) => {
-      const { row, record } = await find(call as Call, call.params["name"]!);
-      return view(row, record);
+      const { row, record, guest, desired } = await find(call as Call, call.params["name"]!);
+      return { ...view(row, record), health: await healthOf(guest, record, desired) };
     }),
     handler(r.serviceRestart, async (call) => {
-      const { row, record, guest } = await find(call as Call, call.params["name"]!);
+      const { row, record, guest, desired } = await find(call as Call, call.params["name"]!);
+      if (desired) await setStopped(platform, row.sandbox_id, row.service_name, false);
       // A stopped service is not known to the guest any more: start it from what was stored.
       const now =
         record === null
-          ? await guest.services.put({
-              name: row.service_name,
-              command: row.command,
-              cwd: row.cwd ?? "/workspace",
-              env: {},
-              restart: "always",
-            })
+          ? await guest.services.put(
+              desired
+                ? toGuestService(platform, desired)
+                : {
+                    name: row.service_name,
+                    command: row.command,
+                    cwd: row.cwd ?? "/workspace",
+                    env: {},
+                    restart: "always",
+                  },
+            )
           : await guest.services.restart(row.service_name);
       return view(row, now);
     }),
@@ -264,8 +300,8 @@ function bootService(
   known: ReadonlyMap<string, ServiceRecord>,
   name: string,
 ): CommandRow | null {
-  const record = known.get(name);
-  if (!record || /^(command|process)-/.test(name)) return null;
+  const record = known.get(name) ?? sandbox.services.find((one) => one.name === name);
+  if (!record || /^(command|process|terminal)-/.test(name)) return null;
   return {
     id: `${sandbox.id}:${name}`,
     sandbox_id: sandbox.id,
@@ -275,6 +311,27 @@ function bootService(
     cwd: record.cwd,
     label: null,
     created_at: sandbox.created_at,
+  };
+}
+
+/** A look at its port now. A service without one has no health but its process's state. */
+async function healthOf(
+  guest: GuestClient,
+  record: ServiceRecord | null,
+  desired: DesiredService | undefined,
+) {
+  if (desired?.port === undefined) return null;
+  if (!record) return { status: "stopped", reason: "stopped", http_status: null, latency_ms: null };
+  const seen = await guest
+    .probe(desired.port, { path: desired.health_path ?? "/", timeoutMs: 0, service: desired.name })
+    .catch((error: unknown) => {
+      throw guestProblem(error, `The service ${desired.name}`);
+    });
+  return {
+    status: seen.ok ? "healthy" : "unhealthy",
+    reason: seen.reason,
+    http_status: seen.httpStatus,
+    latency_ms: seen.latencyMs,
   };
 }
 

@@ -13,10 +13,15 @@ import {
   type OwnedRow,
   type Tenant,
 } from "../tenants/index.ts";
+import type { DesiredService } from "./desired-services.ts";
 import { assertMove, type SandboxState } from "./lifecycle.ts";
 
-/** Content of the box at its creation; `temporary` snapshots are removed once the box runs. */
-export type SandboxContent = BoxContent & { readonly temporary?: boolean };
+/** Content of the box at its creation; `temporary` snapshots are removed once all boxes of it run. */
+export type SandboxContent = BoxContent & {
+  readonly temporary?: boolean;
+  /** Box whose files the snapshot shall hold; gone once it does. */
+  readonly from?: string;
+};
 
 export interface SandboxRow extends OwnedRow {
   readonly generation: string;
@@ -39,13 +44,8 @@ export interface SandboxRow extends OwnedRow {
   readonly expires_at: Date | null;
   readonly last_used_at: Date;
   readonly env_sealed: Buffer;
-  readonly services: {
-    name: string;
-    command: string;
-    cwd: string;
-    env: Record<string, string>;
-    port?: number;
-  }[];
+  /** As they shall be: each box of this sandbox starts those that nobody stopped. */
+  readonly services: readonly DesiredService[];
   readonly readiness_probe: { path: string; port: number } | null;
   readonly box_key: string;
   readonly content: SandboxContent;
@@ -58,6 +58,12 @@ export interface SandboxRow extends OwnedRow {
   readonly last_error: { reason: string; message: string; evidence?: unknown } | null;
   readonly started_at: Date | null;
   readonly destroyed_at: Date | null;
+  /** Sandboxes made by one call start at most `group_limit` at a time, in order of `group_index`. */
+  readonly group_id: string | null;
+  readonly group_index: number | null;
+  readonly group_limit: number | null;
+  /** The sandbox whose files it was made of. */
+  readonly restored_from: string | null;
   readonly run_seconds: number;
   readonly running_since: Date | null;
   readonly setup: {
@@ -205,6 +211,7 @@ export function sandboxView(platform: Platform, tenant: Tenant, row: SandboxRow)
     stable_for_embedding: row.always_on,
     recommended_next_action: "publish_when_ready",
     isolation: row.isolation,
+    restored_from: row.restored_from,
     setup_status: row.setup?.status ?? null,
     setup_error: row.setup?.error ?? null,
     environment_id: null,

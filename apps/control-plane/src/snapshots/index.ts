@@ -1,10 +1,11 @@
+import { faultPoint } from "@platform/daemon";
 import { PlatformError, notFound, snapshotRoutes as r } from "@platform/contract";
 import { HostError } from "@platform/host-api";
 import { query, queryOne } from "@platform/postgres";
 import { record } from "../events/index.ts";
 import { handler, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
-import { liveSandbox, loadSandbox, ownSandbox, wantSandbox } from "../sandboxes/index.ts";
+import { liveSandbox, loadSandbox, nextBoxKey, ownSandbox, wantSandbox } from "../sandboxes/index.ts";
 import { mayUse } from "../tenants/index.ts";
 
 export interface SnapshotRow {
@@ -241,16 +242,20 @@ export function snapshotHandlers(platform: Platform): Handler[] {
       const snapshot = await inSandbox(call as unknown as Call);
       if (snapshot.status !== "ready")
         throw new PlatformError("SNAPSHOT_NOT_READY", "The snapshot is not ready. Choose another one.");
-      // A new box under the same sandbox id; the old one is removed once nothing names it.
-      const boxKey = `sb-${sandbox.id.slice(0, 23)}-${Date.now().toString(36)}`;
-      await wantSandbox(platform, sandbox.id, {
-        desired: "running",
-        state: "provisioning",
-        ready: false,
-        box_key: boxKey,
-        content: JSON.stringify({ type: "snapshot", snapshotKey: snapshot.snapshot_key }),
-      });
-      await platform.host.deleteBox(sandbox.box_key);
+      // A new box under the same sandbox id, named after this very call: its repeat finds it made.
+      const boxKey = nextBoxKey(sandbox, call.idFor("restore"));
+      if (sandbox.box_key !== boxKey) {
+        await wantSandbox(platform, sandbox.id, {
+          desired: "running",
+          state: "provisioning",
+          ready: false,
+          box_key: boxKey,
+          content: JSON.stringify({ type: "snapshot", snapshotKey: snapshot.snapshot_key }),
+        });
+        faultPoint("control-plane.snapshot.restore-stored");
+        await platform.pool.query("update snapshots set last_used_at = now() where id = $1", [snapshot.id]);
+        await platform.host.deleteBox(sandbox.box_key);
+      }
       const { row } = await liveSandbox(platform, call.caller, sandbox.id);
       return { id: row.id, slug: row.slug, state: row.state, ready: row.ready, restored_from: snapshot.id };
     }),

@@ -7,6 +7,8 @@ import { HOST_TOKEN } from "./host.ts";
 
 export interface EdgeProcess {
   readonly port: number;
+  /** Null unless the settings ask for HTTPS. */
+  readonly tlsPort: number | null;
   readonly child: ChildProcess;
   /** What it logged so far. */
   log(): string;
@@ -48,6 +50,6 @@ export async function startEdgeProcess(
   const lines = createInterface({ input: child.stdout });
   const ready = await Promise.race([once(lines, "line"), exited.then(() => null)]);
   if (!ready) throw new Error(`the edge did not start:\n${log}`);
-  const { port } = JSON.parse(String(ready[0])) as { port: number };
-  return { port, child, log: () => log, stop, exited };
+  const { port, tlsPort } = JSON.parse(String(ready[0])) as { port: number; tlsPort: number | null };
+  return { port, tlsPort, child, log: () => log, stop, exited };
 }

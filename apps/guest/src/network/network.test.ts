@@ -66,6 +66,11 @@ test("a server on the loopback address alone is told apart", async (t) => {
   assert.deepEqual([result.ok, result.reason], [false, "bound_to_loopback"]);
   assert.equal((await client.ports()).find((found) => found.port === port)?.loopbackOnly, true);
   assert.deepEqual(await tunnel(socketPath, `box:${port}`), { status: 502, code: "BOUND_TO_LOOPBACK" });
+  const inside = await tunnel(socketPath, `inside:${port}`);
+  assert.ok("socket" in inside, "a caller that asks for what is inside gets it");
+  inside.socket.destroy();
+  const nothing = await tunnel(socketPath, `inside:${await freePort()}`);
+  assert.deepEqual(nothing, { status: 502, code: "PORT_REFUSED" });
 });
 
 test("a server that comes late is waited for", async (t) => {

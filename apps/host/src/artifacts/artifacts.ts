@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, readFile, rename, rmdir, stat, writeFile } from "node:fs/promises";
+import { lstat, mkdir, mkdtemp, readdir, readFile, rename, rmdir, stat, writeFile } from "node:fs/promises";
 import { join, posix } from "node:path";
 import { faultPoint } from "@platform/daemon";
 import {
@@ -6,12 +6,14 @@ import {
   buildBundle,
   freezeFolder,
   parseDigest,
+  SecretSearch,
   unpackBundle,
   unpackSource,
   type ArtifactStore,
 } from "@platform/bundle";
 import {
   BundleRequest,
+  FillRequest,
   FreezeRequest,
   HostError,
   SnapshotInfo,
@@ -62,7 +64,7 @@ async function explained<T>(work: Promise<T>): Promise<T> {
       isMissing ? "NOT_FOUND" : "INVALID",
       isMissing ? 404 : 422,
       cause.message,
-      { reason: cause.code },
+      { reason: cause.code, ...cause.details },
       { cause },
     );
   }
@@ -116,13 +118,27 @@ export class Artifacts implements ContentSource {
   }
 
   async bundle(boxes: Boxes, key: string, body: unknown): Promise<Bundled> {
-    const { path, exclude, ...declared } = BundleRequest.parse(body);
+    const { path, exclude, secrets, ...declared } = BundleRequest.parse(body);
+    const search = new SecretSearch(secrets);
     const built = await boxes.whileStill(key, async ({ folders }) => {
       const { folder, subfolder } = locate(folders, path);
-      return explained(buildBundle(this.#store, folder, { ...declared, exclude, ...below(subfolder) }));
+      return explained(
+        buildBundle(this.#store, folder, { ...declared, exclude, search, ...below(subfolder) }),
+      );
     });
     faultPoint("host.bundle.before-answer");
     return built;
+  }
+
+  /** The box is still meanwhile, so that it cannot lead the files elsewhere. */
+  async fillFolder(boxes: Boxes, key: string, body: unknown): Promise<void> {
+    const { digest, folder } = FillRequest.parse(body);
+    await boxes.whileStill(key, async ({ folders }) => {
+      const into = join(folders.workspace, folder);
+      if (await lstat(into).catch(() => null))
+        throw new HostError("CONFLICT", 409, `There is a ${folder} in the box already.`);
+      await explained(unpackSource(this.#store, parseDigest(digest), into, folders.owner ?? {}));
+    });
   }
 
   /** Every whole snapshot of this host. */

@@ -7,6 +7,7 @@ import {
   type Box,
   type BoxFailure,
   type BoxStats,
+  type OomReport,
   type PoolReport,
   type ResolvedBoxSpec,
 } from "@platform/host-api";
@@ -40,6 +41,9 @@ const waitingSpec = {
   content: { type: "empty" },
   egress: { mode: "deny-all" },
 } as const;
+
+/** Between two looks at a running box's memory and disk. */
+const noticeEveryMs = 3_000;
 
 const noSuchBox = (key: string) => new HostError("NOT_FOUND", 404, `There is no box ${key} on this host.`);
 
@@ -183,6 +187,13 @@ export class Boxes {
     return { ...stats, ...disk, outbound: { sentBytes, receivedBytes } };
   }
 
+  async oom(key: string): Promise<OomReport> {
+    const box = this.get(key);
+    const stats = await box.driver.stats(box.place, box.record.driverState ?? {});
+    const { oomKills, memoryLimitBytes, memoryPeakBytes } = stats;
+    return { oomKills, memoryLimitBytes, memoryPeakBytes };
+  }
+
   /** Runs `work` while nothing in the box moves, where the driver can freeze it. */
   async whileStill<T>(key: string, work: (box: LiveBox) => Promise<T>): Promise<T> {
     const box = this.get(key);
@@ -222,9 +233,11 @@ export class Boxes {
     );
   }
 
-  async #diskUsage({ folders, record }: LiveBox): Promise<Partial<BoxStats>> {
+  /** Without a limited disk it takes a walk through all files. */
+  async #diskUsage({ folders, record }: LiveBox, which = "any"): Promise<Partial<BoxStats>> {
     const { disks } = this.#options;
     if (folders.disk && disks) return (await disks.usage(folders.disk, record.spec.limits)) ?? {};
+    if (which === "limited only") return {};
     return { diskBytes: await diskUsage(folders.workspace, folders.home).catch(() => null) };
   }
 
@@ -309,7 +322,7 @@ export class Boxes {
     this.#boxes.set(key, box);
     await this.#remount(box);
     if (record.phase === "failed") return;
-    await this.#look(box);
+    await this.#look(box, true);
     if (box.record.phase !== "running") return;
     try {
       box.outbound = await this.#options.outbound.open(key, spec, box.folders);
@@ -371,12 +384,19 @@ export class Boxes {
   }
 
   /** Notices the end of a box and keeps its folders for whoever wants the evidence. */
-  async #look(box: LiveBox): Promise<void> {
+  async #look(box: LiveBox, isFirst = false): Promise<void> {
     const { driverState, phase } = box.record;
     if (phase !== "running") return;
     const found = await box.driver.failure(box.place, driverState ?? {});
-    if (!found) return;
-    await this.#fail(box, found);
+    if (found) {
+      // It may have ended with this program or its machine: then nothing in the box is to blame.
+      const evidence = isFirst ? { ...found.evidence, whileHostWasAway: true } : found.evidence;
+      return this.#fail(box, { ...found, evidence });
+    }
+    if (Date.now() - box.lookedAt < noticeEveryMs) return;
+    box.lookedAt = Date.now();
+    const stats = await box.driver.stats(box.place, driverState ?? {});
+    box.notices.look(box.place, { ...stats, ...(await this.#diskUsage(box, "limited only")) });
   }
 
   /** Ends what is left of the box and keeps its folders. */

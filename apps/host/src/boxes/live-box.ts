@@ -1,7 +1,9 @@
 import { HostError } from "@platform/host-api";
 import type { BoxFolders, SandboxDriver } from "../drivers/driver.ts";
 import type { OutboundProxy } from "../outbound/index.ts";
+import { networkRateOf, pacesOf, type Paces } from "../http/pace.ts";
 import { GuestConnection } from "./guest-connection.ts";
+import { Notices } from "./notices.ts";
 import { placeOf, toBox, type BoxRecord } from "./record.ts";
 
 /** One box in memory: its record, its driver, and the two sockets across its border. */
@@ -14,6 +16,13 @@ export class LiveBox {
   /** Resolves or rejects when the first start is over; all callers of PUT share it. */
   started: Promise<void> | null = null;
   readonly stop = new AbortController();
+  readonly notices: Notices;
+  /** Shared by all connections of the box, in both directions. */
+  readonly paces: Paces;
+  /** Connections that callers hold to its ports. */
+  tunnels = 0;
+  /** When the host last looked at its memory and disk, milliseconds since the epoch. */
+  lookedAt = 0;
   #turn: Promise<unknown> = Promise.resolve();
 
   constructor(record: BoxRecord, driver: SandboxDriver, folders: BoxFolders) {
@@ -21,10 +30,13 @@ export class LiveBox {
     this.driver = driver;
     this.folders = folders;
     this.guest = new GuestConnection(() => this.dialGuest());
+    const { oomKillsAtStart } = (record.driverState ?? {}) as { oomKillsAtStart?: unknown };
+    this.notices = new Notices(typeof oomKillsAtStart === "number" ? oomKillsAtStart : null);
+    this.paces = pacesOf(networkRateOf(record.spec.limits));
   }
 
   get view() {
-    return toBox(this.record);
+    return { ...toBox(this.record), notices: [...this.notices.list] };
   }
 
   /** The name by which drivers know the box. */

@@ -57,6 +57,7 @@ export function toBox(record: BoxRecord): Box {
     bootPath,
     specHash,
     image,
+    notices: [],
   };
 }
 

@@ -45,9 +45,11 @@ function boxRoutes({ boxes, artifacts }: Services): Record<string, Handler> {
     "POST /boxes/:key/pause": ({ key }) => boxes.pause(key),
     "POST /boxes/:key/resume": ({ key }) => boxes.resume(key),
     "GET /boxes/:key/stats": ({ key }) => boxes.stats(key),
+    "GET /boxes/:key/oom": ({ key }) => boxes.oom(key),
     "GET /boxes/:key/egress": ({ key }) => boxes.get(key).outbound?.attempts ?? [],
     "POST /boxes/:key/freeze": ({ key, body }) => artifacts.freeze(boxes, key, body ?? {}),
     "POST /boxes/:key/bundle": ({ key, body }) => artifacts.bundle(boxes, key, body),
+    "POST /boxes/:key/fill": ({ key, body }) => artifacts.fillFolder(boxes, key, body),
     "GET /snapshots": () => artifacts.snapshots(),
     "PUT /snapshots/:key": ({ key, body }) =>
       artifacts.snapshot(boxes, key, SnapshotRequest.parse(body).boxKey),

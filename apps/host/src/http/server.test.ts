@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
+import type { Socket } from "node:net";
 import { test } from "node:test";
 import { waitFor } from "@platform/daemon";
-import { HostClient, HostError } from "@platform/host-api";
+import { dialBoxPort, HostClient, HostError, type BoxDoor } from "@platform/host-api";
 import { guestOf, service, spec, startTestHost, whyNoBoxes } from "../testing.ts";
 
 const skip = whyNoBoxes() ?? false;
@@ -34,6 +35,28 @@ test(
     assert.equal(hash.digest("hex"), createHash("sha256").update(sent).digest("hex"));
   },
 );
+
+test("the agent and what listens only inside are doors of their own", { skip }, async (t) => {
+  const host = await startTestHost(t);
+  const inside = service(
+    "inside",
+    `node -e 'require("net").createServer(s=>s.end("inside")).listen(7002,"127.0.0.1")'`,
+  );
+  await host.client.putBox("box-doors", spec({ services: [inside] }));
+  const dial = (door: BoxDoor) => dialBoxPort(host.client.address, "box-doors", door);
+  const readAll = async (socket: Socket) => {
+    let seen = "";
+    for await (const part of socket) seen += String(part);
+    return seen;
+  };
+  const socket = await waitFor("the server", () => dial("any-7002"), 10_000);
+  assert.equal(await readAll(socket), "inside");
+  await assert.rejects(dial(7002), hasCode("PORT_REFUSED"));
+  await assert.rejects(dial("any-7003"), hasCode("PORT_REFUSED"));
+  const agent = await dial("agent");
+  agent.end("GET /health HTTP/1.1\r\nhost: box\r\nconnection: close\r\n\r\n");
+  assert.match(await readAll(agent), /^HTTP\/1.1 204 /);
+});
 
 test("a port where nothing accepts, an unknown box and a wrong token are told apart", { skip }, async (t) => {
   const host = await startTestHost(t);

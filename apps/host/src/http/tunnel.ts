@@ -1,10 +1,12 @@
 import type { Duplex } from "node:stream";
 import { HostError } from "@platform/host-api";
-import type { Boxes } from "../boxes/index.ts";
+import type { Boxes, LiveBox } from "../boxes/index.ts";
 import { splice } from "./splice.ts";
 
 const headEnd = "\r\n\r\n";
 const maxHeadBytes = 16_384;
+/** Connections into one box at a time. */
+const maxTunnels = 1024;
 /** Most time for the agent's answer to CONNECT. A box may replace its agent by one that never answers. */
 const answerTimeoutMs = 10_000;
 
@@ -64,6 +66,12 @@ export async function openTunnel(boxes: Boxes, target: string, client: Duplex, h
   if (key === "") throw new HostError("INVALID", 400, 'CONNECT needs "boxKey:port".');
   const box = boxes.get(key);
   box.assertRunning();
+  if (box.tunnels >= maxTunnels) {
+    const message = `Box ${key} has ${maxTunnels} open connections, the most there may be.`;
+    throw new HostError("TOO_MANY_CONNECTIONS", 503, message);
+  }
+  box.tunnels += 1;
+  client.once("close", () => (box.tunnels -= 1));
   let guest: Duplex;
   try {
     guest = await box.dialGuest();
@@ -78,7 +86,7 @@ export async function openTunnel(boxes: Boxes, target: string, client: Duplex, h
   }
   client.once("close", giveUp);
   if (port === "") {
-    join(client, guest, head, Buffer.alloc(0));
+    join(box, client, guest, head, Buffer.alloc(0));
     return;
   }
   const timer = setTimeout(giveUp, answerTimeoutMs);
@@ -101,12 +109,12 @@ export async function openTunnel(boxes: Boxes, target: string, client: Duplex, h
     guest.destroy();
     return;
   }
-  join(client, guest, head, answer.rest);
+  join(box, client, guest, head, answer.rest);
 }
 
-function join(client: Duplex, guest: Duplex, fromClient: Buffer, fromGuest: Buffer): void {
+function join(box: LiveBox, client: Duplex, guest: Duplex, fromClient: Buffer, fromGuest: Buffer): void {
   client.write("HTTP/1.1 200 Connection established\r\n\r\n");
   if (fromGuest.length > 0) client.write(fromGuest);
   if (fromClient.length > 0) guest.write(fromClient);
-  splice(client, guest);
+  splice(client, guest, box.paces);
 }

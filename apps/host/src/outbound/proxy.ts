@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { HostError, type BoxLink, type EgressPolicy, type ResolvedBoxSpec } from "@platform/host-api";
 import type { BoxFolders } from "../drivers/driver.ts";
+import { networkRateOf, pacesOf, type Paces } from "../http/pace.ts";
 import { splice } from "../http/splice.ts";
 import { checkRanges } from "./policy.ts";
 import {
@@ -66,10 +67,13 @@ export class OutboundProxy {
   readonly #server: Server;
   #folder: FileHandle | null = null;
   readonly #open = new Set<Socket>();
+  readonly #paces: Paces;
+  #dialling = 0;
   #rules: { egress: EgressPolicy; links: readonly BoxLink[] };
 
   constructor(key: string, spec: ResolvedBoxSpec, resolvers: Resolvers) {
     this.key = key;
+    this.#paces = pacesOf(networkRateOf(spec.limits));
     this.#resolvers = resolvers;
     this.#rules = checked(spec);
     this.#server = createServer({ requestTimeout: 0, keepAliveTimeout: 5_000 }, (incoming, response) => {
@@ -117,10 +121,16 @@ export class OutboundProxy {
   }
 
   async #dial(target: OutboundTarget): Promise<Socket> {
-    if (this.#open.size >= maxTunnels) {
+    if (this.#open.size + this.#dialling >= maxTunnels) {
       throw new OutboundRefusal("TOO_MANY_CONNECTIONS", 503, `More than ${maxTunnels} connections are open.`);
     }
-    const socket = await dialTarget(await settleTarget(target, this.#rules, this.#resolvers));
+    this.#dialling += 1;
+    let socket: Socket;
+    try {
+      socket = await dialTarget(await settleTarget(target, this.#rules, this.#resolvers));
+    } finally {
+      this.#dialling -= 1;
+    }
     this.#open.add(socket);
     socket.setTimeout(idleTimeoutMs, () => socket.destroy());
     socket.once("close", () => {
@@ -159,7 +169,7 @@ export class OutboundProxy {
       }
       client.write("HTTP/1.1 200 Connection established\r\n\r\n");
       if (head.length > 0) upstream.write(head);
-      splice(client, upstream);
+      splice(upstream, client, this.#paces);
     } catch (error) {
       const { status, body } = explain(error);
       client.end(
@@ -189,13 +199,13 @@ export class OutboundProxy {
         call.once("response", resolve);
         call.once("error", reject);
       });
-      const [answer] = await Promise.all([answered, pipeline(incoming, call)]);
+      const [answer] = await Promise.all([answered, pipeline(incoming, this.#paces.outOf.stream(), call)]);
       const answerHeaders = Object.entries(answer.headersDistinct).filter(([name]) => !hopHeaders.has(name));
       response.writeHead(
         answer.statusCode ?? 502,
         Object.fromEntries(answerHeaders) as Record<string, string[]>,
       );
-      await pipeline(answer, response);
+      await pipeline(answer, this.#paces.into.stream(), response);
     } catch (error) {
       if (response.headersSent) {
         response.destroy();
