@@ -27,13 +27,18 @@ export const HostConfig = z.object({
   IMAGES_BUILD: z.enum(["0", "1"]).default("0"),
   /** 1: boxes end with the daemon instead of waiting for the next one to adopt them. */
   HOST_STOP_BOXES_ON_EXIT: z.enum(["0", "1"]).default("0"),
-  /** Which drivers may make boxes, such as `gvisor,bubblewrap`; empty: all. The strongest usable one is taken. */
+  /** Which drivers may make boxes, such as `gvisor,bubblewrap`; empty: all but qemu. The strongest usable one is taken. */
   HOST_DRIVERS: z
     .string()
     .default("")
     .transform((text) => text.split(",").flatMap((name) => name.trim() || [])),
   /** gVisor's runtime; looked for on the PATH when left out. */
   RUNSC_BIN: z.string().startsWith("/", "must be an absolute path").optional(),
+  /** Holds the kernel of virtual machines; made by apps/guest/build-microvm.ts. */
+  MICROVM_DIR: folder.optional(),
+  /** Firecracker and its jailer, of one release. */
+  FIRECRACKER_BIN: z.string().startsWith("/", "must be an absolute path").optional(),
+  JAILER_BIN: z.string().startsWith("/", "must be an absolute path").optional(),
   /** The machine's own search path. */
   PATH: z.string().default("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
   /** Boxes that boot at once; 0: as many as there are cores, at least two. */

@@ -47,7 +47,7 @@ const resolveByMachine: ResolveName = async (name) =>
 async function probeAll(drivers: readonly SandboxDriver[]): Promise<ProbedDriver[]> {
   return Promise.all(
     drivers.map(async (driver) => {
-      const probe = await driver.probe(AbortSignal.timeout(30_000));
+      const probe = await driver.probe(AbortSignal.timeout(120_000));
       const can = [
         ...(driver.freezer ? (["pause"] as const) : []),
         ...(driver.checkpoints ? (["checkpoint"] as const) : []),
@@ -106,7 +106,8 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   const image = { root: null, ...(neutral ?? programs) };
   const drivers = await createDrivers({
     ...{ tag: hash.toString("hex", 0, 6), runsAsRoot, image, home },
-    ...{ runsc: config.RUNSC_BIN ?? null, path: config.PATH },
+    ...{ runsc: config.RUNSC_BIN ?? null, path: config.PATH, microvm: config.MICROVM_DIR ?? null },
+    firecracker: { firecracker: config.FIRECRACKER_BIN ?? null, jailer: config.JAILER_BIN ?? null },
   });
   const disks = await openDisks(home, runsAsRoot, log);
   const missing = [...(disks ? [] : ["disk limit"]), ...(neutral ? [] : ["hidden folder names"])];

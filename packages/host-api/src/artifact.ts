@@ -42,5 +42,11 @@ export const Bundled = z.object({
 });
 export type Bundled = z.output<typeof Bundled>;
 
-export const SnapshotInfo = z.object({ key: z.string(), sizeBytes: z.int(), createdAt: z.string() });
+export const SnapshotInfo = z.object({
+  key: z.string(),
+  sizeBytes: z.int(),
+  createdAt: z.string(),
+  /** Driver whose boxes go on from the saved memory; `null`: files only. */
+  memoryOf: z.string().nullable().default(null),
+});
 export type SnapshotInfo = z.output<typeof SnapshotInfo>;

@@ -81,7 +81,15 @@ export const BoxContent = z.discriminatedUnion("type", [
   /** A release bundle (packages/bundle): unpacked writable copy; verified by digest before use. */
   z.object({ type: z.literal("bundle"), digest: Digest }),
   /** A snapshot made by POST /boxes/:key/snapshots. */
-  z.object({ type: z.literal("snapshot"), snapshotKey: BoxKey }),
+  z.object({
+    type: z.literal("snapshot"),
+    snapshotKey: BoxKey,
+    /**
+     * `true`: with the processes that ran, or not at all; `false`: files only. Left out: with processes
+     * where the snapshot holds memory and the new box can go on from it.
+     */
+    withMemory: z.boolean().optional(),
+  }),
 ]);
 export type BoxContent = z.output<typeof BoxContent>;
 
@@ -191,6 +199,8 @@ export const BoxStats = z.object({
   /** Files, folders and links on the disk. */
   files: z.number().nullable().optional(),
   filesLimit: z.number().nullable().optional(),
+  /** Through the one way out, since this daemon began to serve the box. */
+  outbound: z.object({ sentBytes: z.number(), receivedBytes: z.number() }).optional(),
 });
 export type BoxStats = z.output<typeof BoxStats>;
 

@@ -8,6 +8,7 @@ import { guestOf } from "../guests.ts";
 import type { Platform } from "../platform.ts";
 import { resolveTemplate } from "../templates/index.ts";
 import { tenantById } from "../tenants/index.ts";
+import { wantsAgentsFile, writeAgentsFile } from "./agents-file.ts";
 import { boxSpecOf, environmentOf } from "./box-spec.ts";
 import { imageFallback } from "./create.ts";
 import { dropCopy, groupTurn, passTurn, restartFromDisk, takeCopy } from "./copies.ts";
@@ -166,6 +167,8 @@ async function provision(platform: Platform, wanted: SandboxRow, signal: AbortSi
     );
   }
   if (row.setup && row.setup.status !== "done") await runSetup(platform, row, guest, signal);
+  if (wantsAgentsFile(row, tenant!))
+    await writeAgentsFile(platform, guest, row, tenant!, env, Object.keys(linked.env));
   faultPoint("control-plane.sandbox.before-running");
   const stored = await moveTo(platform, row, "running", {
     isolation: box.isolation,

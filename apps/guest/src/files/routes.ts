@@ -6,6 +6,7 @@ import { createGzip } from "node:zlib";
 import type { Environment } from "../environment.ts";
 import { answerJson, EnvdError, readJsonObject, type Request, type Response } from "../http.ts";
 import { fileFailure } from "./failures.ts";
+import { metadataIn, metadataOf } from "./metadata.ts";
 import { resolvePath } from "./paths.ts";
 import { storeFile, type StoredFile } from "./store.ts";
 
@@ -74,10 +75,17 @@ export async function upload(
   response: Response,
 ): Promise<void> {
   const type = String(request.headers["content-type"] ?? "");
+  const metadata = metadataIn(request);
   const stored = type.startsWith("multipart/form-data")
     ? await storeParts(environment, query.get("path"), request)
     : [await storeFile(pathOf(environment, query.get("path")), await decoded(request))];
-  answerJson(response, 200, stored);
+  for (const { path } of stored) await metadataOf(environment).set(path, metadata);
+  const noted = Object.keys(metadata).length > 0 ? { metadata } : {};
+  answerJson(
+    response,
+    200,
+    stored.map((file) => ({ ...file, ...noted })),
+  );
 }
 
 async function decoded(request: Request): Promise<Readable> {

@@ -20,7 +20,14 @@ import {
   type Bundled,
   type Frozen,
 } from "@platform/host-api";
-import { copyTree, diskUsage, removeTree, type Boxes, type ContentSource } from "../boxes/index.ts";
+import {
+  copyTree,
+  diskUsage,
+  removeTree,
+  type Boxes,
+  type ContentSource,
+  type StillBox,
+} from "../boxes/index.ts";
 import type { BoxFolders } from "../drivers/driver.ts";
 import { changeOwner } from "./change-owner.ts";
 
@@ -43,6 +50,20 @@ export function locate(folders: BoxFolders, path: string): { folder: string; sub
       return { folder: folders[name], subfolder: inside.slice(root.length + 1) };
   }
   throw new HostError("INVALID", 400, `${path} is neither in /workspace nor in /home/user.`);
+}
+
+/** Within a snapshot: what the driver saved of a running box. */
+const memoryFolder = "memory";
+
+const noSuchSnapshot = (snapshotKey: string) =>
+  new HostError("NOT_FOUND", 404, `There is no snapshot ${snapshotKey} on this host.`);
+
+/** @returns the driver whose boxes can go on from it; `null` when nothing ran or the driver cannot */
+async function saveMemory({ driver, place, folders, record }: StillBox, into: string): Promise<string | null> {
+  if (!driver.checkpoints || record.phase !== "running") return null;
+  await mkdir(into, { mode: 0o700 });
+  await driver.checkpoints.save(place, record.driverState ?? {}, folders, into);
+  return driver.name;
 }
 
 /** Turns the artifact package's failures into the host's. */
@@ -106,6 +127,13 @@ export class Artifacts implements ContentSource {
     }
   }
 
+  async memoryOf(content: Parameters<ContentSource["fill"]>[0], driver: string): Promise<string | null> {
+    if (content.type !== "snapshot") return null;
+    const info = await this.#info(content.snapshotKey);
+    if (!info) throw noSuchSnapshot(content.snapshotKey);
+    return info.memoryOf === driver ? join(this.#snapshots, info.key, memoryFolder) : null;
+  }
+
   async freeze(boxes: Boxes, key: string, body: unknown): Promise<Frozen> {
     const { path, exclude } = FreezeRequest.parse(body);
     const frozen = await boxes.whileStill(key, async ({ folders }) => {
@@ -156,14 +184,19 @@ export class Artifacts implements ContentSource {
     if (known) return known;
     const staged = await mkdtemp(join(this.#snapshots, ".staged-"));
     try {
-      const isOld = await boxes.whileStill(boxKey, async ({ folders }) => {
-        if (await this.#info(snapshotKey)) return true;
+      const taken = await boxes.whileStill(boxKey, async (still) => {
+        if (await this.#info(snapshotKey)) return null;
+        const { folders } = still;
         for (const name of ["workspace", "home"] as const) await copyTree(folders[name], join(staged, name));
-        return false;
+        return { memoryOf: await saveMemory(still, join(staged, memoryFolder)) };
       });
-      if (!isOld) {
-        const sizeBytes = await diskUsage(join(staged, "workspace"), join(staged, "home"));
-        const info: SnapshotInfo = { key: snapshotKey, sizeBytes, createdAt: new Date().toISOString() };
+      if (taken) {
+        const info: SnapshotInfo = {
+          key: snapshotKey,
+          sizeBytes: await diskUsage(staged),
+          createdAt: new Date().toISOString(),
+          ...taken,
+        };
         await writeFile(join(staged, "snapshot.json"), JSON.stringify(info));
         await rename(staged, join(this.#snapshots, snapshotKey));
         return info;
@@ -198,7 +231,7 @@ export class Artifacts implements ContentSource {
 
   async #restore(snapshotKey: string, folders: BoxFolders): Promise<void> {
     if (!(await this.#info(snapshotKey))) {
-      throw new HostError("NOT_FOUND", 404, `There is no snapshot ${snapshotKey} on this host.`);
+      throw noSuchSnapshot(snapshotKey);
     }
     const from = join(this.#snapshots, snapshotKey);
     const old = await stat(join(from, "workspace"));

@@ -1,3 +1,5 @@
+import { mkdtemp } from "node:fs/promises";
+import { join } from "node:path";
 import { randomUUID } from "node:crypto";
 import { faultPoint, type Log } from "@platform/daemon";
 import {
@@ -34,6 +36,8 @@ export interface BoxesOptions extends StartContext {
   readonly pool: PoolSettings;
 }
 
+/** A box in which nothing moves; its files lie in `folders`. */
+export type StillBox = Pick<LiveBox, "driver" | "folders" | "place" | "record">;
 /** Of a box that waits; its caller's takes its place. */
 const waitingSpec = {
   purpose: "sandbox",
@@ -194,8 +198,8 @@ export class Boxes {
     return { oomKills, memoryLimitBytes, memoryPeakBytes };
   }
 
-  /** Runs `work` while nothing in the box moves, where the driver can freeze it. */
-  async whileStill<T>(key: string, work: (box: LiveBox) => Promise<T>): Promise<T> {
+  /** Runs `work` while nothing in the box moves, where the driver can freeze it, with its files in `folders`. */
+  async whileStill<T>(key: string, work: (still: StillBox) => Promise<T>): Promise<T> {
     const box = this.get(key);
     return box.inTurn(async () => {
       const { freezer } = box.driver;
@@ -204,14 +208,25 @@ export class Boxes {
       const mustFreeze = freezer !== undefined && phase === "running" && !isPaused;
       if (mustFreeze) await freezer.pause(box.place, driverState ?? {});
       try {
-        const { disk } = box.folders;
-        const { disks } = this.#options;
-        if (!disk || !disks) return await work(box);
-        return await disks.reading(disk, box.driver.disk === "attached", () => work(box));
+        return await this.#withFiles(box, work);
       } finally {
         if (mustFreeze) await freezer.resume(box.place, driverState ?? {});
       }
     });
+  }
+
+  /** A guest's kernel wrote its disk: what is on it is copied out, never mounted on this machine. */
+  async #withFiles<T>(box: LiveBox, work: (still: StillBox) => Promise<T>): Promise<T> {
+    const { driver, folders, place, record } = box;
+    const still = { driver, folders, place, record };
+    if (!driver.files || record.driverState === null) return work(still);
+    const scratch = await mkdtemp(join(folders.root, "files-"));
+    try {
+      const copies = await driver.files.copyOut(place, record.driverState, folders, scratch);
+      return await work({ ...still, folders: copies });
+    } finally {
+      await removeTree(scratch);
+    }
   }
 
   /**
@@ -234,8 +249,9 @@ export class Boxes {
   }
 
   /** Without a limited disk it takes a walk through all files. */
-  async #diskUsage({ folders, record }: LiveBox, which = "any"): Promise<Partial<BoxStats>> {
+  async #diskUsage({ driver, folders, record }: LiveBox, which = "any"): Promise<Partial<BoxStats>> {
     const { disks } = this.#options;
+    if (driver.files) return {};
     if (folders.disk && disks) return (await disks.usage(folders.disk, record.spec.limits)) ?? {};
     if (which === "limited only") return {};
     return { diskBytes: await diskUsage(folders.workspace, folders.home).catch(() => null) };
@@ -326,15 +342,16 @@ export class Boxes {
     if (box.record.phase !== "running") return;
     try {
       box.outbound = await this.#options.outbound.open(key, spec, box.folders);
+      // A daemon that died while it copied files left the box frozen.
+      if (!isPaused) await driver.freezer?.resume(box.place, record.driverState ?? {});
     } catch (error) {
-      // The folder of the socket belongs to the box, which may have put anything in its place. That
-      // costs the box its life, never the daemon its start.
-      const detail = `Its way out could not be opened again: ${(error as NodeJS.ErrnoException).code ?? "unknown"}.`;
+      // The folder of the socket belongs to the box, which may have put anything in its place, and a guest
+      // may answer what it likes. That costs the box its life, never the daemon its start.
+      const { code, message } = error as NodeJS.ErrnoException;
+      const detail = `It could not be taken over from the former host daemon: ${code ?? message}.`;
       await this.#fail(box, { reason: "guest_lost", detail, evidence: {} });
       return;
     }
-    // A daemon that died while it copied files left the box frozen.
-    if (!isPaused) await driver.freezer?.resume(box.place, record.driverState ?? {});
     this.#options.log.info({ box: key }, "adopted a running box");
   }
 
@@ -343,7 +360,7 @@ export class Boxes {
     const { disks, log } = this.#options;
     if (!disk || !disks) return;
     try {
-      if (driver.disk === "attached" && record.phase === "running") await disks.mountRun(disk);
+      if (driver.disk === "attached") await disks.mountRun(disk);
       else await disks.mount(disk);
     } catch (error) {
       // Its files cannot be read then, which whoever asks for them is told. Other boxes go on.

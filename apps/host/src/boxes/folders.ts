@@ -17,6 +17,8 @@ export const proxyPort = 3128;
 export interface ContentSource {
   /** @throws HostError `NOT_FOUND` when this host does not have it */
   fill(content: ResolvedBoxSpec["content"], folders: BoxFolders): Promise<void>;
+  /** Folder with the memory of a snapshot that boxes of this driver can go on from; `null`: there is none. */
+  memoryOf(content: ResolvedBoxSpec["content"], driver: string): Promise<string | null>;
 }
 
 /** Makes the folders of a box and fills them; the box's own uid owns what it may write. */

@@ -1,4 +1,4 @@
-export { Boxes, type BoxesOptions } from "./boxes.ts";
+export { Boxes, type BoxesOptions, type StillBox } from "./boxes.ts";
 export type { LiveBox } from "./live-box.ts";
 export { RecordStore } from "./record.ts";
 export { copyTree, removeTree, replaceTree, diskUsage, type ContentSource } from "./folders.ts";

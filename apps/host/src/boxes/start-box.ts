@@ -2,13 +2,15 @@ import { setTimeout as delay } from "node:timers/promises";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { Deadline, faultPoint } from "@platform/daemon";
-import { HostError, type BoxFailure } from "@platform/host-api";
+import { HostError, type BoxFailure, type ResolvedBoxSpec } from "@platform/host-api";
 import type { Disks } from "../disks/index.ts";
-import type { GuestImage } from "../drivers/driver.ts";
+import type { GuestImage, StartedBox } from "../drivers/driver.ts";
 import type { OutboundFactory } from "../outbound/index.ts";
-import { makeFolders, type ContentSource } from "./folders.ts";
+import { guestConfig, makeFolders, type ContentSource } from "./folders.ts";
 import type { LiveBox } from "./live-box.ts";
 import type { RecordStore } from "./record.ts";
+
+const configTimeoutMs = 10_000;
 
 export interface StartContext {
   readonly records: RecordStore;
@@ -47,7 +49,11 @@ export async function startBox(
   faultPoint("host.box.before-state");
   await context.records.save(box.record);
   faultPoint("host.box.after-state");
-  await makeFolders(box.folders, box.record.spec, context.content, context.databaseAuthority, context.disks);
+  const saved = as === "running" ? await savedMemory(box, context, image) : null;
+  const { spec } = box.record;
+  // What is restored has its files on its own disk already.
+  const filled: ResolvedBoxSpec = saved === null ? spec : { ...spec, content: { type: "empty" } };
+  await makeFolders(box.folders, filled, context.content, context.databaseAuthority, context.disks);
   if (box.folders.disk && context.disks && box.driver.disk === "attached") {
     await context.disks.detach(box.folders.disk);
   }
@@ -56,11 +62,9 @@ export async function startBox(
     box.outbound = await context.outbound.open(box.record.key, box.record.spec, box.folders);
   }
   signal.throwIfAborted();
-  const { place, driver, folders } = box;
+  const { folders } = box;
   try {
-    const start = as === "waiting" ? driver.standby?.start : driver.start.bind(driver);
-    if (!start) throw new Error(`driver ${driver.name} keeps no boxes that wait`);
-    const started = await start(place, box.record.spec, folders, image, signal);
+    const started = await startIn(box, image, as, saved);
     const missing = [...new Set([...started.isolation.missing, ...context.missing])];
     box.record = { ...box.record, ...started, isolation: { ...started.isolation, missing } };
   } catch (cause) {
@@ -68,14 +72,53 @@ export async function startBox(
     throw bootFailed(box, (cause as Error).message, {}, cause);
   }
   faultPoint("host.box.after-start");
-  await untilReady(box, context.readyTimeoutMs);
+  const readyTimeoutMs = box.driver.readyTimeoutMs ?? context.readyTimeoutMs;
+  await untilReady(box, readyTimeoutMs);
+  if (saved !== null) await box.guest.json("PUT", "/config", guestConfig(spec), configTimeoutMs);
   // What a box loads at first use it has loaded before it waits.
-  if (as === "waiting") await box.guest.json("POST", "/self-test", undefined, context.readyTimeoutMs);
+  if (as === "waiting") await box.guest.json("POST", "/self-test", undefined, readyTimeoutMs);
   faultPoint("host.box.before-ready");
   const bootMs = Math.round(performance.now() - startedAt);
-  box.record = { ...box.record, phase: as, bootMs, bootPath: "cold" };
+  box.record = { ...box.record, phase: as, bootMs, bootPath: saved === null ? "cold" : "snapshot" };
   await context.records.save(box.record);
   faultPoint("host.box.after-ready");
+}
+
+/**
+ * Where the memory lies that the box goes on from; `null`: it boots.
+ *
+ * @throws HostError `INVALID` when the caller insists on memory and it cannot be used
+ */
+async function savedMemory(
+  { driver, record }: LiveBox,
+  context: StartContext,
+  image: GuestImage,
+): Promise<string | null> {
+  const { content } = record.spec;
+  if (content.type !== "snapshot" || content.withMemory === false) return null;
+  const from = driver.checkpoints ? await context.content.memoryOf(content, driver.name) : null;
+  const why =
+    from === null
+      ? `Snapshot ${content.snapshotKey} holds no memory that a box of driver ${driver.name} can go on from.`
+      : ((await driver.checkpoints?.whyNot(record.spec, image, from)) ?? null);
+  if (why === null) return from;
+  if (content.withMemory) throw new HostError("INVALID", 409, `${why} Restore its files only.`);
+  return null;
+}
+
+async function startIn(
+  { place, driver, folders, record, stop }: LiveBox,
+  image: GuestImage,
+  as: "running" | "waiting",
+  saved: string | null,
+): Promise<StartedBox> {
+  const { spec } = record;
+  if (saved !== null && driver.checkpoints) {
+    return driver.checkpoints.restore(place, spec, folders, image, saved, stop.signal);
+  }
+  const start = as === "waiting" ? driver.standby?.start : driver.start.bind(driver);
+  if (!start) throw new Error(`driver ${driver.name} keeps no boxes that wait`);
+  return start(place, spec, folders, image, stop.signal);
 }
 
 async function untilReady(box: LiveBox, timeoutMs: number): Promise<void> {

@@ -78,10 +78,12 @@ export interface GuestImage {
  */
 export interface SandboxDriver {
   readonly name: string;
+  /** Most time for the agent's first answer, in milliseconds, where it is another than the host's. */
+  readonly readyTimeoutMs?: number;
   /**
    * `mounted` (the default): the box uses the folders as the host mounted them. `attached`: it gets
-   * `folders.disk.image` as a block device, which the host mounts only before `start` and, read-only,
-   * while the freezer holds the box; `freezer.pause` then returns with everything written to the image.
+   * `folders.disk.image` as a block device, which the host mounts only before `start`; afterwards a guest
+   * kernel has written it, and the host reads it through `files`.
    */
   readonly disk?: "mounted" | "attached";
   /** Really starts one minimal box and reports what held. */
@@ -107,6 +109,16 @@ export interface SandboxDriver {
     pause(key: string, state: DriverState): Promise<void>;
     resume(key: string, state: DriverState): Promise<void>;
   };
+  /** Present where the box's files lie on a disk that only the box's own kernel reads while it runs. */
+  readonly files?: {
+    /**
+     * Copies them into `into`, an empty folder of the host's. Only between `freezer.pause` and
+     * `freezer.resume`, or once the box has ended.
+     *
+     * @returns `folders` with the copies in place of workspace and home
+     */
+    copyOut(key: string, state: DriverState, folders: BoxFolders, into: string): Promise<BoxFolders>;
+  };
   /** Boxes that start before anybody asked for them, where what a caller chooses can be given to a running box. */
   readonly standby?: {
     /** As `start`, with what the machine has left over, and ready to be claimed. */
@@ -122,8 +134,10 @@ export interface SandboxDriver {
    * The guest gets a new clock, identity and randomness before anything else of the copy runs.
    */
   readonly checkpoints?: {
-    /** The box runs on afterwards. `into` is an empty folder of the host's. */
+    /** Only between `freezer.pause` and `freezer.resume`. `into` is an empty folder of the host's. */
     save(key: string, state: DriverState, folders: BoxFolders, into: string): Promise<void>;
+    /** `null` when a box of this spec can go on from what was saved, else why it cannot. */
+    whyNot(spec: ResolvedBoxSpec, image: GuestImage, from: string): Promise<string | null>;
     /** In place of `start`, under another key or the same one; `from` is left as it was. */
     restore(
       key: string,

@@ -2,7 +2,9 @@ import { accessSync, constants } from "node:fs";
 import { join } from "node:path";
 import { createBubblewrapDriver } from "./bubblewrap/bubblewrap.ts";
 import type { GuestImage, SandboxDriver } from "./driver.ts";
+import { createFirecrackerDriver } from "./firecracker/firecracker.ts";
 import { createGvisorDriver } from "./gvisor/gvisor.ts";
+import { createQemuDriver } from "./qemu/qemu.ts";
 
 export interface DriverSettings {
   /** Distinguishes this daemon's boxes from another daemon's: letters and digits, equal at every start. */
@@ -15,9 +17,25 @@ export interface DriverSettings {
   readonly runsc: string | null;
   /** The daemon's PATH. */
   readonly path: string;
+  /** Kernel of virtual machines; `null` where none is configured. */
+  readonly microvm: string | null;
+  /** Absolute paths; `null` where none is configured. */
+  readonly firecracker: { readonly firecracker: string | null; readonly jailer: string | null };
 }
 
+const realBootMs = 30_000;
+/** An emulated machine takes its time, the more so on a busy one. */
+const emulatedBootMs = 120_000;
+
+/** Never taken unless HOST_DRIVERS names them: an emulated processor is many times slower. */
+const onRequest: readonly string[] = ["qemu"];
+
 const makers = {
+  firecracker: (settings: DriverSettings) =>
+    createFirecrackerDriver(
+      { ...forTrials(settings), ...forMachines(settings), bootTimeoutMs: realBootMs },
+      settings.firecracker,
+    ),
   gvisor: (settings: DriverSettings) =>
     createGvisorDriver({
       ...forTrials(settings),
@@ -25,12 +43,19 @@ const makers = {
       folder: join(settings.home, "gvisor"),
     }),
   bubblewrap: (settings: DriverSettings) => createBubblewrapDriver(forTrials(settings)),
+  qemu: (settings: DriverSettings) =>
+    createQemuDriver({ ...forTrials(settings), ...forMachines(settings), bootTimeoutMs: emulatedBootMs }),
 };
 
 function forTrials({ tag, runsAsRoot, image, home }: DriverSettings) {
   const probeOwner = runsAsRoot ? { uid: 199_999, gid: 199_999 } : null;
   return { tag, runsAsRoot, image, scratch: join(home, "probes"), probeOwner };
 }
+
+const forMachines = ({ home, microvm }: DriverSettings) => ({
+  images: join(home, "microvm"),
+  kitFolder: microvm,
+});
 
 function findProgram(name: string, path: string): string | null {
   for (const folder of path.split(":").filter((entry) => entry.startsWith("/"))) {
@@ -52,7 +77,7 @@ export const createDrivers = (settings: DriverSettings): Promise<SandboxDriver[]
 /**
  * Drivers that may make new boxes.
  *
- * @param names none means all
+ * @param names none means all but those that are only taken on request
  * @throws Error naming those that exist, for a name that does not
  */
 export function allowedDrivers(
@@ -64,5 +89,7 @@ export function allowedDrivers(
     const known = drivers.map(({ name }) => name).join(", ");
     throw new Error(`HOST_DRIVERS names ${unknown.join(", ")}; there are ${known}.`);
   }
-  return names.length === 0 ? drivers : drivers.filter(({ name }) => names.includes(name));
+  return drivers.filter(({ name }) =>
+    names.length === 0 ? !onRequest.includes(name) : names.includes(name),
+  );
 }

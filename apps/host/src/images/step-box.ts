@@ -4,7 +4,7 @@ import { waitFor } from "@platform/daemon";
 import type { GuestClient } from "@platform/guest-protocol";
 import { BoxSpec, type ImageLimits, type ResolvedBoxSpec } from "@platform/host-api";
 import { GuestConnection } from "../boxes/index.ts";
-import { launchBox } from "../drivers/bubblewrap/launch.ts";
+import { launchBox } from "../drivers/linux/launch.ts";
 import type { BoxFolders } from "../drivers/driver.ts";
 import type { Cgroups } from "../drivers/linux/cgroups.ts";
 import { findByArgument, isAlive, killProcess } from "../drivers/linux/processes.ts";

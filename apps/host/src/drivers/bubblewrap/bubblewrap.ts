@@ -18,8 +18,8 @@ import type {
 } from "../driver.ts";
 import { findCgroups } from "../linux/cgroup-layout.ts";
 import { Cgroups } from "../linux/cgroups.ts";
+import { launchBox } from "../linux/launch.ts";
 import { boxArguments } from "./arguments.ts";
-import { launchBox } from "./launch.ts";
 import { armHostName, type ArmedHostName } from "../linux/host-name.ts";
 import { findByArgument, isAlive, killProcess } from "../linux/processes.ts";
 import { agentCommand, boxLayout, renameEtc, writeEtc, writeHosts } from "../linux/rootfs.ts";

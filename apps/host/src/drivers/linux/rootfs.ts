@@ -24,7 +24,7 @@ const exists = (path: string) =>
     () => false,
   );
 
-function hostsFile(spec: ResolvedBoxSpec): string {
+export function hostsFile(spec: ResolvedBoxSpec): string {
   const linked = spec.links.map((link) => link.hostname).filter((name) => isIP(name) === 0);
   const names = [...new Set(["localhost", spec.hostname, ...linked])];
   return `127.0.0.1 ${names.join(" ")}\n::1 localhost\n`;
@@ -106,7 +106,7 @@ const memory = (target: string, sizeBytes: number, mode = "1777"): BoxMount => (
 });
 
 /** `/bin` and its like are links into /usr on a merged system, folders on an older one. */
-async function systemMounts(): Promise<BoxMount[]> {
+export async function systemMounts(): Promise<BoxMount[]> {
   const mounts: BoxMount[] = [bind("/usr", "/usr")];
   for (const path of ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"]) {
     const status = await lstat(path).catch(() => null);

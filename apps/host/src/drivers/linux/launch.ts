@@ -1,8 +1,8 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import type { Duplex, Readable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
-import { keepLog } from "../linux/bounded-log.ts";
-import { identify, killProcess, type ProcessIdentity } from "../linux/processes.ts";
+import { keepLog } from "./bounded-log.ts";
+import { identify, killProcess, type ProcessIdentity } from "./processes.ts";
 
 export interface Launch {
   readonly bwrap: string;
