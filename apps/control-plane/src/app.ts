@@ -43,7 +43,7 @@ import { SandboxSampler } from "./sandboxes/index.ts";
 import { runtimeEnvHandlers } from "./runtime-env/index.ts";
 import { snapshotHandlers } from "./snapshots/index.ts";
 import { storageHandlers, storageRoutes } from "./storage/index.ts";
-import { templateHandlers } from "./templates/index.ts";
+import { createTemplateBuildStep, templateHandlers } from "./templates/index.ts";
 import {
   apiHostname,
   assetHandlers,
@@ -94,7 +94,7 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...tenancyHandlers(platform, settings),
     ...ticketHandlers(platform),
     ...eventHandlers(platform),
-    ...templateHandlers(),
+    ...templateHandlers(platform),
     ...sandboxHandlers(platform),
     ...sandboxEnvHandlers(platform),
     ...execHandlers(platform),
@@ -204,6 +204,12 @@ export function createReconcilers(platform: Platform): Worker[] {
       due: "state in ('queued', 'building')",
       concurrency: 2,
       step: createBuildStep(platform),
+    }),
+    new Reconciler(platform, {
+      table: "template_builds",
+      due: "state not in ('ready', 'failed', 'cancelled')",
+      concurrency: 4,
+      step: createTemplateBuildStep(platform),
     }),
     new Reconciler(platform, {
       table: "deployments",
