@@ -94,6 +94,6 @@ for (const driver of drivers) {
   );
 }
 const day = new Date().toISOString().slice(0, 10);
-const head = `\`npm run conformance -- ${drivers.join(" ")}\` on ${day}:`;
+const head = `Last run: \`npm run conformance -- ${drivers.join(" ")}\` on ${day}; a driver not named there keeps what an earlier run saw.`;
 await writeFile(page, `${before}${begin}\n\n${head}\n\n${writeMatrix(rows, columns)}\n\n${end}${after}`);
 process.exitCode = hasFailed ? 1 : 0;

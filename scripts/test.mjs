@@ -1,4 +1,5 @@
-// `npm test`: format, types, lint, import rules, then every test. `--full` adds the slow suites of e2e/full.
+// `npm test`: format, types, lint, import rules, then every test. `--full` adds the slow suites; `--ci` adds as
+// many of them as fit into CI_BUDGET_MIN minutes (40), quick ones first, and names the others.
 // The last line reads `N passed, N failed`.
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
@@ -6,6 +7,25 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 const isFull = process.argv.includes("--full");
+const isCi = process.argv.includes("--ci");
+const startedAt = Number(process.argv.find((word) => word.startsWith("--since="))?.slice(8) ?? Date.now());
+const minutesLeft = () =>
+  isCi ? Number(process.env.CI_BUDGET_MIN ?? 40) - (Date.now() - startedAt) / 60_000 : Infinity;
+
+/**
+ * Minutes that a slow suite takes on two busy cores; the shortest go first.
+ * For those not named it is a guess.
+ */
+const slowMinutes = {
+  "e2e/full/durability.test.ts": 5,
+  "e2e/full/creates.test.ts": 6,
+  "e2e/full/restart.test.ts": 4,
+  "e2e/full/lost-process.test.ts": 3,
+  "e2e/full/kill.test.ts": 14,
+};
+const guessedMinutes = 4;
+/** Of a thousand creates, those that fit into a run with a budget. */
+const ciCreates = "60";
 
 /** The rest needs Node 24: this file runs on the machine's own first, then again on ours. */
 async function onOwnNode() {
@@ -20,7 +40,7 @@ async function onOwnNode() {
   if (missing.length > 0) say("• tests that need it are skipped");
   const gvisor = await import("./gvisor-runtime.mjs").catch(() => null);
   gvisor?.ensureGvisorRuntime({ path: process.env.PATH, say });
-  const child = spawn(node, process.argv.slice(1), { stdio: "inherit" });
+  const child = spawn(node, [...process.argv.slice(1), `--since=${startedAt}`], { stdio: "inherit" });
   for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => child.kill(signal));
   child.on("exit", (code) => process.exit(code ?? 1));
   return false;
@@ -32,9 +52,16 @@ function run(args, environment = {}) {
     // A clean environment: inherited PG* and proxy settings must not decide a test.
     const { PATH, HOME, LANG, TMPDIR, CI, NODE_EXTRA_CA_CERTS } = process.env;
     const env = Object.fromEntries(
-      Object.entries({ PATH, HOME, LANG, TMPDIR, CI, NODE_EXTRA_CA_CERTS, ...environment }).filter(
-        ([, value]) => value !== undefined,
-      ),
+      Object.entries({
+        PATH,
+        HOME,
+        LANG,
+        TMPDIR,
+        CI,
+        NODE_EXTRA_CA_CERTS,
+        IMAGES_BUILD: "0",
+        ...environment,
+      }).filter(([, value]) => value !== undefined),
     );
     const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "pipe"], env });
     let text = "";
@@ -50,6 +77,8 @@ function run(args, environment = {}) {
 
 const count = (text, name) => Number(new RegExp(`^(?:#|ℹ) ${name} (\\d+)`, "m").exec(text)?.[1] ?? 0);
 
+const expectedMinutes = (file) => slowMinutes[file] ?? guessedMinutes;
+
 async function main() {
   if (!(await onOwnNode())) return;
   // Node 20 does not have it, and this file starts there.
@@ -57,12 +86,23 @@ async function main() {
   let passed = 0;
   let failed = 0;
   const skipped = [];
+  const scratch = mkdtempSync(join(tmpdir(), "tests-"));
   const check = async (name, args) => {
     console.log(`\n== ${name}`);
     const { code } = await run(args);
     if (code === 0) passed += 1;
     else failed += 1;
     console.log(code === 0 ? `ok: ${name}` : `FAILED: ${name}`);
+  };
+  const runTests = async (name, files, concurrency, timeoutMinutes, environment) => {
+    console.log(`\n== ${name}`);
+    const limits = [`--test-concurrency=${concurrency}`, `--test-timeout=${timeoutMinutes * 60_000}`];
+    const { code, text } = await run(["--test", ...limits, ...files], { SCRATCH: scratch, ...environment });
+    const failures = count(text, "fail") + count(text, "cancelled");
+    passed += count(text, "pass");
+    failed += code !== 0 && failures === 0 ? 1 : failures;
+    if (count(text, "skipped") > 0)
+      skipped.push(`${count(text, "skipped")} of the ${name}: the reason is beside each, marked ﹣`);
   };
   await check("format", ["node_modules/prettier/bin/prettier.cjs", "--check", "--log-level", "warn", "."]);
   await check("types", ["node_modules/typescript/bin/tsc", "-p", "."]);
@@ -76,7 +116,6 @@ async function main() {
     "e2e",
   ]);
 
-  const scratch = mkdtempSync(join(tmpdir(), "tests-"));
   const suites = [
     {
       name: "unit and component tests",
@@ -84,29 +123,24 @@ async function main() {
       concurrency: 2,
     },
     { name: "end-to-end tests", files: globSync("e2e/*.test.ts"), concurrency: 1 },
-    {
-      name: "slow tests",
-      files: globSync(["e2e/full/*.test.ts", "{packages,apps}/*/src/**/*.slow-test.ts"]),
-      concurrency: 1,
-      slow: true,
-    },
   ];
+  const slow = globSync(["e2e/full/*.test.ts", "{packages,apps}/*/src/**/*.slow-test.ts"]).sort(
+    (a, b) => expectedMinutes(a) - expectedMinutes(b),
+  );
   for (const suite of suites) {
     if (suite.files.length === 0) continue;
-    if (suite.slow && !isFull) {
-      skipped.push(`${suite.name} (${suite.files.length} files): run npm run test:full`);
+    await runTests(suite.name, suite.files.sort(), suite.concurrency, 15, {});
+  }
+  if (!isFull && !isCi) skipped.push(`slow tests (${slow.length} files): run npm run test:full`);
+  for (const file of isFull || isCi ? slow : []) {
+    const left = minutesLeft();
+    if (left < expectedMinutes(file)) {
+      const why = `takes about ${expectedMinutes(file)} minutes, ${Math.max(0, Math.floor(left))} of CI_BUDGET_MIN are left`;
+      skipped.push(`${file}: ${why}; run npm run test:full`);
       continue;
     }
-    console.log(`\n== ${suite.name}`);
-    const { code, text } = await run(
-      ["--test", `--test-concurrency=${suite.concurrency}`, "--test-timeout=900000", ...suite.files.sort()],
-      { SCRATCH: scratch },
-    );
-    const failures = count(text, "fail") + count(text, "cancelled");
-    passed += count(text, "pass");
-    failed += code !== 0 && failures === 0 ? 1 : failures;
-    if (count(text, "skipped") > 0)
-      skipped.push(`${count(text, "skipped")} of the ${suite.name}: the reason is beside each, marked ﹣`);
+    const creates = process.env.CREATES ?? (isCi ? ciCreates : undefined);
+    await runTests(file, [file], 1, Math.min(120, Math.ceil(left)), { CREATES: creates });
   }
   if (existsSync(scratch)) rmSync(scratch, { recursive: true, force: true });
   if (skipped.length > 0) console.log(`\nNot run:\n${skipped.map((line) => `  ${line}`).join("\n")}`);

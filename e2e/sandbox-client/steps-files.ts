@@ -69,6 +69,23 @@ export const fileSteps: readonly Step[] = [
     },
   },
   {
+    name: "metadata is kept with a file, and a watch can tell what a file is",
+    run: async ({ sandbox }) => {
+      const { files } = sandbox;
+      const events: FilesystemEvent[] = [];
+      await files.makeDir("noted");
+      const watch = await files.watchDir("noted", (event) => void events.push(event), { includeEntry: true });
+      const written = await files.write("noted/a.txt", "1", { metadata: { author: "ann" } });
+      assert.deepEqual(written.metadata, { author: "ann" });
+      const renamed = await files.rename("noted/a.txt", "noted/b.txt");
+      assert.deepEqual(renamed.metadata, { author: "ann" });
+      await files.write("noted/b.txt", "2");
+      assert.equal((await files.getInfo("noted/b.txt")).metadata, undefined);
+      await until("an entry", () => events.some((event) => event.entry?.path === "/home/user/noted/b.txt"));
+      await watch.stop();
+    },
+  },
+  {
     name: "a signed address gives one file to anybody, for a time, and nothing else",
     isLean: true,
     run: async ({ sandbox }) => {

@@ -1,9 +1,22 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { CommandExitError, Sandbox } from "e2b";
 import { failure, until, type Step } from "./step.ts";
 
 const serve = (port: number) =>
   `node -e 'require("http").createServer((q, r) => r.end(q.headers.host)).listen(${port}, "127.0.0.1")'`;
+
+/** Answers an upgrade with one text frame; the box has no packages. */
+const socketServer = `
+const { createHash } = require("crypto");
+const guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+require("http").createServer((q, r) => r.writeHead(426).end()).on("upgrade", (q, s) => {
+  const accept = createHash("sha1").update(q.headers["sec-websocket-key"] + guid).digest("base64");
+  s.write("HTTP/1.1 101 Switching Protocols\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\nSec-WebSocket-Accept: " + accept + "\\r\\n\\r\\n");
+  s.write(Buffer.concat([Buffer.from([0x81, 5]), Buffer.from("hello")]));
+  s.on("error", () => s.destroy());
+}).listen(3001, "0.0.0.0");
+`;
 
 export const networkSteps: readonly Step[] = [
   {
@@ -22,6 +35,19 @@ export const networkSteps: readonly Step[] = [
       await sandbox.commands.run(serve(3000), { background: true });
       await until("the server", async () => (await fetch(url)).status === 200);
       assert.equal(await (await fetch(url)).text(), sandbox.getHost(3000));
+    },
+  },
+  {
+    name: "a WebSocket reaches a port",
+    run: async ({ sandbox }) => {
+      await sandbox.files.write("socket.cjs", socketServer);
+      await sandbox.commands.run("node socket.cjs", { background: true });
+      const port = `${sandbox.getHost(3001)}/socket`;
+      await until("the server", async () => (await fetch(`https://${port}`)).status === 426);
+      const socket = new WebSocket(`wss://${port}`);
+      const [event] = (await once(socket, "message")) as [{ data: string }];
+      assert.equal(event.data, "hello");
+      socket.close();
     },
   },
   {

@@ -1,9 +1,11 @@
 import type { Migration } from "@platform/postgres";
 import { tenancyMigration } from "./schema-tenancy.ts";
+import { installCacheMigration, uploadsMigration } from "./schema-releases.ts";
 import { lifecycleMigrations } from "./schema-lifecycle.ts";
 import { guardsMigration } from "./schema-guards.ts";
 import { provenanceMigration } from "./schema-provenance.ts";
 import { e2bMigration } from "./schema-e2b.ts";
+import { templatesMigration } from "./templates/schema.ts";
 import { resourcesMigration } from "./schema-resources.ts";
 
 /** Columns that every resource of a tenant has. `generation` guards every change (compare-and-set). */
@@ -162,6 +164,9 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   },
   e2bMigration,
   provenanceMigration,
+  templatesMigration,
   ...lifecycleMigrations,
   guardsMigration,
+  installCacheMigration,
+  uploadsMigration,
 ];

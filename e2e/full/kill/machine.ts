@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, readlinkSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
@@ -107,6 +108,14 @@ export const boxOwner = (data: string, key: string): number | null =>
 export const boxOwners = (data: string): number[] =>
   boxFolders(data).flatMap((place) => boxOwner(data, place) ?? []);
 
+/** Innermost first. */
+const mountsBelow = (folder: string): string[] =>
+  readFileSync("/proc/self/mountinfo", "utf8")
+    .split("\n")
+    .map((line) => line.split(" ")[4] ?? "")
+    .filter((path) => path.startsWith(`${folder}/`))
+    .reverse();
+
 /** Devices that are made of files below the folder. */
 function loopDevices(folder: string): string[] {
   return below("/sys/block")
@@ -172,6 +181,7 @@ export async function endEverythingOf(data: string): Promise<void> {
     100,
   );
   unmountBelow(data);
+  for (const mount of mountsBelow(data)) quietly(() => execFileSync("umount", [mount], { stdio: "ignore" }));
   for (const folder of controlGroups(data)) quietly(() => rmdirSync(folder));
   for (const root of controlGroupRoots()) quietly(() => rmdirSync(join(root, `boxes-${tag}`)));
 }

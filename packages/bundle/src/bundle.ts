@@ -93,7 +93,7 @@ function renderConfig(declared: BundleDeclaration, layer: Digest): string {
  * Builds a bundle: an OCI image of one layer. Equal content and equal declared fields give an equal
  * digest on every machine of one architecture.
  *
- * @throws SymlinkEscapesError, SourceChangedError, SourceRefusedError, NotABundleError
+ * @throws SymlinkEscapesError, SourceChangedError, SourceRefusedError, SecretFoundError, NotABundleError
  */
 export async function buildBundle(
   store: ArtifactStore,
@@ -103,6 +103,7 @@ export async function buildBundle(
   const declared = BundleDeclaration.safeParse(options);
   if (!declared.success)
     throw new NotABundleError("The bundle's declaration is not valid.", { cause: declared.error });
+  options.search?.file("the start command")(Buffer.from(options.startCommand ?? ""));
   const { digest, sizeBytes, files, hasIndexHtml } = await freezeFolder(store, folder, options);
   const config = await store.put(Buffer.from(renderConfig(declared.data, digest)));
   const text = JSON.stringify({

@@ -1,8 +1,11 @@
 import type { Digest } from "./digest.ts";
+import type { SecretFinding } from "./secret-search.ts";
 
 /** Root of this package's expected failures; `code` is what programs switch on. */
 export abstract class ArtifactError extends Error {
   abstract readonly code: string;
+  /** Facts for programs. */
+  readonly details: Readonly<Record<string, unknown>> = {};
   constructor(message: string, options?: ErrorOptions) {
     super(message, options);
     this.name = new.target.name;
@@ -23,6 +26,7 @@ export class SymlinkEscapesError extends ArtifactError {
   readonly code = "SYMLINK_ESCAPES";
   readonly path: string;
   readonly target: string;
+  override readonly details: { readonly path: string; readonly target: string };
   constructor(path: string, target: string) {
     super(
       `The symbolic link ${path} points to ${target}, which leaves the folder. ` +
@@ -30,6 +34,7 @@ export class SymlinkEscapesError extends ArtifactError {
     );
     this.path = path;
     this.target = target;
+    this.details = { path, target };
   }
 }
 
@@ -46,6 +51,35 @@ export class SourceChangedError extends ArtifactError {
 /** A file cannot be named in an archive, or the folder is past a limit. */
 export class SourceRefusedError extends ArtifactError {
   readonly code = "SOURCE_REFUSED";
+}
+
+/** Known secrets stand in files that were to become a bundle; nothing of it was kept. */
+export class SecretFoundError extends ArtifactError {
+  readonly code = "SECRET_FOUND";
+  override readonly details: { readonly findings: readonly SecretFinding[] };
+  constructor(findings: readonly SecretFinding[]) {
+    const { file, line, name } = findings[0]!;
+    const more = findings.length > 1 ? `, and ${findings.length - 1} more` : "";
+    super(`${file}:${line} holds the value of ${name}${more}.`);
+    this.details = { findings };
+  }
+}
+
+/** Chunks of an upload that are not in the store, or not as they were sent. */
+export class ChunksMissingError extends ArtifactError {
+  readonly code = "CHUNKS_MISSING";
+  override readonly details: { readonly missing: readonly Digest[] };
+  constructor(missing: readonly Digest[]) {
+    super(`${missing.length} chunks are missing. Send them again.`);
+    this.details = { missing };
+  }
+}
+
+export class DigestMismatchError extends ArtifactError {
+  readonly code = "DIGEST_MISMATCH";
+  constructor(wanted: Digest, found: Digest) {
+    super(`The bytes have the digest ${found}, not ${wanted}.`);
+  }
 }
 
 /** The archive would write outside its folder, or holds what this platform never packs. */

@@ -1,6 +1,8 @@
 import { pipeline } from "node:stream/promises";
 import { pack, type Pack } from "tar-stream";
 import type { Digest } from "./digest.ts";
+import { SecretFoundError } from "./errors.ts";
+import type { SecretSearch } from "./secret-search.ts";
 import { type SourceEntry, walkSource } from "./source.ts";
 import type { ArtifactStore } from "./store.ts";
 
@@ -23,15 +25,26 @@ export interface FreezeOptions {
    * files chose: a box can make any part of them a link into this machine.
    */
   subfolder?: string;
+  /** Looks at every byte on its way into the archive; a finding refuses the folder. */
+  search?: SecretSearch;
 }
 
 const epoch = new Date(0);
 
-async function addEntry(archive: Pack, entry: SourceEntry): Promise<void> {
+async function* watched(path: string, content: AsyncIterable<Buffer>, search: SecretSearch) {
+  const look = search.file(path);
+  for await (const chunk of content) {
+    look(chunk);
+    yield chunk;
+  }
+}
+
+async function addEntry(archive: Pack, entry: SourceEntry, search: SecretSearch | undefined): Promise<void> {
   const common = { name: entry.path, uid: 0, gid: 0, mtime: epoch };
   if (entry.type === "file") {
     const mode = entry.isExecutable ? 0o755 : 0o644;
-    await pipeline(entry.content, archive.entry({ ...common, type: "file", mode, size: entry.sizeBytes }));
+    const content = search ? watched(entry.path, entry.content, search) : entry.content;
+    await pipeline(content, archive.entry({ ...common, type: "file", mode, size: entry.sizeBytes }));
     return;
   }
   const header =
@@ -47,7 +60,7 @@ async function addEntry(archive: Pack, entry: SourceEntry): Promise<void> {
  * Packs a folder into one uncompressed tar in the store. Its digest depends on names, bytes,
  * executable bits and link targets only. Uncompressed, since zlib's output differs between versions.
  *
- * @throws SymlinkEscapesError, SourceChangedError, SourceRefusedError; nothing is stored then
+ * @throws SymlinkEscapesError, SourceChangedError, SourceRefusedError, SecretFoundError; nothing is stored then
  */
 export async function freezeFolder(
   store: ArtifactStore,
@@ -63,11 +76,14 @@ export async function freezeFolder(
   const produce = async () => {
     try {
       for await (const entry of walk.entries) {
-        await addEntry(archive, entry);
+        await addEntry(archive, entry, options.search);
+        if (options.search?.isFull) break;
         if (entry.type !== "file") continue;
         files++;
         if (entry.path === "index.html") hasIndexHtml = true;
       }
+      if (options.search && options.search.findings.length > 0)
+        throw new SecretFoundError(options.search.findings);
       archive.finalize();
     } catch (error) {
       archive.destroy(error as Error);

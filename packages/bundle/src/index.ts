@@ -26,13 +26,24 @@ export {
   ProvenanceStatement,
   type ProvenanceInput,
 } from "./provenance.ts";
+export { assembleChunks, cutIntoChunks, largestChunk, putChunk, removeChunks, type Chunk } from "./chunks.ts";
+export {
+  SecretSearch,
+  shortestSecret,
+  type KnownSecret,
+  type SecretEncoding,
+  type SecretFinding,
+} from "./secret-search.ts";
 export { listDigests, collectGarbage, type Collected } from "./garbage.ts";
 export {
   ArtifactError,
   ArtifactMissingError,
   ArchiveTooLargeError,
   BundleTamperedError,
+  ChunksMissingError,
+  DigestMismatchError,
   NotABundleError,
+  SecretFoundError,
   SignatureInvalidError,
   SourceChangedError,
   SourceRefusedError,

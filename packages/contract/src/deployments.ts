@@ -13,6 +13,7 @@ import {
   queryInt,
 } from "./fields.ts";
 import { DatabaseChoice } from "./sandboxes.ts";
+import { refusalCodes } from "./refusals.ts";
 import { defineRoute } from "./route.ts";
 
 const optionalText = z.string().max(65_536).optional();
@@ -20,6 +21,7 @@ const Path = z.string().max(4096).optional();
 
 export const PublishFields = z.object({
   source_sandbox_id: z.string().optional(),
+  source_upload_id: z.string().optional().describe("A complete upload, in place of a sandbox"),
   kind: z.enum(["auto", "static", "dynamic", "server"]).optional(),
   deployment_type: z.string().optional(),
   type: z.string().optional(),
@@ -73,18 +75,7 @@ export const Published = z.looseObject({ deployment: Deployment, release: Releas
 const tag = "Deployments";
 const d = { tag, envelope: "data" } as const;
 const base = "/deployments/:id";
-const refusals = [
-  "STATIC_OUTPUT_NOT_FOUND",
-  "STATIC_BUILD_FAILED",
-  "BUILD_FAILED",
-  "INSTALL_FAILED",
-  "START_COMMAND_MISSING",
-  "PREFLIGHT_NOT_LISTENING",
-  "PREFLIGHT_BOUND_TO_LOOPBACK",
-  "PREFLIGHT_EXITED",
-  "PREFLIGHT_UNHEALTHY",
-  "REQUIRED_ENV_MISSING",
-] as const;
+const refusals = refusalCodes;
 
 export const deploymentRoutes = {
   list: defineRoute({
@@ -404,6 +395,15 @@ export const deploymentRoutes = {
     summary: "A build",
     ...d,
     scope: "deployments:read",
+  }),
+  cancelBuild: defineRoute({
+    id: "cancelBuild",
+    method: "POST",
+    path: `${base}/builds/:bid/cancel`,
+    summary: "Stop a build; what serves goes on serving",
+    ...d,
+    scope: "deployments:write",
+    body: NoBody,
   }),
   buildLogs: defineRoute({
     id: "streamBuildLogs",

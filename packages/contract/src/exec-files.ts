@@ -353,6 +353,15 @@ export const fileRoutes = {
     ...files,
     envelope: "raw",
   }),
+  upload: defineRoute({
+    id: "uploadFile",
+    method: "PUT",
+    path: `${sandbox}/files/*`,
+    summary: "Replace a file by the bytes of the body, of any size",
+    ...filesWrite,
+    bytes: true,
+    envelope: "data",
+  }),
   remove: defineRoute({
     id: "deleteFile",
     method: "DELETE",

@@ -41,6 +41,9 @@ export const problems = {
   DISK_FULL: { status: 507, title: "The disk is full" },
   PROCESS_NOT_FOUND: { status: 404, title: "Process not found" },
   SERVICE_NAME_TAKEN: { status: 409, title: "A service of this name runs already" },
+  COUNT_MISMATCH: { status: 409, title: "The text occurs another number of times" },
+  PATCH_REJECTED: { status: 409, title: "The patch does not fit the files" },
+  GIT_FAILED: { status: 409, title: "Git refused" },
   SSH_UNAVAILABLE: { status: 409, title: "The sandbox has no SSH server" },
   BATCH_ALREADY_TERMINAL: { status: 409, title: "The batch has ended" },
 
@@ -56,10 +59,24 @@ export const problems = {
 
   SOURCE_EMPTY: { status: 422, title: "There is nothing to publish" },
   SOURCE_CHANGED: { status: 409, title: "Files changed while they were frozen", retryable: true },
+  SOURCE_INVALID: { status: 422, title: "The uploaded files cannot be unpacked" },
   SYMLINK_ESCAPES: { status: 422, title: "A link points out of the app's folder" },
   MANIFEST_INVALID: { status: 422, title: "The app manifest is not valid" },
+  PACKAGE_JSON_INVALID: { status: 422, title: "package.json cannot be read" },
+  PYPROJECT_INVALID: { status: 422, title: "pyproject.toml cannot be read" },
+  PACKAGE_MANAGER_UNAVAILABLE: { status: 422, title: "The package manager is not offered" },
+  FRAMEWORK_ADAPTER_MISSING: { status: 422, title: "The framework has no adapter for this platform" },
+  LOCKFILE_OUT_OF_DATE: { status: 422, title: "The lockfile does not agree with the dependencies" },
+  DEPENDENCY_CONFLICT: { status: 422, title: "Dependencies exclude each other" },
+  DEPENDENCY_NOT_FOUND: { status: 422, title: "The registry does not have a dependency" },
+  DEPENDENCY_MISSING: { status: 422, title: "A package that the app needs is not among its dependencies" },
+  SCRIPT_MISSING: { status: 422, title: "package.json lacks a script that is called" },
+  SOURCE_FILE_MISSING: { status: 422, title: "A file that the app needs is not in the release" },
+  START_FILE_MISSING: { status: 422, title: "The file that the start command runs is not in the release" },
+  MODULE_FORMAT: { status: 422, title: "Files and package.json disagree about the module format" },
   INSTALL_FAILED: { status: 422, title: "Installing the dependencies failed" },
   BUILD_FAILED: { status: 422, title: "The build failed" },
+  BUILD_CANCELLED: { status: 409, title: "The build was cancelled" },
   BUILD_TIMEOUT: { status: 422, title: "The build took too long" },
   BUILD_OUT_OF_MEMORY: { status: 422, title: "The build ran out of memory" },
   STATIC_BUILD_FAILED: { status: 422, title: "The static build failed" },
@@ -95,6 +112,37 @@ export const problems = {
 } as const satisfies Record<string, { status: number; title: string; retryable?: boolean }>;
 
 export type ProblemCode = keyof typeof problems;
+
+interface JsonPatchOperation {
+  readonly op: "add" | "remove" | "replace";
+  /** JSON pointer. */
+  readonly path: string;
+  readonly value?: unknown;
+}
+
+/**
+ * One step of a repair that a program can do by itself, as `details.patch` lists them. Files are named from
+ * the app's folder; one that a step removes need not be there.
+ */
+export type ProblemPatch =
+  | { readonly type: "json-patch"; readonly file: string; readonly operations: readonly JsonPatchOperation[] }
+  /** Of the request's own body. With `needs_value`, the value is for the caller to fill in. */
+  | {
+      readonly type: "request";
+      readonly operations: readonly JsonPatchOperation[];
+      readonly needs_value?: boolean;
+    }
+  /** Replaces the text where it stands, on `line` only if one is given. */
+  | {
+      readonly type: "edit";
+      readonly file: string;
+      readonly line?: number;
+      readonly find: string;
+      readonly replace: string;
+    }
+  | { readonly type: "append"; readonly file: string; readonly text: string }
+  | { readonly type: "write"; readonly file: string; readonly content: string }
+  | { readonly type: "remove"; readonly file: string };
 
 export interface ProblemExtras {
   /** Facts for programs: no secret, address or provider name. */
@@ -153,6 +201,7 @@ export function toProblemBody(
     title: problems[error.code].title,
     status: error.status,
     detail: error.message,
+    ...(typeof error.details["pointer"] === "string" ? { pointer: error.details["pointer"] } : {}),
     instance: `urn:request:${requestId}`,
   };
 }

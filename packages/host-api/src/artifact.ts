@@ -10,6 +10,23 @@ export const FreezeRequest = z.object({
 export const Frozen = z.object({ digest: Digest, sizeBytes: z.int(), files: z.int() });
 export type Frozen = z.output<typeof Frozen>;
 
+/** Unpacks a frozen folder under a new name directly below the workspace, where there is none yet. */
+export const FillRequest = z.object({
+  digest: Digest,
+  folder: z
+    .string()
+    .regex(/^[\w.-]{1,64}$/)
+    .refine((name) => name !== "." && name !== ".."),
+});
+export type FillRequest = z.input<typeof FillRequest>;
+
+/** A part of an upload; the host checks its digest. */
+export const ChunkRequest = z.object({ digest: Digest, base64: z.string().max(2 * 1024 * 1024) });
+/** Makes one artifact, usable as a source, of parts that were put before. */
+export const AssembleRequest = z.object({ chunks: z.array(Digest).max(50_000), digest: Digest });
+export const Assembled = z.object({ digest: Digest, sizeBytes: z.int() });
+export const RemoveChunksRequest = z.object({ chunks: z.array(Digest).max(50_000) });
+
 /** Makes a bundle out of a folder in a box. The digest depends on content and manifest only. */
 export const BundleRequest = z.object({
   path: z.string(),
@@ -20,6 +37,8 @@ export const BundleRequest = z.object({
   healthCheckPath: z.string().nullable(),
   /** Names and scopes only: values are never in a bundle. */
   env: z.array(z.object({ name: z.string(), scope: z.enum(["build", "run"]), required: z.boolean() })),
+  /** Values that refuse the bundle where they stand in it; kept nowhere. */
+  secrets: z.array(z.object({ name: z.string(), value: z.string() })).default([]),
 });
 export type BundleRequest = z.input<typeof BundleRequest>;
 export const Bundled = z.object({

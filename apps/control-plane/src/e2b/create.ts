@@ -15,7 +15,7 @@ import { findTemplate } from "../templates/index.ts";
 import { assertKept, NetworkConfig, toPolicy } from "./network.ts";
 import { ClientProblem, notSupported, parseBody } from "./problem.ts";
 import type { ClientCall } from "./route.ts";
-import { findSnapshot } from "./snapshot-names.ts";
+import { findSnapshot, withoutTag } from "./snapshot-names.ts";
 import { connectView, putSandboxRoute, storeClientRow, type ClientRow } from "./store.ts";
 
 /** Below the minute that clients wait for an answer. */
@@ -64,7 +64,8 @@ async function originOf(call: ClientCall, wanted: string): Promise<Origin> {
   const template = findTemplate(wanted);
   if (template) return { templateId: template.id, own: { template_id: template.id } };
   const snapshot = await findSnapshot(call, wanted);
-  if (!snapshot) throw new ClientProblem(404, `template '${wanted}' not found`);
+  // Whether there is such a template, and whether it can be used now, is said where sandboxes are made.
+  if (!snapshot) return { templateId: withoutTag(wanted), own: { template_id: withoutTag(wanted) } };
   const { template_id, size } = snapshot.sandbox_settings;
   return {
     templateId: `${snapshot.id}:default`,

@@ -8,7 +8,7 @@ import type { ClientCall } from "./route.ts";
 const tag = ":default";
 export const withTag = (id: string): string => `${id}${tag}`;
 
-const withoutTag = (text: string) => (text.endsWith(tag) ? text.slice(0, -tag.length) : text);
+export const withoutTag = (text: string) => (text.endsWith(tag) ? text.slice(0, -tag.length) : text);
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 export const assertName = (name: string): string => {

@@ -9,7 +9,7 @@ import { ClientProblem } from "./problem.ts";
 import type { ClientCall } from "./route.ts";
 
 /** Version of the agent's protocol that our guest speaks; clients choose by it what they ask for. */
-export const agentVersion = "0.6.1";
+export const agentVersion = "0.6.4";
 /** Required by clients, used by none. */
 const clientId = "default";
 

@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyRequest } from "fastify";
 import {
   PlatformError,
   problems,
+  refusals,
   toOpenApi,
   type ProblemCode,
   type RouteDefinition,
@@ -64,6 +65,17 @@ function reference(
   );
 }
 
+const marked = (text: string) => escape(text).replace(/`([^`]+)`/g, "<code>$1</code>");
+
+function refusalHtml(code: ProblemCode): string {
+  const refusal = refusals[code];
+  if (!refusal) return "";
+  const patch = refusal.patch
+    ? `<p><b>Patch</b> ${marked(refusal.patch)}, in <code>error.details.patch</code></p>`
+    : "";
+  return `<p>${marked(refusal.when)}</p><p><b>To do</b> ${marked(refusal.todo)}</p>${patch}`;
+}
+
 /** Health, OpenAPI, the reference and the problem pages: no key needed. */
 export function registerPublicPages(app: FastifyInstance, { routes, site }: SiteOptions): void {
   const document = async (request: FastifyRequest) => {
@@ -111,7 +123,7 @@ export function registerPublicPages(app: FastifyInstance, { routes, site }: Site
         (route) =>
           `<li><a href="/docs#${route.id}"><code>${route.method} ${escape(route.path)}</code></a></li>`,
       );
-    const body = `<h1>${escape(problem.title)}</h1><p><code>${escape(request.params.code)}</code>, status ${problem.status}. ${problem.retryable ? "The same request may succeed later; wait for Retry-After." : "Repeating the same request gives the same answer: change it first."}</p><p>The answer's <code>error.message</code> says what happened and what to do; <code>error.details</code> holds the evidence.</p>${users.length > 0 ? `<p>Given by</p><ul>${users.join("")}</ul>` : ""}<p><a href="/problems">All problems</a></p>`;
+    const body = `<h1>${escape(problem.title)}</h1><p><code>${escape(request.params.code)}</code>, status ${problem.status}. ${problem.retryable ? "The same request may succeed later; wait for Retry-After." : "Repeating the same request gives the same answer: change it first."}</p>${refusalHtml(request.params.code as ProblemCode)}<p>The answer's <code>error.message</code> says what happened and what to do; <code>error.details</code> holds the evidence.</p>${users.length > 0 ? `<p>Given by</p><ul>${users.join("")}</ul>` : ""}<p><a href="/problems">All problems</a></p>`;
     return reply.type("text/html; charset=utf-8").send(frame(`${name}: ${request.params.code}`, color, body));
   });
 }

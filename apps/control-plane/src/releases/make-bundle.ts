@@ -1,12 +1,16 @@
+import type { SecretFinding } from "@platform/bundle";
 import { faultPoint } from "@platform/daemon";
-import { PlatformError, type ProblemCode } from "@platform/contract";
+import { PlatformError, type ProblemCode, type ProblemPatch } from "@platform/contract";
 import { HostError, type BoxSpec } from "@platform/host-api";
 import type { GuestClient } from "@platform/guest-protocol";
 import { query } from "@platform/postgres";
 import { guestOf } from "../guests.ts";
 import type { Platform } from "../platform.ts";
 import { findStaticOutput, readAppFiles, type StaticOutput } from "./files.ts";
-import { planBuild, type Plan } from "./plan.ts";
+import { planBuild, toolsFolder, type Plan, type Tree } from "./detect/index.ts";
+import { diagnoseBuild, diagnoseInstall, errorLines, type Diagnosis } from "./diagnosis.ts";
+import { installKey, keepInstall, restoreInstall } from "./install-cache.ts";
+import { knownSecrets, secretProblem } from "./secrets.ts";
 import { setBuild, type BuildLog, type BuildRow } from "./store.ts";
 
 const installTimeoutMs = 15 * 60_000;
@@ -15,9 +19,14 @@ const buildTimeoutMs = 20 * 60_000;
 /** Never part of a source: rebuilt, or secret. */
 const sourceExcludes = [
   ".git",
+  // Says what a sandbox offers: of no use, and nobody's business, in production.
+  "AGENTS.md",
   ".miosa",
   "node_modules",
   ".venv",
+  ".python",
+  ".tools",
+  "__pycache__",
   ".env",
   ".env.local",
   ".env.production",
@@ -33,6 +42,8 @@ const bundleExcludes = [
   ".env.development",
   ".env.test",
   ".npm",
+  ".yarn",
+  "__pycache__",
   ".cache",
 ];
 
@@ -76,13 +87,30 @@ export async function freeze(
       throw new PlatformError(
         "SOURCE_EMPTY",
         "The workspace is empty. Write the app's files below /workspace first.",
-        { details: { step: "freeze", path: "/workspace" } },
+        {
+          details: {
+            step: "freeze",
+            path: "/workspace",
+            pointer: "",
+            evidence: ["/workspace holds no files"],
+          },
+        },
       );
     await setBuild(platform, row.id, { source_digest: frozen.digest });
     return frozen.digest;
   } catch (error) {
     throw freezeProblem(error);
   }
+}
+
+/** Only uploaded files can be bad: the host froze all others itself. */
+function unpackProblem(error: unknown): unknown {
+  if (!(error instanceof HostError) || error.code !== "INVALID" || !error.details["reason"]) return error;
+  return new PlatformError(
+    "SOURCE_INVALID",
+    `The uploaded files cannot be unpacked: ${error.message} Upload an uncompressed tar of the app's folder.`,
+    { details: { step: "prepare", pointer: "", evidence: [error.message] }, cause: error },
+  );
 }
 
 const freezeCodes: Record<string, ProblemCode> = {
@@ -95,11 +123,21 @@ const freezeCodes: Record<string, ProblemCode> = {
 
 function freezeProblem(error: unknown): unknown {
   if (!(error instanceof HostError)) return error;
+  const { reason, findings } = error.details;
+  if (reason === "SECRET_FOUND") return secretProblem(findings as SecretFinding[], error);
   // The host says INVALID for every refusal of the files themselves; the reason tells them apart.
   const code = freezeCodes[String(error.details["reason"])] ?? freezeCodes[error.code];
-  return code
-    ? new PlatformError(code, error.message, { details: { step: "freeze", ...error.details }, cause: error })
-    : error;
+  if (!code) return error;
+  const { path } = error.details;
+  const patch: ProblemPatch[] | null =
+    code === "SYMLINK_ESCAPES" && typeof path === "string" ? [{ type: "remove", file: path }] : null;
+  return new PlatformError(code, error.message, {
+    details: {
+      ...{ step: "freeze", pointer: "", evidence: [error.message], ...error.details },
+      ...(patch ? { patch } : {}),
+    },
+    cause: error,
+  });
 }
 
 export async function makeBundle(
@@ -111,7 +149,7 @@ export async function makeBundle(
   signal: AbortSignal,
 ): Promise<void> {
   await setBuild(platform, row.id, { step: "prepare" });
-  await platform.host.putBox(
+  const box = platform.host.putBox(
     buildKey(row),
     {
       purpose: "build",
@@ -124,21 +162,18 @@ export async function makeBundle(
     },
     signal,
   );
+  await box.catch((error: unknown) => {
+    throw unpackProblem(error);
+  });
   const guest = guestOf(platform.host, buildKey(row));
-  const plan = planBuild(row.request, await readAppFiles(guest, "/workspace"));
+  const files = await readAppFiles(guest, "/workspace");
+  const plan = planBuild(row.request, files);
   for (const reason of plan.because) log.add("system", reason);
   await setBuild(platform, row.id, { plan: JSON.stringify(plan), step: "install" });
   const oomBefore = (await platform.host.stats(buildKey(row), signal))?.oomKills ?? 0;
   const command = (step: string, text: string, timeoutMs: number) =>
-    runStep(
-      platform,
-      row,
-      guest,
-      { step, command: text, timeoutMs, root: plan.root, kind: plan.kind, oomBefore },
-      log,
-      signal,
-    );
-  if (plan.install) await command("install", plan.install, installTimeoutMs);
+    runStep(platform, row, guest, { step, command: text, timeoutMs, plan, oomBefore }, log, signal);
+  await install(platform, row, { plan, tree: files.tree }, command, log, signal);
   await setBuild(platform, row.id, { step: "build" });
   faultPoint("control-plane.build.before-build");
   if (plan.build) await command("build", plan.build, buildTimeoutMs);
@@ -162,6 +197,7 @@ export async function makeBundle(
         env: Object.keys(env)
           .sort()
           .map((name) => ({ name, scope: "run" as const, required: plan.requiredEnv.includes(name) })),
+        secrets: knownSecrets(env),
       },
       signal,
     )
@@ -176,13 +212,66 @@ export async function makeBundle(
   await setBuild(platform, row.id, { bundle_digest: bundled.digest });
 }
 
+/** Installs, unless an earlier build of the tenant left what the same lockfile gives. */
+async function install(
+  platform: Platform,
+  row: BuildRow,
+  { plan, tree }: { plan: Plan; tree: Tree },
+  command: (step: string, text: string, timeoutMs: number) => Promise<void>,
+  log: BuildLog,
+  signal: AbortSignal,
+): Promise<void> {
+  if (!plan.install) return;
+  const key = plan.root === "/workspace" ? await installKey(plan, tree) : null;
+  const cache = key && plan.installs ? { key, folder: plan.installs.folder } : null;
+  const isRestored = cache && (await restoreInstall(platform, row, buildKey(row), cache, log, signal));
+  // Build scripts may call the package manager by name, also when it has nothing to install.
+  const callsTools = /": *"[^"]*\b(pnpm|yarn|bunx?) /.test((await tree.read("package.json")) ?? "");
+  if (plan.tools && (!isRestored || callsTools)) await command("install", plan.tools, installTimeoutMs);
+  if (isRestored) return;
+  await command("install", plan.install, installTimeoutMs);
+  if (cache) await keepInstall(platform, row, buildKey(row), cache, plan.root, signal);
+}
+
+/** The refusal that a log's diagnosis leads to. */
+export const diagnosed = (found: Diagnosis, details: Record<string, unknown>): PlatformError =>
+  new PlatformError(found.code, found.message, {
+    details: {
+      ...details,
+      pointer: found.pointer,
+      evidence: found.evidence,
+      ...(found.patch ? { patch: found.patch } : {}),
+      ...found.facts,
+    },
+    errors: { [found.pointer.split("/")[1] ?? "source"]: [found.message.split(". ")[0]!] },
+  });
+
 interface Step {
   readonly step: string;
   readonly command: string;
   readonly timeoutMs: number;
-  readonly root: string;
-  readonly kind: Plan["kind"];
+  readonly plan: Plan;
   readonly oomBefore: number;
+}
+
+const systemPath = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+
+/** Tools by name, and what a Dockerfile sets; but packages only needed to build are installed in any case. */
+function stepEnv({ step, plan }: Step): Record<string, string> {
+  const { NODE_ENV, PORT: _port, ...rest } = plan.env;
+  const own = [
+    `${plan.root}/node_modules/.bin`,
+    `${plan.root}/.python/bin`,
+    `${toolsFolder}/node_modules/.bin`,
+  ];
+  return {
+    ...rest,
+    ...(NODE_ENV !== undefined && step === "build" ? { NODE_ENV } : {}),
+    PATH: [...own, systemPath].join(":"),
+    ...(plan.packageManager === "pip" || plan.packageManager === "uv" || plan.packageManager === "poetry"
+      ? { ...(step === "build" ? { PYTHONPATH: `${plan.root}/.python` } : {}), PYTHONDONTWRITEBYTECODE: "1" }
+      : {}),
+  };
 }
 
 async function runStep(
@@ -201,7 +290,8 @@ async function runStep(
     for (const line of lines) log.add(stream, line);
   };
   const result = await guest.exec(step.command, {
-    cwd: step.root,
+    cwd: step.plan.root,
+    env: stepEnv(step),
     timeoutMs: step.timeoutMs,
     maxOutputBytes: 0,
     onStdout: push("stdout"),
@@ -211,11 +301,15 @@ async function runStep(
   for (const stream of ["stdout", "stderr"] as const) if (rest[stream]) log.add(stream, rest[stream]);
   if (result.exitCode === 0 && !result.timedOut) return;
   const stats = await platform.host.stats(buildKey(row), signal);
+  const whole = await log.tail(200);
+  const tail = whole.slice(-40);
   const details = {
     step: step.step,
     command: log.mask(step.command),
     exit_code: result.timedOut ? null : result.exitCode,
-    log_tail: await log.tail(40),
+    log_tail: tail,
+    pointer: "",
+    evidence: errorLines(whole),
     build_id: row.id,
   };
   if ((stats?.oomKills ?? 0) > step.oomBefore) {
@@ -233,16 +327,22 @@ async function runStep(
       `The ${step.step} step did not end within ${step.timeoutMs / 60_000} minutes. Its last lines are in details.log_tail.`,
       { details },
     );
+  const diagnose = step.step === "install" ? diagnoseInstall : diagnoseBuild;
+  const found = result.timedOut ? null : await diagnose(guest, step.plan, whole);
+  if (found) throw diagnosed(found, details);
   if (step.step === "install")
     throw new PlatformError(
       "INSTALL_FAILED",
       `"${details.command}" ended with ${result.exitCode}. Its last lines are in details.log_tail.`,
       { details },
     );
-  const code = step.kind === "static" ? "STATIC_BUILD_FAILED" : "BUILD_FAILED";
+  const code = step.plan.kind === "static" ? "STATIC_BUILD_FAILED" : "BUILD_FAILED";
   throw new PlatformError(
     code,
     `"${details.command}" ended with ${result.exitCode}. Its last lines are in details.log_tail.`,
-    { details, errors: { build_command: [`ended with ${result.exitCode}`] } },
+    {
+      details: { ...details, pointer: "/build_command" },
+      errors: { build_command: [`ended with ${result.exitCode}`] },
+    },
   );
 }

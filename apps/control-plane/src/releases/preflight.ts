@@ -1,9 +1,11 @@
-import { PlatformError } from "@platform/contract";
-import type { ProbeResult } from "@platform/guest-protocol";
+import { PlatformError, type ProblemPatch } from "@platform/contract";
+import type { GuestClient, ProbeResult } from "@platform/guest-protocol";
 import { guestOf } from "../guests.ts";
 import type { Platform } from "../platform.ts";
 import { deploymentEnvironment } from "./environment.ts";
-import type { Plan } from "./plan.ts";
+import type { Plan } from "./detect/index.ts";
+import { diagnoseStart, errorLines } from "./diagnosis.ts";
+import { diagnosed } from "./make-bundle.ts";
 import { appService, runSpec } from "./run-spec.ts";
 import type { BuildLog } from "./store.ts";
 
@@ -36,7 +38,20 @@ export async function preflight(
       "REQUIRED_ENV_MISSING",
       `The app manifest requires ${missing.join(", ")}. Set ${missing.length === 1 ? "it" : "them"} with POST /deployments/${candidate.deploymentId}/env and publish again.`,
       {
-        details: { step: "preflight", missing, build_id: candidate.buildId },
+        details: {
+          step: "preflight",
+          missing,
+          pointer: `/env/${missing[0]}`,
+          evidence: missing.map((name) => `the manifest requires ${name}`),
+          patch: [
+            {
+              type: "request",
+              operations: missing.map((name) => ({ op: "add", path: `/env/${name}`, value: "" })),
+              needs_value: true,
+            },
+          ],
+          build_id: candidate.buildId,
+        },
         errors: { env: missing.map((name) => `${name} is missing`) },
       },
     );
@@ -66,16 +81,24 @@ export async function preflight(
     return;
   }
   const stats = await platform.host.stats(candidate.key, signal);
+  const refused = await refusal(guest, candidate, probe, lines, stats);
   await platform.host.deleteBox(candidate.key, signal);
-  throw refusal(candidate, probe, lines, stats);
+  throw refused;
 }
 
-function refusal(
+type Stats = {
+  oomKills: number | null;
+  memoryLimitBytes: number | null;
+  memoryPeakBytes: number | null;
+} | null;
+
+async function refusal(
+  guest: GuestClient,
   candidate: Candidate,
   probe: ProbeResult,
   lines: string[],
-  stats: { oomKills: number | null; memoryLimitBytes: number | null; memoryPeakBytes: number | null } | null,
-): PlatformError {
+  stats: Stats,
+): Promise<PlatformError> {
   const { plan } = candidate;
   const details = {
     step: "preflight",
@@ -85,7 +108,14 @@ function refusal(
     http_status: probe.httpStatus,
     start_command: plan.start,
     log_tail: lines,
-    evidence: probe.evidence,
+    seen: probe.evidence,
+    pointer: "",
+    evidence:
+      lines.length > 0
+        ? errorLines(lines)
+        : [
+            `the app wrote nothing; ${plan.healthCheckPath} on port ${plan.port}: ${probe.httpStatus ?? probe.reason}`,
+          ],
     build_id: candidate.buildId,
   };
   if ((stats?.oomKills ?? 0) > 0) {
@@ -95,42 +125,104 @@ function refusal(
       { details: { ...details, limit_bytes: stats?.memoryLimitBytes, peak_bytes: stats?.memoryPeakBytes } },
     );
   }
-  const missing = lines
-    .map((line) =>
-      /Cannot find (?:module|package) '([^']+)'|ModuleNotFoundError: No module named '([^']+)'/.exec(line),
-    )
-    .find((match) => match !== null);
   switch (probe.reason) {
     case "process_exited": {
-      const name = missing?.[1] ?? missing?.[2];
-      const why = name
-        ? ` It needs "${name}", which is not in the release: add it to the dependencies.`
-        : " Its last lines are in details.log_tail.";
+      const found = await diagnoseStart(guest, plan, lines);
+      if (found) return diagnosed(found, details);
       return new PlatformError(
         "PREFLIGHT_EXITED",
-        `"${plan.start}" exits at start, away from the sandbox.${why}`,
-        { details: { ...details, ...(name ? { missing: name } : {}) } },
+        `"${plan.start}" exits at start, away from the sandbox. Its last lines are in details.log_tail.`,
+        { details },
       );
     }
     case "bound_to_loopback":
-      return new PlatformError(
-        "PREFLIGHT_BOUND_TO_LOOPBACK",
-        `The app listens on 127.0.0.1:${plan.port} only. Bind it to 0.0.0.0; HOST=0.0.0.0 is set for it.`,
-        { details },
-      );
+      return boundToLoopback(guest, plan, details);
     case "no_http_answer":
     case "http_error":
       return new PlatformError(
         "PREFLIGHT_UNHEALTHY",
         `${plan.healthCheckPath} answers ${probe.httpStatus ?? "nothing"}. It must answer with a status under 500. The app's last lines are in details.log_tail.`,
-        { details },
+        { details: { ...details, pointer: "/health_check_path" } },
       );
     case "not_listening":
     case null:
-      return new PlatformError(
-        "PREFLIGHT_NOT_LISTENING",
-        `Nothing listens on port ${plan.port} ${startTimeoutMs / 1000} s after the start. Listen on PORT (it is set to ${plan.port}), or say which port.`,
-        { details, errors: { port: [`nothing listens on ${plan.port}`] } },
-      );
+      return notListening(guest, plan, details);
   }
+}
+
+const sources =
+  "--include=*.js --include=*.mjs --include=*.cjs --include=*.ts --include=*.mts --include=*.py --exclude-dir=node_modules --exclude-dir=.python --exclude-dir=.git";
+
+/** The line that names the loopback address, so that the repair can be said exactly. */
+async function boundToLoopback(
+  guest: GuestClient,
+  plan: Plan,
+  details: Record<string, unknown>,
+): Promise<PlatformError> {
+  const seen = await guest.exec(
+    `grep -rnE ${sources} "(127\\.0\\.0\\.1|localhost|::1)" . | grep -iE "listen|host|bind|serve|run\\(" | head -5`,
+    { cwd: "/workspace", timeoutMs: 20_000 },
+  );
+  const places = seen.stdout.split("\n").filter((line) => line !== "");
+  const [, file, line, text] = /^\.\/([^:]+):(\d+):(.*)$/.exec(places[0] ?? "") ?? [];
+  const address = /127\.0\.0\.1|localhost|::1/.exec(text ?? "")?.[0];
+  const inCommand = /127\.0\.0\.1|localhost/.exec(plan.start ?? "")?.[0];
+  const patch: ProblemPatch[] | undefined = address
+    ? [{ type: "edit", file: file!, line: Number(line), find: address, replace: "0.0.0.0" }]
+    : inCommand
+      ? [
+          {
+            type: "request",
+            operations: [
+              { op: "add", path: "/run_command", value: plan.start!.replaceAll(inCommand, "0.0.0.0") },
+            ],
+          },
+        ]
+      : undefined;
+  return new PlatformError(
+    "PREFLIGHT_BOUND_TO_LOOPBACK",
+    `The app listens on 127.0.0.1:${plan.port} only. Bind it to 0.0.0.0${address ? ` (${file}:${line})` : ""}; HOST=0.0.0.0 is set for it.`,
+    {
+      details: {
+        ...details,
+        evidence:
+          places.length > 0
+            ? places.map((place) => place.slice(2, 300))
+            : [`listens on 127.0.0.1:${plan.port}`],
+        ...(patch ? { patch } : {}),
+      },
+    },
+  );
+}
+
+async function notListening(
+  guest: GuestClient,
+  plan: Plan,
+  details: Record<string, unknown>,
+): Promise<PlatformError> {
+  const open = await guest.ports().catch(() => []);
+  const other = open.find(
+    ({ port, loopbackOnly, process }) => !loopbackOnly && port !== plan.port && process !== "agent",
+  );
+  const found = `Nothing listens on port ${plan.port} ${startTimeoutMs / 1000} s after the start.`;
+  return new PlatformError(
+    "PREFLIGHT_NOT_LISTENING",
+    other
+      ? `${found} The app listens on ${other.port}: send port ${other.port}, or listen on PORT (it is set to ${plan.port}).`
+      : `${found} Listen on PORT (it is set to ${plan.port}), or say which port.`,
+    {
+      details: {
+        ...details,
+        pointer: "/port",
+        evidence: [
+          `nothing listens on port ${plan.port}`,
+          ...open.map((one) => `${one.process ?? "a process"} listens on ${one.address}:${one.port}`),
+        ],
+        ...(other
+          ? { patch: [{ type: "request", operations: [{ op: "add", path: "/port", value: other.port }] }] }
+          : {}),
+      },
+      errors: { port: [`nothing listens on ${plan.port}`] },
+    },
+  );
 }

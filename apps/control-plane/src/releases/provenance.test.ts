@@ -6,7 +6,7 @@ import { createPublicKey } from "node:crypto";
 import { PlatformError } from "@platform/contract";
 import { deploymentHandlers } from "../deployments/index.ts";
 import { startTestApi, type TestApi } from "../testing-api.ts";
-import type { Plan } from "./plan.ts";
+import type { Plan } from "./detect/index.ts";
 import { assertProvenance, attest } from "./provenance.ts";
 import { loadBuild, loadRelease } from "./store.ts";
 

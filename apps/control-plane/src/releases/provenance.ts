@@ -10,7 +10,7 @@ import {
 } from "@platform/bundle";
 import { PlatformError } from "@platform/contract";
 import type { Platform } from "../platform.ts";
-import type { Plan } from "./plan.ts";
+import type { Plan } from "./detect/index.ts";
 import { publicPem, signingKey, trustedKeys } from "./signing-key.ts";
 import type { BuildRow, ReleaseRow } from "./store.ts";
 

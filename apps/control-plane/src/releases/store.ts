@@ -1,7 +1,7 @@
 import type { PublishFields } from "@platform/contract";
 import { query, queryOne, type Queryable } from "@platform/postgres";
 import type { Platform } from "../platform.ts";
-import type { Plan } from "./plan.ts";
+import type { Plan } from "./detect/index.ts";
 
 /** A refusal as it is stored with a build: becomes the 422 of the publish call. */
 export interface BuildFailure {

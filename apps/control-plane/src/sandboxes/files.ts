@@ -1,5 +1,5 @@
 import { posix } from "node:path";
-import { Readable } from "node:stream";
+import { PassThrough, pipeline, Readable } from "node:stream";
 import { text } from "node:stream/consumers";
 import { PlatformError, fileRoutes as r } from "@platform/contract";
 import { EventType, FileType, type EntryInfo as Entry, type GuestClient } from "@platform/guest-protocol";
@@ -156,6 +156,13 @@ export function fileHandlers(platform: Platform): Handler[] {
     handler(r.batch, async (call) => writeMany(call as Call, call.body.files)),
     handler(r.watch, async (call) => watch(platform, call as Call, sandboxPath(call.query.path))),
     handler(r.download, async (call) => download(call as Call, tail(call as Call))),
+    handler(r.upload, async (call) =>
+      at(call as Call, tail(call as Call), async (guest, path) => {
+        const counted = new ByteCounter();
+        await guest.writeFile(path, counted.of(call.request.body as Readable | undefined));
+        return { path, size_bytes: counted.bytes };
+      }),
+    ),
     handler(r.fsDownload, async (call) => download(call as Call, call.query.path)),
     handler(r.fsStat, async (call) => stat(call as Call, call.body.path)),
     handler(r.fsWriteMany, async (call) => writeMany(call as Call, fromBase64(call.body.files))),
@@ -213,6 +220,24 @@ export function fileHandlers(platform: Platform): Handler[] {
       });
     }),
   ];
+}
+
+/** Counts what passes, so that a body of any length is never held. */
+class ByteCounter {
+  bytes = 0;
+
+  of(body: Readable | undefined): Readable {
+    const counted = new PassThrough({
+      highWaterMark: 1024 * 1024,
+      transform: (chunk: Buffer, _encoding, done) => {
+        this.bytes += chunk.length;
+        done(null, chunk);
+      },
+    });
+    // The reader learns of a sender that left by the error, and then keeps the old file.
+    pipeline(body ?? Readable.from([]), counted, () => undefined);
+    return counted;
+  }
 }
 
 async function* limited(stream: Readable, path: string): AsyncGenerator<Buffer> {

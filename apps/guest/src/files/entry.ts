@@ -4,9 +4,10 @@ import { basename } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { EntryInfoSchema, FileType, type EntryInfo } from "@platform/guest-protocol";
+import type { FileMetadata } from "./metadata.ts";
 
 /** Describes what lies at `path`; a link has the type and mode of what it points to. */
-export async function readEntry(path: string): Promise<EntryInfo> {
+export async function readEntry(path: string, notes: FileMetadata): Promise<EntryInfo> {
   const found = await lstat(path);
   const base = {
     name: basename(path) || "/",
@@ -16,6 +17,7 @@ export async function readEntry(path: string): Promise<EntryInfo> {
     owner: ownerOf(found.uid),
     group: ownerOf(found.gid),
     modifiedTime: timestampFromMs(Math.floor(found.mtimeMs)),
+    metadata: await notes.of(path, found),
   };
   if (!found.isSymbolicLink()) {
     return create(EntryInfoSchema, { ...base, type: typeOf(found), mode: found.mode & 0o777 });

@@ -10,6 +10,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { waitFor } from "@platform/daemon";
 import { EventType, FileType, GuestError } from "@platform/guest-protocol";
 import { startAgent, type TestAgent } from "../test-agent.ts";
+import { FileMetadata } from "./metadata.ts";
 
 function call(
   agent: TestAgent,
@@ -82,6 +83,32 @@ test("a multipart upload stores each part named file", async (t) => {
   ]);
   assert.equal(await readFile(join(agent.home, "sub/two.txt"), "utf8"), "2");
   assert.equal((await call(agent, "POST", "/files", headers, "--b\r\ngarbage")).status, 400);
+});
+
+test("what an upload notes about a file stays with it until the next upload", async (t) => {
+  const agent = await startAgent(t);
+  const { filesystem } = agent.client;
+  const noted = {
+    "content-type": "application/octet-stream",
+    "x-metadata-author": "ann",
+    "x-metadata-N": "1",
+  };
+  const answer = await call(agent, "POST", "/files?path=a.txt", noted, "1");
+  assert.deepEqual(JSON.parse(answer.body), [
+    { name: "a.txt", path: join(agent.home, "a.txt"), type: "file", metadata: { author: "ann", n: "1" } },
+  ]);
+  const of = async (path: string) => (await filesystem.stat({ path })).entry?.metadata;
+  assert.deepEqual(await of("a.txt"), { author: "ann", n: "1" });
+  await rename(join(agent.home, "a.txt"), join(agent.home, "b.txt"));
+  assert.deepEqual(await of("b.txt"), { author: "ann", n: "1" });
+  const copy = new FileMetadata(agent.home);
+  assert.deepEqual(await copy.of("b.txt", await stat(join(agent.home, "b.txt"))), { author: "ann", n: "1" });
+  await agent.client.writeFile("a.txt", "another file of the old name");
+  assert.deepEqual(await of("a.txt"), {});
+  await agent.client.writeFile("b.txt", "2");
+  assert.deepEqual(await of("b.txt"), {});
+  const long = { ...noted, "x-metadata-long": "x".repeat(4096) };
+  assert.equal((await call(agent, "POST", "/files?path=a.txt", long, "1")).status, 400);
 });
 
 test("files are composed in order and the parts removed", async (t) => {

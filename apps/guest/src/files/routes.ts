@@ -6,6 +6,7 @@ import { createGzip } from "node:zlib";
 import type { Environment } from "../environment.ts";
 import { answerJson, EnvdError, readJsonObject, type Request, type Response } from "../http.ts";
 import { fileFailure } from "./failures.ts";
+import { metadataIn, metadataOf } from "./metadata.ts";
 import { resolvePath } from "./paths.ts";
 import { storeFile, type StoredFile } from "./store.ts";
 
@@ -74,10 +75,17 @@ export async function upload(
   response: Response,
 ): Promise<void> {
   const type = String(request.headers["content-type"] ?? "");
+  const metadata = metadataIn(request);
   const stored = type.startsWith("multipart/form-data")
     ? await storeParts(environment, query.get("path"), request)
     : [await storeFile(pathOf(environment, query.get("path")), await decoded(request))];
-  answerJson(response, 200, stored);
+  for (const { path } of stored) await metadataOf(environment).set(path, metadata);
+  const noted = Object.keys(metadata).length > 0 ? { metadata } : {};
+  answerJson(
+    response,
+    200,
+    stored.map((file) => ({ ...file, ...noted })),
+  );
 }
 
 async function decoded(request: Request): Promise<Readable> {
@@ -86,7 +94,13 @@ async function decoded(request: Request): Promise<Readable> {
   if (encoding !== "gzip")
     throw new EnvdError(400, `content-encoding '${String(encoding)}' is not supported`);
   const { createGunzip } = await import("node:zlib");
-  return request.pipe(createGunzip());
+  const content = createGunzip();
+  // A refusal leaves a rest that is not the connection's next request; a caller that left sends no end.
+  content.once("close", () => request.unpipe(content).resume());
+  request.once("close", () => {
+    if (!request.readableEnded) content.destroy(new Error("the upload ended early"));
+  });
+  return request.pipe(content);
 }
 
 /** Each part named `file` is one file; `path` names it, or else its own file name does. */

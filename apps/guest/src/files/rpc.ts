@@ -5,6 +5,7 @@ import type { EntryInfo, Filesystem } from "@platform/guest-protocol";
 import type { Environment } from "../environment.ts";
 import { readEntry } from "./entry.ts";
 import { guarded } from "./guarded.ts";
+import { metadataOf, type FileMetadata } from "./metadata.ts";
 import { resolvePath } from "./paths.ts";
 import { createWatchMethods } from "./watch-rpc.ts";
 
@@ -17,31 +18,32 @@ export function createFilesystemService(environment: Environment): ServiceImpl<t
     if (path === "") throw new ConnectError("path is required", Code.InvalidArgument);
     return resolvePath(path, environment.home, environment.home);
   };
+  const notes = metadataOf(environment);
   return {
-    stat: ({ path }) => guarded(at(path), async (full) => ({ entry: await readEntry(full) })),
-    makeDir: ({ path }) => guarded(at(path), makeFolder),
-    move: ({ source, destination }) => guarded(at(source), (from) => move(from, at(destination))),
+    stat: ({ path }) => guarded(at(path), async (full) => ({ entry: await readEntry(full, notes) })),
+    makeDir: ({ path }) => guarded(at(path), (full) => makeFolder(full, notes)),
+    move: ({ source, destination }) => guarded(at(source), (from) => move(from, at(destination), notes)),
     listDir: ({ path, depth }) =>
-      guarded(at(path), async (full) => ({ entries: await list(full, Math.max(1, depth)) })),
+      guarded(at(path), async (full) => ({ entries: await list(full, Math.max(1, depth), notes) })),
     remove: ({ path }) =>
       guarded(at(path), async (full) => {
         await rm(full, { recursive: true, force: true });
         return {};
       }),
-    ...createWatchMethods(at),
+    ...createWatchMethods(at, notes),
   };
 }
 
-async function makeFolder(path: string) {
+async function makeFolder(path: string, notes: FileMetadata) {
   const old = await stat(path).catch(() => null);
   if (old?.isDirectory()) throw new ConnectError(`directory already exists: ${path}`, Code.AlreadyExists);
   if (old)
     throw new ConnectError(`path already exists but it is not a directory: ${path}`, Code.InvalidArgument);
   await mkdir(path, { recursive: true });
-  return { entry: await readEntry(path) };
+  return { entry: await readEntry(path, notes) };
 }
 
-async function move(source: string, destination: string) {
+async function move(source: string, destination: string, notes: FileMetadata) {
   await lstat(source);
   await mkdir(dirname(destination), { recursive: true });
   try {
@@ -52,10 +54,10 @@ async function move(source: string, destination: string) {
     await cp(source, destination, { recursive: true, preserveTimestamps: true, verbatimSymlinks: true });
     await rm(source, { recursive: true, force: true });
   }
-  return { entry: await readEntry(destination) };
+  return { entry: await readEntry(destination, notes) };
 }
 
-async function list(root: string, depth: number): Promise<EntryInfo[]> {
+async function list(root: string, depth: number, notes: FileMetadata): Promise<EntryInfo[]> {
   const found = await stat(root);
   if (!found.isDirectory()) throw new ConnectError(`path is not a directory: ${root}`, Code.InvalidArgument);
   const entries: EntryInfo[] = [];
@@ -64,7 +66,7 @@ async function list(root: string, depth: number): Promise<EntryInfo[]> {
     for (const found of names) {
       const path = join(folder, found.name);
       // What vanishes while it is listed is left out.
-      const entry = await readEntry(path).catch(() => null);
+      const entry = await readEntry(path, notes).catch(() => null);
       if (!entry) continue;
       if (entries.push(entry) > MAX_ENTRIES) {
         throw new ConnectError(

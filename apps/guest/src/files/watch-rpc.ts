@@ -9,6 +9,7 @@ import {
 } from "@platform/guest-protocol";
 import { readEntry } from "./entry.ts";
 import { guarded } from "./guarded.ts";
+import type { FileMetadata } from "./metadata.ts";
 import { watchTree, type Change, type TreeWatch } from "./watch.ts";
 
 const DEFAULT_KEEPALIVE_SECONDS = 90;
@@ -27,6 +28,7 @@ type Methods = "watchDir" | "createWatcher" | "getWatcherEvents" | "removeWatche
 /** @param at absolute path for what a client wrote */
 export function createWatchMethods(
   at: (path: string) => string,
+  notes: FileMetadata,
 ): Pick<ServiceImpl<typeof Filesystem>, Methods> {
   const watchers = new Map<string, { watch: TreeWatch; events: FilesystemEvent[] }>();
   const find = (id: string) => {
@@ -37,7 +39,7 @@ export function createWatchMethods(
   const open = (request: WatchRequest, events: FilesystemEvent[], wake: () => void) =>
     guarded(at(request.path), (path) =>
       watchTree(path, request.recursive, async (change) => {
-        events.push(await toEvent(change, request.includeEntry));
+        events.push(await toEvent(change, request.includeEntry ? notes : null));
         if (events.length > MAX_WAITING) events.shift();
         wake();
       }),
@@ -88,8 +90,8 @@ export function createWatchMethods(
   };
 }
 
-async function toEvent(change: Change, includeEntry: boolean): Promise<FilesystemEvent> {
+async function toEvent(change: Change, notes: FileMetadata | null): Promise<FilesystemEvent> {
   const gone = change.type === EventType.REMOVE || change.type === EventType.RENAME;
-  const entry = includeEntry && !gone ? await readEntry(change.path).catch(() => undefined) : undefined;
+  const entry = notes && !gone ? await readEntry(change.path, notes).catch(() => undefined) : undefined;
   return create(FilesystemEventSchema, { name: change.name, type: change.type, entry });
 }

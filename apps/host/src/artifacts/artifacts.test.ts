@@ -46,6 +46,34 @@ test("a bundle has one digest for one content and starts a box of its own", { sk
   assert.equal((await guestOf(t, host, "box-release").exec("cat index.html")).stdout, "<p>hi\n");
 });
 
+test(
+  "a bundle that holds a known secret is refused, and the answer does not repeat it",
+  { skip },
+  async (t) => {
+    const host = await startTestHost(t);
+    await host.client.putBox("box-leak", spec());
+    const value = "hunter2-hunter2";
+    const encoded = Buffer.from(value).toString("base64");
+    await guestOf(t, host, "box-leak").exec(`mkdir dist; printf 'a\\nkey = ${encoded}\\n' > dist/index.html`);
+    const request = { path: "/workspace/dist", kind: "static" as const, startCommand: null, port: null };
+    await assert.rejects(
+      host.client.bundle("box-leak", {
+        ...{ ...request, healthCheckPath: null, env: [] },
+        secrets: [{ name: "API_KEY", value }],
+      }),
+      (error) => {
+        assert.ok(error instanceof HostError);
+        const { reason, findings } = error.details as { reason: string; findings: Record<string, unknown>[] };
+        assert.equal(reason, "SECRET_FOUND");
+        const { file, line, name, encoding } = findings[0]!;
+        assert.deepEqual([file, line, name, encoding], ["index.html", 2, "API_KEY", "base64"]);
+        assert.ok(!JSON.stringify([error.message, error.details]).includes(encoded.slice(0, 8)));
+        return true;
+      },
+    );
+  },
+);
+
 test("links out of the workspace are never followed", { skip }, async (t) => {
   const host = await startTestHost(t);
   await host.client.putBox("box-sly", spec());

@@ -1,17 +1,27 @@
-import { mkdir, mkdtemp, readdir, readFile, rename, rmdir, stat, writeFile } from "node:fs/promises";
+import { lstat, mkdir, mkdtemp, readdir, readFile, rename, rmdir, stat, writeFile } from "node:fs/promises";
 import { join, posix } from "node:path";
+import type { z } from "zod";
 import { faultPoint } from "@platform/daemon";
 import {
   ArtifactError,
+  assembleChunks,
+  putChunk,
+  removeChunks,
   buildBundle,
   freezeFolder,
   parseDigest,
+  SecretSearch,
   unpackBundle,
   unpackSource,
   type ArtifactStore,
 } from "@platform/bundle";
 import {
+  AssembleRequest,
   BundleRequest,
+  ChunkRequest,
+  FillRequest,
+  RemoveChunksRequest,
+  type Assembled,
   FreezeRequest,
   HostError,
   SnapshotInfo,
@@ -83,7 +93,7 @@ async function explained<T>(work: Promise<T>): Promise<T> {
       isMissing ? "NOT_FOUND" : "INVALID",
       isMissing ? 404 : 422,
       cause.message,
-      { reason: cause.code },
+      { reason: cause.code, ...cause.details },
       { cause },
     );
   }
@@ -144,13 +154,41 @@ export class Artifacts implements ContentSource {
   }
 
   async bundle(boxes: Boxes, key: string, body: unknown): Promise<Bundled> {
-    const { path, exclude, ...declared } = BundleRequest.parse(body);
+    const { path, exclude, secrets, ...declared } = BundleRequest.parse(body);
+    const search = new SecretSearch(secrets);
     const built = await boxes.whileStill(key, async ({ folders }) => {
       const { folder, subfolder } = locate(folders, path);
-      return explained(buildBundle(this.#store, folder, { ...declared, exclude, ...below(subfolder) }));
+      return explained(
+        buildBundle(this.#store, folder, { ...declared, exclude, search, ...below(subfolder) }),
+      );
     });
     faultPoint("host.bundle.before-answer");
     return built;
+  }
+
+  /** The box is still meanwhile, so that it cannot lead the files elsewhere. */
+  async fillFolder(boxes: Boxes, key: string, body: unknown): Promise<void> {
+    const { digest, folder } = FillRequest.parse(body);
+    await boxes.whileStill(key, async ({ folders }) => {
+      const into = join(folders.workspace, folder);
+      if (await lstat(into).catch(() => null))
+        throw new HostError("CONFLICT", 409, `There is a ${folder} in the box already.`);
+      await explained(unpackSource(this.#store, parseDigest(digest), into, folders.owner ?? {}));
+    });
+  }
+
+  async putChunk(body: unknown): Promise<void> {
+    const { digest, base64 } = ChunkRequest.parse(body);
+    await explained(putChunk(this.#store, parseDigest(digest), Buffer.from(base64, "base64")));
+  }
+
+  async assembleChunks(body: unknown): Promise<z.output<typeof Assembled>> {
+    const { chunks, digest } = AssembleRequest.parse(body);
+    return explained(assembleChunks(this.#store, chunks.map(parseDigest), parseDigest(digest)));
+  }
+
+  async removeChunks(body: unknown): Promise<void> {
+    await removeChunks(this.#store, RemoveChunksRequest.parse(body).chunks.map(parseDigest));
   }
 
   /** Every whole snapshot of this host. */

@@ -17,6 +17,9 @@ export async function claimBox(box: LiveBox, context: StartContext): Promise<voi
   const { key, spec } = box.record;
   const { standby } = driver;
   if (!standby) throw new Error(`driver ${driver.name} keeps no boxes that wait`);
+  const image = await context.imageOf(spec.template);
+  if ((image.root?.digest ?? null) !== box.record.image)
+    throw new Error("its template has another image now");
   faultPoint("host.pool.before-claim");
   await writeGuestConfig(folders, spec);
   const now = new Date();

@@ -1,4 +1,4 @@
-import { chown, mkdir, rm, symlink, writeFile } from "node:fs/promises";
+import { chown, mkdir, readdir, readlink, rm, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { ResolvedBoxSpec } from "@platform/host-api";
 import type { BoxFolders } from "../driver.ts";
@@ -51,6 +51,22 @@ async function makeRoot(root: string, mounts: readonly BoxMount[]): Promise<void
   }
 }
 
+/**
+ * An image's folders one by one, as its tree has no place for what only this runtime mounts, and the
+ * runtime is nobody who could make one.
+ */
+async function imageMounts(image: string, others: readonly BoxMount[]): Promise<BoxMount[]> {
+  const replaced = new Set(["/sys", ...others.map(({ target }) => target)]);
+  const mounts: BoxMount[] = [];
+  for (const entry of await readdir(image, { withFileTypes: true })) {
+    const [source, target] = [join(image, entry.name), `/${entry.name}`];
+    if (replaced.has(target)) continue;
+    if (entry.isSymbolicLink()) mounts.push({ type: "link", target, to: await readlink(source) });
+    else if (entry.isDirectory()) mounts.push({ type: "bind", source, target, isWritable: false });
+  }
+  return mounts;
+}
+
 const ids = (owner: { readonly uid: number; readonly gid: number }, name: "uid" | "gid") => [
   { containerID: 0, hostID: owner[name] + rootUidAbove, size: 1 },
   { containerID: insideUid, hostID: owner[name], size: 1 },
@@ -69,15 +85,14 @@ export interface BundleRequest {
 export async function writeBundle({ folder, spec, layout, owner, command }: BundleRequest): Promise<void> {
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true, mode: 0o711 });
-  const root = layout.root ?? join(folder, "root");
+  const root = join(folder, "root");
   const mounts: BoxMount[] = [
+    ...(layout.root === null ? [] : await imageMounts(layout.root, layout.mounts)),
     ...layout.mounts,
     { type: "bind", source: join(folder, "note"), target: noteFolder, isWritable: true },
   ];
-  if (layout.root === null) {
-    await makeRoot(root, mounts);
-    await mkdir(join(root, groups.destination), { recursive: true });
-  }
+  await makeRoot(root, mounts);
+  await mkdir(join(root, groups.destination), { recursive: true });
   await mkdir(join(folder, "note"), { mode: 0o700 });
   await chown(join(folder, "note"), owner.uid + rootUidAbove, owner.gid + rootUidAbove);
   const capabilities = { bounding: firstCapabilities, effective: firstCapabilities };
