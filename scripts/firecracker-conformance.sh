@@ -13,8 +13,10 @@ kit=${MICROVM_DIR:-$scratch/kit}
 [ -e "$kit/kernel" ] || "$node" apps/guest/build-microvm.ts "$kit"
 
 if [ "${1:-}" != --nested ]; then
+  : "${IMAGES_DIR:?set it to a folder of built images; CONFORMANCE_TEMPLATE names one, minimal if left out}"
+  export IMAGES_DIR CONFORMANCE_TEMPLATE="${CONFORMANCE_TEMPLATE:-minimal}"
   [ -w /dev/kvm ] || { echo "/dev/kvm cannot be used here; try --nested." >&2; exit 1; }
-  MICROVM_DIR=$kit FIRECRACKER_BIN=$MIOSA_FIRECRACKER_BIN JAILER_BIN=$MIOSA_JAILER_BIN HOST_DRIVERS=firecracker \
+  MICROVM_DIR=$kit FIRECRACKER_BIN=$MIOSA_FIRECRACKER_BIN JAILER_BIN=$MIOSA_JAILER_BIN CONFORMANCE_DRIVERS=firecracker \
     "$node" --test --test-concurrency=1 apps/host/src/drivers/conformance/*.test.ts
   exit
 fi
