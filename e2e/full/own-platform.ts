@@ -31,6 +31,8 @@ export interface Boot {
 /** The whole product as one child process, on a port and in a data folder of its own. */
 export interface OwnPlatform {
   readonly edgePort: number;
+  readonly apiUrl: string;
+  readonly apiKey: string;
   readonly dataDir: string;
   readonly boot: Boot;
   /** Never throws for a status; throws when no answer comes. */
@@ -41,6 +43,8 @@ export interface OwnPlatform {
     path: string,
     body?: unknown,
   ): Promise<Record<string, unknown>>;
+  /** Raw bytes. */
+  put(path: string, bytes: Buffer): Promise<Answer>;
   /** One request by public host name, on a connection of its own. */
   visit(url: string): Promise<{ status: number; text: string }>;
   /** A sandbox that answers commands, with these files in it. */
@@ -115,7 +119,15 @@ export async function startOwnPlatform(
   try {
     const boot = await bootLine(child);
     const { api_url: apiUrl, api_key: key } = boot;
-    return { edgePort, dataDir, boot, stop, ...client(apiUrl, key, edgePort, dataDir, api) };
+    return {
+      edgePort,
+      apiUrl,
+      apiKey: key,
+      dataDir,
+      boot,
+      stop,
+      ...client(apiUrl, key, edgePort, dataDir, api),
+    };
   } catch (error) {
     await stop();
     throw error;
@@ -146,6 +158,13 @@ function client(apiUrl: string, key: string, edgePort: number, dataDir: string, 
     const text = await response.body.text();
     const parsed = text === "" ? {} : (JSON.parse(text) as Record<string, unknown>);
     return { status: response.statusCode, body: parsed, ms: performance.now() - startedAt };
+  };
+  const put: OwnPlatform["put"] = async (path, bytes) => {
+    const startedAt = performance.now();
+    const headers = { authorization: `Bearer ${key}`, "content-type": "application/octet-stream" };
+    const response = await request(apiUrl + path, { method: "PUT", dispatcher, headers, body: bytes });
+    const body = (await response.body.json()) as Record<string, unknown>;
+    return { status: response.statusCode, body, ms: performance.now() - startedAt };
   };
   const must: OwnPlatform["must"] = async (method, path, body) => {
     const answer = await ask(method, path, body);
@@ -183,5 +202,5 @@ function client(apiUrl: string, key: string, edgePort: number, dataDir: string, 
     });
     return { status: response.statusCode, text: await response.body.text() };
   };
-  return { api: ask, must, exec, sandbox, visit };
+  return { api: ask, put, must, exec, sandbox, visit };
 }

@@ -180,7 +180,7 @@ test("expose prints the server's URL and nothing else on stdout", async (t) => {
   assert.equal(ran.out, "http://3000-s.example:81\n");
 });
 
-test("a folder is published through a sandbox that goes in any case, and remembers its deployment", async (t) => {
+test("a folder is published by sending what the server lacks of it, and remembers its deployment", async (t) => {
   const app = folderOf(t);
   writeFileSync(
     join(app, "miosa.app.yml"),
@@ -199,31 +199,35 @@ test("a folder is published through a sandbox that goes in any case, and remembe
   const { origin, received } = await serve(t, (request, response) => {
     const path = request.path.replace("/api/v1", "");
     calls.push(`${request.method} ${path}`);
-    if (path.endsWith("/readiness/stream")) return void response.end("event: ready\ndata: {}\n\n");
-    if (path.endsWith("/exec"))
-      return json(response, 200, { data: { exit_code: 0, stdout: "", stderr: "" } });
-    if (path.endsWith("/write-many")) return json(response, 200, { data: { written: [], failed: [] } });
+    if (path.endsWith("/uploads")) return json(response, 201, { data: { id: "u-1", missing: [0] } });
+    if (path.endsWith("/chunks/0")) return json(response, 200, { data: { stored: true } });
+    if (path.endsWith("/complete")) return json(response, 200, { data: { id: "u-1", missing: [] } });
     if (path.endsWith("/publish") && refuses)
       return json(response, 422, { error: { code: "PREFLIGHT_EXITED", message: "It exits." } });
     if (path.endsWith("/publish"))
       return json(response, 201, {
         data: { deployment, version: { id: "v" }, release: { id: "r-1", artifact_sha256: "ab" } },
       });
-    if (path.startsWith("/deployments")) return json(response, 200, { data: deployment });
-    json(response, 200, { id: "s-1", ready: true, state: "running" });
+    json(response, 200, { data: deployment });
   });
   const first = await cli(app, ["publish"], { endpoint: origin });
   assert.equal(first.code, 0, first.err);
   assert.match(first.out, /^http:\/\/shop\.example\n/);
   const body = received.find((one) => one.path.endsWith("/publish"))?.body;
   assert.deepEqual(body, {
-    name: "shop",
+    source_upload_id: "u-1",
     run_command: "node .",
     port: 4000,
     health_check_path: "/up",
     promote: true,
   });
-  assert.equal(calls.at(-1), "DELETE /sandboxes/s-1");
+  assert.deepEqual(calls.slice(0, 5), [
+    "POST /deployments",
+    "POST /deployments/d-1/uploads",
+    "PUT /deployments/d-1/uploads/u-1/chunks/0",
+    "POST /deployments/d-1/uploads/u-1/complete",
+    "POST /deployments/d-1/publish",
+  ]);
   assert.equal(
     (JSON.parse(readFileSync(join(app, ".miosa.json"), "utf8")) as { deploymentId: string }).deploymentId,
     "d-1",
@@ -233,12 +237,7 @@ test("a folder is published through a sandbox that goes in any case, and remembe
   const second = await cli(app, ["publish"], { endpoint: origin });
   assert.equal(second.code, 1);
   assert.match(second.err, /PREFLIGHT_EXITED/);
-  assert.equal(
-    (received.findLast((one) => one.path.endsWith("/publish"))?.body as { deployment_id: string })
-      .deployment_id,
-    "d-1",
-  );
-  assert.equal(calls.at(-1), "DELETE /sandboxes/s-1");
+  assert.equal(calls.filter((call) => call === "POST /deployments").length, 1);
 });
 
 test("a packed folder leaves out secrets, packages and what the manifest excludes", async (t) => {

@@ -6,8 +6,10 @@ import {
   configurationChanged,
   createDeploymentStep,
   deploymentHandlers,
+  uploadHandlers,
   deploymentObserveHandlers,
 } from "./deployments/index.ts";
+import { deviceHandlers } from "./devices/index.ts";
 import { domainHandlers } from "./domains/index.ts";
 import { clientApiPrefix, isClientApiHost, registerClientApi } from "./e2b/index.ts";
 import { putRoute, registerEdgeRoutes } from "./edges/index.ts";
@@ -19,7 +21,7 @@ import { groupHandlers } from "./groups/index.ts";
 import { createServer, registerPublicPages, type AuditEntry, type Handler } from "./http/index.ts";
 import { createAuthenticator, keyHandlers, scopedTokenHandlers, ticketHandlers } from "./keys/index.ts";
 import type { Platform } from "./platform.ts";
-import { previewHandlers } from "./previews/index.ts";
+import { previewHandlers, shareHandlers } from "./previews/index.ts";
 import { Reconciler } from "./reconcile/index.ts";
 import { createBuildStep } from "./releases/index.ts";
 import {
@@ -37,6 +39,7 @@ import {
   wake,
   type SandboxRow,
 } from "./sandboxes/index.ts";
+import { SandboxSampler } from "./sandboxes/index.ts";
 import { runtimeEnvHandlers } from "./runtime-env/index.ts";
 import { snapshotHandlers } from "./snapshots/index.ts";
 import { storageHandlers, storageRoutes } from "./storage/index.ts";
@@ -57,6 +60,7 @@ import {
 } from "./tenants/index.ts";
 import { terminalHandlers } from "./terminals/index.ts";
 import { usageHandlers } from "./usage/index.ts";
+import { agentToolHandlers } from "./agent-tools/index.ts";
 import { webhookHandlers } from "./webhooks/index.ts";
 
 export interface TenancySettings {
@@ -101,11 +105,14 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...runHandlers(platform),
     ...groupHandlers(platform),
     ...exportHandlers(platform),
+    ...agentToolHandlers(platform),
     ...terminalHandlers(platform),
     ...snapshotHandlers(platform),
     ...previewHandlers(platform),
+    ...shareHandlers(platform),
     ...databaseHandlers(platform),
     ...deploymentHandlers(platform),
+    ...uploadHandlers(platform),
     ...deploymentObserveHandlers(platform),
     ...storageHandlers(platform),
     ...cronHandlers(platform),
@@ -118,7 +125,8 @@ export function createApp(
   platform: Platform,
   options: { edgeToken: string; audit: (entry: AuditEntry) => void; tenancy: TenancySettings },
 ): FastifyInstance {
-  const handlers = allHandlers(platform, options.tenancy);
+  const own = allHandlers(platform, options.tenancy);
+  const handlers = [...own, ...deviceHandlers(own)];
   const routes = handlers.map((one) => one.route);
   const authenticate = createAuthenticator(platform);
   const tenantOf = async (request: FastifyRequest): Promise<Tenant | null> =>
@@ -204,6 +212,7 @@ export function createReconcilers(platform: Platform): Worker[] {
       step: createDeploymentStep(platform),
     }),
     new CronScheduler(platform),
+    new SandboxSampler(platform),
   ];
 }
 

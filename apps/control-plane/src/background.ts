@@ -3,12 +3,14 @@ import { query } from "@platform/postgres";
 import { trimExecutions } from "./cron/index.ts";
 import { ensureClientApiRoutes } from "./e2b/index.ts";
 import { trimRequestLogs } from "./edges/index.ts";
+import { tidyUploads } from "./deployments/index.ts";
 import { syncPendingEgress } from "./egress/index.ts";
 import { settleBulk } from "./groups/index.ts";
 import type { Platform } from "./platform.ts";
 import { tidyBuckets } from "./storage/index.ts";
 import { tellTroubles } from "./sandboxes/index.ts";
 import { forgetPreviews } from "./previews/index.ts";
+import { trimSamples } from "./sandboxes/index.ts";
 import { expireSnapshots, tidySnapshots } from "./snapshots/index.ts";
 
 const everyMs = 15_000;
@@ -54,9 +56,11 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["troubles", tellTroubles],
   ["snapshots", expireSnapshots],
   ["bulk jobs", settleBulk],
+  ["metrics", trimSamples],
   ["egress", syncPendingEgress],
   ["cut off snapshots", tidySnapshots],
   ["previews", forgetPreviews],
+  ["uploads", tidyUploads],
   ["clients' API hosts", ensureClientApiRoutes],
   ["request logs", trimRequestLogs],
   ["buckets", tidyBuckets],

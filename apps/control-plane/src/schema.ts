@@ -1,8 +1,8 @@
 import type { Migration } from "@platform/postgres";
 import { tenancyMigration } from "./schema-tenancy.ts";
+import { installCacheMigration, uploadsMigration } from "./schema-releases.ts";
 import { lifecycleMigrations } from "./schema-lifecycle.ts";
 import { guardsMigration } from "./schema-guards.ts";
-import { installCacheMigration } from "./schema-releases.ts";
 import { provenanceMigration } from "./schema-provenance.ts";
 import { e2bMigration } from "./schema-e2b.ts";
 import { resourcesMigration } from "./schema-resources.ts";
@@ -166,4 +166,5 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   ...lifecycleMigrations,
   guardsMigration,
   installCacheMigration,
+  uploadsMigration,
 ];

@@ -41,7 +41,7 @@ const kit = (adapter: string, version: string) => ({
     [adapter]: version,
   }),
   "svelte.config.js": `import adapter from "${adapter}";\nexport default { kit: { adapter: adapter() } };\n`,
-  "vite.config.js": `import { sveltekit } from "@sveltejs/kit/vite";\nimport adapter from "${adapter}";\nexport default { plugins: [sveltekit({ adapter: adapter() })] };\n`,
+  "vite.config.js": `import { sveltekit } from "@sveltejs/kit/vite";\nexport default { plugins: [sveltekit()] };\n`,
   "src/app.html": `<!doctype html><html><head>%sveltekit.head%</head><body><div>%sveltekit.body%</div></body></html>\n`,
   "src/routes/+page.svelte": "<p>MARK</p>\n",
 });

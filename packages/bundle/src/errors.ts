@@ -65,6 +65,23 @@ export class SecretFoundError extends ArtifactError {
   }
 }
 
+/** Chunks of an upload that are not in the store, or not as they were sent. */
+export class ChunksMissingError extends ArtifactError {
+  readonly code = "CHUNKS_MISSING";
+  override readonly details: { readonly missing: readonly Digest[] };
+  constructor(missing: readonly Digest[]) {
+    super(`${missing.length} chunks are missing. Send them again.`);
+    this.details = { missing };
+  }
+}
+
+export class DigestMismatchError extends ArtifactError {
+  readonly code = "DIGEST_MISMATCH";
+  constructor(wanted: Digest, found: Digest) {
+    super(`The bytes have the digest ${found}, not ${wanted}.`);
+  }
+}
+
 /** The archive would write outside its folder, or holds what this platform never packs. */
 export class UnsafeArchiveError extends ArtifactError {
   readonly code = "UNSAFE_ARCHIVE";

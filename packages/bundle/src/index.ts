@@ -26,6 +26,7 @@ export {
   ProvenanceStatement,
   type ProvenanceInput,
 } from "./provenance.ts";
+export { assembleChunks, cutIntoChunks, largestChunk, putChunk, removeChunks, type Chunk } from "./chunks.ts";
 export {
   SecretSearch,
   shortestSecret,
@@ -39,6 +40,8 @@ export {
   ArtifactMissingError,
   ArchiveTooLargeError,
   BundleTamperedError,
+  ChunksMissingError,
+  DigestMismatchError,
   NotABundleError,
   SecretFoundError,
   SignatureInvalidError,

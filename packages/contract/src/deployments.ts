@@ -21,6 +21,7 @@ const Path = z.string().max(4096).optional();
 
 export const PublishFields = z.object({
   source_sandbox_id: z.string().optional(),
+  source_upload_id: z.string().optional().describe("A complete upload, in place of a sandbox"),
   kind: z.enum(["auto", "static", "dynamic", "server"]).optional(),
   deployment_type: z.string().optional(),
   type: z.string().optional(),
@@ -394,6 +395,15 @@ export const deploymentRoutes = {
     summary: "A build",
     ...d,
     scope: "deployments:read",
+  }),
+  cancelBuild: defineRoute({
+    id: "cancelBuild",
+    method: "POST",
+    path: `${base}/builds/:bid/cancel`,
+    summary: "Stop a build; what serves goes on serving",
+    ...d,
+    scope: "deployments:write",
+    body: NoBody,
   }),
   buildLogs: defineRoute({
     id: "streamBuildLogs",

@@ -41,6 +41,9 @@ export const problems = {
   DISK_FULL: { status: 507, title: "The disk is full" },
   PROCESS_NOT_FOUND: { status: 404, title: "Process not found" },
   SERVICE_NAME_TAKEN: { status: 409, title: "A service of this name runs already" },
+  COUNT_MISMATCH: { status: 409, title: "The text occurs another number of times" },
+  PATCH_REJECTED: { status: 409, title: "The patch does not fit the files" },
+  GIT_FAILED: { status: 409, title: "Git refused" },
   SSH_UNAVAILABLE: { status: 409, title: "The sandbox has no SSH server" },
   BATCH_ALREADY_TERMINAL: { status: 409, title: "The batch has ended" },
 
@@ -56,6 +59,7 @@ export const problems = {
 
   SOURCE_EMPTY: { status: 422, title: "There is nothing to publish" },
   SOURCE_CHANGED: { status: 409, title: "Files changed while they were frozen", retryable: true },
+  SOURCE_INVALID: { status: 422, title: "The uploaded files cannot be unpacked" },
   SYMLINK_ESCAPES: { status: 422, title: "A link points out of the app's folder" },
   MANIFEST_INVALID: { status: 422, title: "The app manifest is not valid" },
   PACKAGE_JSON_INVALID: { status: 422, title: "package.json cannot be read" },
@@ -72,6 +76,7 @@ export const problems = {
   MODULE_FORMAT: { status: 422, title: "Files and package.json disagree about the module format" },
   INSTALL_FAILED: { status: 422, title: "Installing the dependencies failed" },
   BUILD_FAILED: { status: 422, title: "The build failed" },
+  BUILD_CANCELLED: { status: 409, title: "The build was cancelled" },
   BUILD_TIMEOUT: { status: 422, title: "The build took too long" },
   BUILD_OUT_OF_MEMORY: { status: 422, title: "The build ran out of memory" },
   STATIC_BUILD_FAILED: { status: 422, title: "The static build failed" },

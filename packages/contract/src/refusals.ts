@@ -15,6 +15,10 @@ const publishing = {
     when: "The sandbox, or the folder that the manifest names, holds no files.",
     todo: "Write the app's files below /workspace, or correct workdir in the manifest.",
   },
+  SOURCE_INVALID: {
+    when: "What was uploaded is no tar, is cut off, or holds names that leave its folder.",
+    todo: "Upload an uncompressed tar of the app's folder.",
+  },
   SYMLINK_ESCAPES: {
     when: "A symbolic link is absolute or leads out of the app's folder, where no release can follow.",
     todo: "Make the link relative and inside the folder, replace it by a copy, or remove it.",
@@ -66,7 +70,7 @@ const publishing = {
   SCRIPT_MISSING: {
     when: "A command runs a script that package.json does not have.",
     todo: "Add the script, or change the command.",
-    patch: "takes build_command out of the request",
+    patch: "a build command that does nothing",
     details: "`script`",
   },
   SOURCE_FILE_MISSING: {

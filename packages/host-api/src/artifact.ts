@@ -20,6 +20,13 @@ export const FillRequest = z.object({
 });
 export type FillRequest = z.input<typeof FillRequest>;
 
+/** A part of an upload; the host checks its digest. */
+export const ChunkRequest = z.object({ digest: Digest, base64: z.string().max(2 * 1024 * 1024) });
+/** Makes one artifact, usable as a source, of parts that were put before. */
+export const AssembleRequest = z.object({ chunks: z.array(Digest).max(50_000), digest: Digest });
+export const Assembled = z.object({ digest: Digest, sizeBytes: z.int() });
+export const RemoveChunksRequest = z.object({ chunks: z.array(Digest).max(50_000) });
+
 /** Makes a bundle out of a folder in a box. The digest depends on content and manifest only. */
 export const BundleRequest = z.object({
   path: z.string(),

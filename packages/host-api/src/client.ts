@@ -9,9 +9,16 @@ import {
   LoginProof,
   type DatabaseSpec,
 } from "./database.ts";
+import {
+  Assembled,
+  Bundled,
+  Frozen,
+  SnapshotInfo,
+  type BundleRequest,
+  type FillRequest,
+} from "./artifact.ts";
 import { ImageBuild, ImageLogLine, ImageReport, type ImageBuildSpec } from "./image.ts";
 import { PoolReport } from "./pool.ts";
-import { Bundled, Frozen, SnapshotInfo, type BundleRequest, type FillRequest } from "./artifact.ts";
 
 /** Where a host daemon listens and the bearer token it wants. */
 export interface HostAddress {
@@ -57,6 +64,7 @@ export class HostError extends Error {
  * | stats, oom, egress | GET /boxes/:key/stats, /oom, /egress |
  * | snapshots, putSnapshot, deleteSnapshot | GET /snapshots; PUT /snapshots/:snapshotKey {boxKey}; DELETE /snapshots/:snapshotKey |
  * | freeze, bundle, fill | POST /boxes/:key/freeze, /boxes/:key/bundle, /boxes/:key/fill |
+ * | putChunk, assembleChunks, removeChunks | POST /chunks, /assembled-chunks, /removed-chunks |
  * | images, removeImage | GET /images; DELETE /images/sha256-<first 56 digits> |
  * | imageBuilds, putImageBuild, imageBuild, deleteImageBuild | GET /image-builds; PUT, GET, DELETE /image-builds/:key |
  * | imageBuildLogs, cancelImageBuild | GET /image-builds/:key/logs?after=&limit=; POST …/cancel |
@@ -120,6 +128,14 @@ export class HostClient {
   /** @throws HostError `NOT_FOUND` when the host does not have the digest, `CONFLICT` when the folder is there */
   fill = (key: string, body: FillRequest, signal?: AbortSignal) =>
     this.#void("POST", `/boxes/${key}/fill`, body, signal);
+  /** @throws HostError `INVALID` with reason `DIGEST_MISMATCH` */
+  putChunk = (digest: string, content: Buffer, signal?: AbortSignal) =>
+    this.#void("POST", "/chunks", { digest, base64: content.toString("base64") }, signal);
+  /** @throws HostError `INVALID` with reason `CHUNKS_MISSING` (and `missing`) or `DIGEST_MISMATCH` */
+  assembleChunks = (chunks: readonly string[], digest: string, signal?: AbortSignal) =>
+    this.#json("POST", "/assembled-chunks", Assembled, { chunks, digest }, signal);
+  removeChunks = (chunks: readonly string[], signal?: AbortSignal) =>
+    this.#void("POST", "/removed-chunks", { chunks }, signal);
   bundle = (key: string, body: BundleRequest, signal?: AbortSignal) =>
     this.#json("POST", `/boxes/${key}/bundle`, Bundled, body, signal);
 

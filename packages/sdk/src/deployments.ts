@@ -2,9 +2,38 @@ import { setTimeout as delay } from "node:timers/promises";
 import { ApiError } from "./error.ts";
 import { isUuid, named } from "./find.ts";
 import { newIdempotencyKey, type Query, type Transport } from "./transport.ts";
-import type { Deployment, EnvEntry, Provenance, Release, Version } from "./types.ts";
+import type {
+  Deployment,
+  EnvEntry,
+  Provenance,
+  Published,
+  PublishRequest,
+  Release,
+  Version,
+} from "./types.ts";
 
 const moveTimeoutMs = 600_000;
+/** Install, build and preflight may take this long together. */
+const publishTimeoutMs = 45 * 60_000;
+const uploadRounds = 3;
+
+export interface FileInChunks {
+  readonly sizeBytes: number;
+  /** Hexadecimal, of the whole file. */
+  readonly sha256: string;
+  readonly chunks: readonly { readonly sha256: string; readonly size_bytes: number }[];
+  read(index: number): Uint8Array;
+}
+
+export interface SentUpload {
+  readonly id: string;
+  readonly sentBytes: number;
+}
+
+interface Upload {
+  readonly id: string;
+  readonly missing: number[];
+}
 
 export class Deployments {
   readonly #http: Transport;
@@ -40,6 +69,55 @@ export class Deployments {
       idempotencyKey,
       timeoutMs: moveTimeoutMs,
     });
+
+  create = (body: { readonly name: string }, idempotencyKey = newIdempotencyKey()) =>
+    this.#http.json<Deployment>("POST", "/deployments", { body, idempotencyKey });
+  publish = (id: string, body: PublishRequest, idempotencyKey = newIdempotencyKey()) =>
+    this.#http.json<Published>("POST", `${at(id)}/publish`, {
+      body,
+      idempotencyKey,
+      timeoutMs: publishTimeoutMs,
+    });
+
+  /**
+   * Sends what the server lacks of a file, cut by the caller. Chunks are sent again until the server has all;
+   * one that it has costs nothing, so that a cut-off upload is simply begun anew.
+   *
+   * @throws ApiError, ConnectionError when a chunk does not arrive after the usual retries
+   */
+  async upload(id: string, file: FileInChunks): Promise<SentUpload> {
+    const body = { size_bytes: file.sizeBytes, sha256: file.sha256, chunks: file.chunks };
+    const upload = await this.#http.json<Upload>("POST", `${at(id)}/uploads`, {
+      body,
+      idempotencyKey: newIdempotencyKey(),
+    });
+    const path = `${at(id)}/uploads/${encodeURIComponent(upload.id)}`;
+    let sentBytes = 0;
+    let { missing } = upload;
+    for (let round = 0; round < uploadRounds; round++) {
+      for (const index of missing) {
+        const bytes = file.read(index);
+        await this.#http.json<unknown>("PUT", `${path}/chunks/${index}`, { bytes });
+        sentBytes += bytes.length;
+      }
+      try {
+        await this.#http.json<Upload>("POST", `${path}/complete`, { body: {}, timeoutMs: publishTimeoutMs });
+        return { id: upload.id, sentBytes };
+      } catch (error) {
+        // Chunks that another upload had brought may be cleared away meanwhile.
+        if (!(error instanceof ApiError) || error.code !== "UPLOAD_INCOMPLETE") throw error;
+        missing = error.details["missing"] as number[];
+      }
+    }
+    throw new ApiError({
+      ...{
+        status: 409,
+        code: "UPLOAD_INCOMPLETE",
+        message: "The server keeps losing chunks. Try again later.",
+      },
+      details: { missing },
+    });
+  }
 
   env = (id: string) => this.#http.json<EnvEntry[]>("GET", `${at(id)}/env`);
   setEnv = (id: string, env: Record<string, string>) =>

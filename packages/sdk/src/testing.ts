@@ -24,7 +24,12 @@ export async function serve(
         method: request.method ?? "",
         path: request.url ?? "",
         headers: request.headers,
-        body: text === "" ? undefined : (JSON.parse(text) as unknown),
+        body:
+          text === ""
+            ? undefined
+            : String(request.headers["content-type"]).includes("json")
+              ? (JSON.parse(text) as unknown)
+              : text,
       };
       received.push(seen);
       respond(seen, response, received.length - 1);

@@ -28,6 +28,8 @@ export interface ClientOptions {
 export interface CallOptions {
   readonly query?: Query;
   readonly body?: unknown;
+  /** Sent as they are, in place of `body`. */
+  readonly bytes?: Uint8Array;
   /** Sent as Idempotency-Key, the same on every retry; makes a POST safe to repeat. */
   readonly idempotencyKey?: string;
   readonly timeoutMs?: number;
@@ -137,6 +139,7 @@ export class Transport {
       redirect: "error",
     };
     if (options.body !== undefined) init.body = JSON.stringify(options.body);
+    if (options.bytes !== undefined) init.body = options.bytes as Uint8Array<ArrayBuffer>;
     try {
       return await this.#fetch(url.href, init);
     } catch (cause) {
@@ -158,6 +161,7 @@ export class Transport {
       authorization: `Bearer ${this.#options.apiKey}`,
       "user-agent": this.#options.userAgent ?? "platform-sdk",
       ...(options.body === undefined ? {} : { "content-type": "application/json" }),
+      ...(options.bytes === undefined ? {} : { "content-type": "application/octet-stream" }),
       ...(options.idempotencyKey === undefined ? {} : { "idempotency-key": options.idempotencyKey }),
     };
   }

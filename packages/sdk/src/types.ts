@@ -206,6 +206,7 @@ export interface Provenance {
 }
 
 export interface PublishRequest {
+  readonly source_upload_id?: string;
   readonly name?: string;
   readonly slug?: string;
   readonly deployment_id?: string;

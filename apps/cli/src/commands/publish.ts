@@ -1,14 +1,15 @@
+import { createHash } from "node:crypto";
 import { basename, resolve } from "node:path";
 import type { Command } from "commander";
-import type { Client, Published, PublishRequest } from "@platform/sdk";
-import { assertFolder } from "../app-folder.ts";
+import { cutIntoChunks } from "@platform/bundle";
+import type { Client, FileInChunks, Published, PublishRequest } from "@platform/sdk";
+import { assertFolder, packFolder } from "../app-folder.ts";
 import { brand } from "../brand.ts";
 import { withClient, type Context } from "../context.ts";
 import { CliError } from "../failure.ts";
 import { readLink, writeLink } from "../link-file.ts";
 import { readManifest, type Manifest } from "../manifest.ts";
 import { collectPair, parsePort } from "../pairs.ts";
-import { pushFolder } from "../push-folder.ts";
 
 export interface PublishOptions {
   readonly sandbox?: string;
@@ -91,7 +92,7 @@ async function publishSandbox(
   );
 }
 
-/** The sandbox is only the way there: the release does not need it, so it goes in any case. */
+/** Only what the server does not have yet is sent; the release needs no sandbox. */
 async function publishFolder(
   context: Context,
   client: Client,
@@ -100,28 +101,35 @@ async function publishFolder(
 ): Promise<Published> {
   assertFolder(folder);
   const manifest = readManifest(folder);
-  const deploymentId = options.deployment ?? readLink(folder);
-  const request = toRequest(options, manifest, deploymentId, manifest.name ?? basename(folder));
-  const step = context.output.step("sandbox");
-  const sandbox = await client.sandboxes.create({
-    timeout_sec: 3600,
-    ...(manifest.template ? { template_id: manifest.template } : {}),
-  });
-  try {
-    await client.sandboxes.waitUntilReady(sandbox.id);
-    step.done();
-    const upload = context.output.step("files");
-    const { files, sizeBytes } = await pushFolder(client, sandbox.id, folder, {
-      target: manifest.workdir,
-      excluded: manifest.excluded,
-    });
-    upload.done(`${files} files, ${sizeBytes} bytes`);
-    const published = await freeze(context, client, sandbox.id, request);
-    writeLink(folder, published.deployment.id, published.deployment.name);
-    return published;
-  } finally {
-    await client.sandboxes.delete(sandbox.id);
-  }
+  const packed = await packFolder(folder, manifest.excluded);
+  const known = options.deployment ?? readLink(folder);
+  const name = options.name ?? manifest.name ?? basename(folder);
+  const deployment = known ? { id: known, name } : await client.deployments.create({ name });
+  // Before the publish, so that a refused one is repeated on the same deployment.
+  writeLink(folder, deployment.id, deployment.name);
+  const step = context.output.step("upload");
+  const { id, sentBytes } = await client.deployments.upload(deployment.id, chunksOf(packed.tar));
+  step.done(`${packed.files} files, ${sentBytes} of ${packed.tar.length} bytes sent`);
+  const { deployment_id: _same, ...request } = toRequest(options, manifest, deployment.id, null, !known);
+  return serve(context, client, options.promote, () =>
+    client.deployments.publish(deployment.id, { ...request, source_upload_id: id }),
+  );
+}
+
+function chunksOf(tar: Buffer): FileInChunks {
+  const chunks = cutIntoChunks(tar);
+  return {
+    sizeBytes: tar.length,
+    sha256: createHash("sha256").update(tar).digest("hex"),
+    chunks: chunks.map(({ digest, sizeBytes }) => ({
+      sha256: digest.slice("sha256:".length),
+      size_bytes: sizeBytes,
+    })),
+    read: (index) => {
+      const { offset, sizeBytes } = chunks[index]!;
+      return tar.subarray(offset, offset + sizeBytes);
+    },
+  };
 }
 
 async function freeze(
@@ -130,10 +138,21 @@ async function freeze(
   sandboxId: string,
   request: PublishRequest,
 ): Promise<Published> {
+  return serve(context, client, request.promote !== false, () =>
+    client.sandboxes.publish(sandboxId, request),
+  );
+}
+
+async function serve(
+  context: Context,
+  client: Client,
+  promote: boolean,
+  publish: () => Promise<Published>,
+): Promise<Published> {
   const step = context.output.step("release");
-  const published = await client.sandboxes.publish(sandboxId, request);
+  const published = await publish();
   step.done(`release ${published.release.id}`);
-  if (request.promote === false) return published;
+  if (!promote) return { ...published, url: published.url ?? published.deployment.public_url ?? "" };
   const serving = context.output.step("serving");
   const deployment = await client.deployments.waitUntilActive(published.deployment.id, published.release.id);
   serving.done();
@@ -146,9 +165,10 @@ export function toRequest(
   manifest: Manifest | null,
   deploymentId: string | null,
   fallbackName: string | null,
+  isNew = deploymentId === null,
 ): PublishRequest {
   const kind = options.static ? "static" : options.dynamic ? "dynamic" : undefined;
-  const wanted = options.database ?? (manifest?.wantsDatabase && !deploymentId ? true : undefined);
+  const wanted = options.database ?? (manifest?.wantsDatabase && isNew ? true : undefined);
   const fields: { -readonly [Name in keyof PublishRequest]: PublishRequest[Name] | null } = {
     deployment_id: deploymentId,
     name: deploymentId ? null : (options.name ?? fallbackName),

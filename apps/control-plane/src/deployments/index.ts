@@ -2,3 +2,4 @@ export { configurationChanged, deploymentHandlers } from "./routes.ts";
 export { deploymentObserveHandlers, servingInstance } from "./observe.ts";
 export { createDeploymentStep } from "./reconciler.ts";
 export { ownDeployment, loadDeployment, type DeploymentRow } from "./store.ts";
+export { tidyUploads, uploadHandlers } from "./uploads/index.ts";

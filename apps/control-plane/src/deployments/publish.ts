@@ -15,6 +15,7 @@ import {
 import { liveSandbox, ownSandbox, randomSuffix, type SandboxRow } from "../sandboxes/index.ts";
 import { resolvePlacement, slugify } from "../tenants/index.ts";
 import { maskedPreview } from "../seal.ts";
+import { uploadedSource } from "./uploads/index.ts";
 import { promote } from "./promote.ts";
 import { deploymentView, loadDeployment, ownDeployment, type DeploymentRow } from "./store.ts";
 
@@ -325,10 +326,13 @@ export async function publishTo(
   target: DeploymentRow,
   fields: PublishFields & { source_digest?: string },
 ): Promise<Published> {
-  if (!fields.source_sandbox_id && !fields.source_digest) {
+  const uploaded = fields.source_upload_id
+    ? { source_digest: await uploadedSource(platform.pool, target.id, fields.source_upload_id) }
+    : {};
+  if (!fields.source_sandbox_id && !fields.source_digest && !fields.source_upload_id) {
     throw new PlatformError(
       "VALIDATION_FAILED",
-      "source_sandbox_id is missing. Say which sandbox to publish.",
+      "source_sandbox_id is missing. Say which sandbox or upload to publish.",
       { errors: { source_sandbox_id: ["is missing"] } },
     );
   }
@@ -359,6 +363,7 @@ export async function publishTo(
   await waitForDatabases(platform, target.id);
   const request = {
     ...fields,
+    ...uploaded,
     build_command: fields.build_command ?? target.build_command ?? undefined,
     run_command: fields.run_command ?? fields.start_command ?? target.run_command ?? undefined,
   };

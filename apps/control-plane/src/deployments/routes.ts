@@ -7,6 +7,7 @@ import { handler, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import {
   buildView,
+  cancelBuild,
   deploymentEnvironment,
   examine,
   loadBuild,
@@ -294,6 +295,10 @@ export function deploymentHandlers(platform: Platform): Handler[] {
       const row = await own(call as Call);
       const { rows, next_cursor } = await page<BuildRow>(pool, "builds", ofDeployment(row.id), call.query);
       return { data: rows.map(buildView), ...(next_cursor ? { next_cursor } : {}) };
+    }),
+    handler(r.cancelBuild, async (call) => {
+      const { row } = await belongs(call as Call, "Build", call.params["bid"]!, (id) => loadBuild(pool, id));
+      return buildView(await cancelBuild(platform, row));
     }),
     handler(r.build, async (call) =>
       buildView((await belongs(call as Call, "Build", call.params["bid"]!, (id) => loadBuild(pool, id))).row),

@@ -174,7 +174,7 @@ async function finish(
     ],
   );
   await platform.pool.query(
-    `update versions set state = 'ready', kind = $2, artifact_sha256 = $3, artifact_manifest = $4, runtime_command = $5, runtime_port = $6, health_check_path = $7 where id = $1`,
+    `update versions set state = 'ready', kind = $2, artifact_sha256 = $3, artifact_manifest = $4, runtime_command = $5, runtime_port = $6, health_check_path = $7 where id = $1 and state <> 'failed'`,
     [row.version_id, plan.kind, sha256, manifest, plan.start, plan.port, plan.healthCheckPath],
   );
   log.add("system", `release ${release.id} is ready`);

@@ -162,7 +162,7 @@ const missingScript: Rule = async ({ lines, plan }) => {
     message: `package.json has no script "${seen.groups[0]}". Add it, or change the command that calls it (${plan.build ?? plan.start ?? ""}).`,
     pointer: `/scripts/${escapePointer(seen.groups[0]!)}`,
     evidence: [seen.line],
-    patch: [{ type: "request", operations: [{ op: "remove", path: "/build_command" }] }],
+    patch: [{ type: "request", operations: [{ op: "add", path: "/build_command", value: "true" }] }],
     facts: { script: seen.groups[0] },
   };
 };

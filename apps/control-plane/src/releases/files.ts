@@ -69,12 +69,12 @@ export async function readAppFiles(guest: GuestClient, workspace: string): Promi
   const manifestText = manifestName ? await readOptional(guest, `${workspace}/${manifestName}`) : undefined;
   const manifest =
     manifestName && manifestText !== undefined ? { name: manifestName, text: manifestText } : undefined;
-  const folder = appFolder(manifest);
-  const root = folder === "" ? workspace : `${workspace}/${folder}`;
-  if (folder !== "" && !(await guest.filesystem.stat({ path: root }).catch(missingAsNull)))
-    throw sourceEmpty(`The folder ${folder}, which ${manifest!.name} names, does not exist.`, root);
+  const named = `${workspace}/${appFolder(manifest)}`.replace(/\/$/, "");
+  // A folder that was sent by itself is what the manifest in it names, under another name.
+  const isThere = await guest.filesystem.stat({ path: named }).catch(missingAsNull);
+  const root = isThere ? named : workspace;
   const tree = await treeIn(guest, root);
-  return { manifest, tree, detected: await detect(tree) };
+  return { manifest, root, tree, detected: await detect(tree) };
 }
 
 function missingAsNull(error: unknown): null {

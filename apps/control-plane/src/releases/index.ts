@@ -1,4 +1,5 @@
 export { createBuildStep } from "./build.ts";
+export { cancelBuild } from "./cancel.ts";
 export { deploymentEnvironment } from "./environment.ts";
 export { assertProvenance, examine } from "./provenance.ts";
 export { appService, runSpec } from "./run-spec.ts";

@@ -19,6 +19,8 @@ const buildTimeoutMs = 20 * 60_000;
 /** Never part of a source: rebuilt, or secret. */
 const sourceExcludes = [
   ".git",
+  // Says what a sandbox offers: of no use, and nobody's business, in production.
+  "AGENTS.md",
   ".miosa",
   "node_modules",
   ".venv",
@@ -85,13 +87,30 @@ export async function freeze(
       throw new PlatformError(
         "SOURCE_EMPTY",
         "The workspace is empty. Write the app's files below /workspace first.",
-        { details: { step: "freeze", path: "/workspace" } },
+        {
+          details: {
+            step: "freeze",
+            path: "/workspace",
+            pointer: "",
+            evidence: ["/workspace holds no files"],
+          },
+        },
       );
     await setBuild(platform, row.id, { source_digest: frozen.digest });
     return frozen.digest;
   } catch (error) {
     throw freezeProblem(error);
   }
+}
+
+/** Only uploaded files can be bad: the host froze all others itself. */
+function unpackProblem(error: unknown): unknown {
+  if (!(error instanceof HostError) || error.code !== "INVALID" || !error.details["reason"]) return error;
+  return new PlatformError(
+    "SOURCE_INVALID",
+    `The uploaded files cannot be unpacked: ${error.message} Upload an uncompressed tar of the app's folder.`,
+    { details: { step: "prepare", pointer: "", evidence: [error.message] }, cause: error },
+  );
 }
 
 const freezeCodes: Record<string, ProblemCode> = {
@@ -130,7 +149,7 @@ export async function makeBundle(
   signal: AbortSignal,
 ): Promise<void> {
   await setBuild(platform, row.id, { step: "prepare" });
-  await platform.host.putBox(
+  const box = platform.host.putBox(
     buildKey(row),
     {
       purpose: "build",
@@ -143,6 +162,9 @@ export async function makeBundle(
     },
     signal,
   );
+  await box.catch((error: unknown) => {
+    throw unpackProblem(error);
+  });
   const guest = guestOf(platform.host, buildKey(row));
   const files = await readAppFiles(guest, "/workspace");
   const plan = planBuild(row.request, files);
@@ -279,14 +301,15 @@ async function runStep(
   for (const stream of ["stdout", "stderr"] as const) if (rest[stream]) log.add(stream, rest[stream]);
   if (result.exitCode === 0 && !result.timedOut) return;
   const stats = await platform.host.stats(buildKey(row), signal);
-  const tail = await log.tail(40);
+  const whole = await log.tail(200);
+  const tail = whole.slice(-40);
   const details = {
     step: step.step,
     command: log.mask(step.command),
     exit_code: result.timedOut ? null : result.exitCode,
     log_tail: tail,
     pointer: "",
-    evidence: errorLines(tail),
+    evidence: errorLines(whole),
     build_id: row.id,
   };
   if ((stats?.oomKills ?? 0) > step.oomBefore) {
@@ -305,7 +328,7 @@ async function runStep(
       { details },
     );
   const diagnose = step.step === "install" ? diagnoseInstall : diagnoseBuild;
-  const found = result.timedOut ? null : await diagnose(guest, step.plan, details.log_tail);
+  const found = result.timedOut ? null : await diagnose(guest, step.plan, whole);
   if (found) throw diagnosed(found, details);
   if (step.step === "install")
     throw new PlatformError(

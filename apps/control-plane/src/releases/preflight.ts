@@ -110,7 +110,12 @@ async function refusal(
     log_tail: lines,
     seen: probe.evidence,
     pointer: "",
-    evidence: errorLines(lines),
+    evidence:
+      lines.length > 0
+        ? errorLines(lines)
+        : [
+            `the app wrote nothing; ${plan.healthCheckPath} on port ${plan.port}: ${probe.httpStatus ?? probe.reason}`,
+          ],
     build_id: candidate.buildId,
   };
   if ((stats?.oomKills ?? 0) > 0) {
@@ -209,7 +214,10 @@ async function notListening(
       details: {
         ...details,
         pointer: "/port",
-        evidence: open.map((one) => `${one.process ?? "a process"} listens on ${one.address}:${one.port}`),
+        evidence: [
+          `nothing listens on port ${plan.port}`,
+          ...open.map((one) => `${one.process ?? "a process"} listens on ${one.address}:${one.port}`),
+        ],
         ...(other
           ? { patch: [{ type: "request", operations: [{ op: "add", path: "/port", value: other.port }] }] }
           : {}),

@@ -13,8 +13,8 @@ import type { Call } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { findTemplate } from "../templates/index.ts";
 import { resolvePlacement } from "../tenants/index.ts";
-import { toDesired, type DesiredService } from "./desired-services.ts";
-import { loadSandbox, type SandboxContent, type SandboxRow } from "./store.ts";
+import { toDesired } from "./desired-services.ts";
+import { loadSandbox, type SandboxContent, type SandboxRow, type DesiredService } from "./store.ts";
 
 const order: readonly SandboxSize[] = ["xs", "small", "medium", "large", "xl"];
 
@@ -192,7 +192,7 @@ async function insertSandbox(platform: Platform, db: Queryable, call: Call, plan
         input.external_workspace_id ?? null,
         input.external_user_id ?? call.caller.externalUserId,
         input.external_project_id ?? null,
-        input.metadata,
+        input.agents_md === undefined ? input.metadata : { ...input.metadata, agents_md: input.agents_md },
         input.name ?? null,
         slug,
         JSON.stringify(input.tags ?? {}),

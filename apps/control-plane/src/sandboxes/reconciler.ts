@@ -6,6 +6,7 @@ import { record } from "../events/index.ts";
 import { guestOf } from "../guests.ts";
 import type { Platform } from "../platform.ts";
 import { tenantById } from "../tenants/index.ts";
+import { wantsAgentsFile, writeAgentsFile } from "./agents-file.ts";
 import { boxSpecOf, environmentOf } from "./box-spec.ts";
 import { dropCopy, groupTurn, passTurn, restartFromDisk, takeCopy } from "./copies.ts";
 import { ensureServices } from "./desired-services.ts";
@@ -141,6 +142,8 @@ async function provision(platform: Platform, row: SandboxRow, signal: AbortSigna
     );
   }
   if (row.setup && row.setup.status !== "done") await runSetup(platform, row, guest, signal);
+  if (wantsAgentsFile(row, tenant!))
+    await writeAgentsFile(platform, guest, row, tenant!, env, Object.keys(linked.env));
   faultPoint("control-plane.sandbox.before-running");
   const stored = await moveTo(platform, row, "running", {
     isolation: box.isolation,

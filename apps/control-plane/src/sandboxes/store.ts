@@ -12,7 +12,6 @@ import {
   type OwnedRow,
   type Tenant,
 } from "../tenants/index.ts";
-import type { DesiredService } from "./desired-services.ts";
 import { assertMove, type SandboxState } from "./lifecycle.ts";
 
 /** Content of the box at its creation; `temporary` snapshots are removed once all boxes of it run. */
@@ -21,6 +20,19 @@ export type SandboxContent = BoxContent & {
   /** Box whose files the snapshot shall hold; gone once it does. */
   readonly from?: string;
 };
+
+/** A service as it shall be, whatever box the sandbox has: kept with the sandbox's row. */
+export interface DesiredService {
+  readonly name: string;
+  readonly command: string;
+  readonly cwd: string;
+  /** Base64 of the sealed JSON of its variables, which may hold secrets. */
+  readonly env_sealed?: string;
+  readonly port?: number;
+  readonly health_path?: string;
+  /** A client stopped it: known, but not started with the box. */
+  readonly stopped?: boolean;
+}
 
 export interface SandboxRow extends OwnedRow {
   readonly generation: string;

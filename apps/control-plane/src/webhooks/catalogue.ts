@@ -2,8 +2,18 @@ import { PlatformError } from "@platform/contract";
 
 /** Every event that this platform records, by category. Whoever records a new one adds it here. */
 export const eventCatalogue = {
-  sandbox: ["created", "ready", "paused", "resumed", "error", "destroyed"],
-  preview: ["ready"],
+  sandbox: [
+    "created",
+    "ready",
+    "paused",
+    "resumed",
+    "error",
+    "destroyed",
+    "oom",
+    "port_opened",
+    "port_closed",
+  ],
+  preview: ["ready", "console"],
   snapshot: ["created"],
   database: ["created", "ready", "failed", "unavailable", "deleted"],
   deployment: ["created", "succeeded", "failed", "stopped", "deleted"],

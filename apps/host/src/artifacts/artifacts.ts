@@ -1,8 +1,12 @@
 import { lstat, mkdir, mkdtemp, readdir, readFile, rename, rmdir, stat, writeFile } from "node:fs/promises";
 import { join, posix } from "node:path";
+import type { z } from "zod";
 import { faultPoint } from "@platform/daemon";
 import {
   ArtifactError,
+  assembleChunks,
+  putChunk,
+  removeChunks,
   buildBundle,
   freezeFolder,
   parseDigest,
@@ -12,8 +16,12 @@ import {
   type ArtifactStore,
 } from "@platform/bundle";
 import {
+  AssembleRequest,
   BundleRequest,
+  ChunkRequest,
   FillRequest,
+  RemoveChunksRequest,
+  type Assembled,
   FreezeRequest,
   HostError,
   SnapshotInfo,
@@ -167,6 +175,20 @@ export class Artifacts implements ContentSource {
         throw new HostError("CONFLICT", 409, `There is a ${folder} in the box already.`);
       await explained(unpackSource(this.#store, parseDigest(digest), into, folders.owner ?? {}));
     });
+  }
+
+  async putChunk(body: unknown): Promise<void> {
+    const { digest, base64 } = ChunkRequest.parse(body);
+    await explained(putChunk(this.#store, parseDigest(digest), Buffer.from(base64, "base64")));
+  }
+
+  async assembleChunks(body: unknown): Promise<z.output<typeof Assembled>> {
+    const { chunks, digest } = AssembleRequest.parse(body);
+    return explained(assembleChunks(this.#store, chunks.map(parseDigest), parseDigest(digest)));
+  }
+
+  async removeChunks(body: unknown): Promise<void> {
+    await removeChunks(this.#store, RemoveChunksRequest.parse(body).chunks.map(parseDigest));
   }
 
   /** Every whole snapshot of this host. */

@@ -50,6 +50,9 @@ function boxRoutes({ boxes, artifacts }: Services): Record<string, Handler> {
     "POST /boxes/:key/freeze": ({ key, body }) => artifacts.freeze(boxes, key, body ?? {}),
     "POST /boxes/:key/bundle": ({ key, body }) => artifacts.bundle(boxes, key, body),
     "POST /boxes/:key/fill": ({ key, body }) => artifacts.fillFolder(boxes, key, body),
+    "POST /chunks": ({ body }) => artifacts.putChunk(body),
+    "POST /assembled-chunks": ({ body }) => artifacts.assembleChunks(body),
+    "POST /removed-chunks": ({ body }) => artifacts.removeChunks(body),
     "GET /snapshots": () => artifacts.snapshots(),
     "PUT /snapshots/:key": ({ key, body }) =>
       artifacts.snapshot(boxes, key, SnapshotRequest.parse(body).boxKey),

@@ -17,6 +17,7 @@ async function plan(
   const manifest = texts["miosa.app.yml"];
   return planBuild(fields as PublishFields, {
     manifest: manifest === undefined ? undefined : { name: "miosa.app.yml", text: manifest },
+    root: "/workspace",
     tree,
     detected: await detect(tree),
   });

@@ -36,6 +36,8 @@ export interface Plan {
 export interface AppFiles {
   readonly manifest: { readonly name: string; readonly text: string } | undefined;
   readonly detected: Detected;
+  /** Where the app is, in the box. */
+  readonly root: string;
   readonly tree: Tree;
 }
 
@@ -186,7 +188,7 @@ export function planBuild(fields: PublishFields, files: AppFiles): Plan {
   if (kind === "static" && !asked && !output && !build && isServerSource(files)) throw startMissing(detected);
   return {
     kind,
-    root: rootOf(manifest),
+    root: files.root,
     framework: detected.framework,
     packageManager: detected.packageManager,
     tools: detected.tools,

@@ -74,7 +74,7 @@ export function startMissing(detected: Detected): PlatformError {
           "main.py",
           "app.py",
         ],
-        evidence: [...detected.because],
+        evidence: [...detected.because, "no file was found that starts a server"],
         ...(patch ? { patch } : {}),
       },
       errors: { run_command: ["is missing"] },

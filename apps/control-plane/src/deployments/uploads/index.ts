@@ -1,0 +1,3 @@
+export { uploadHandlers } from "./routes.ts";
+export { uploadedSource } from "./store.ts";
+export { tidyUploads } from "./tidy.ts";

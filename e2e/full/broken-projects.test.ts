@@ -1,0 +1,57 @@
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { broken } from "./corpus/broken.ts";
+import { repair } from "./corpus/fixer.ts";
+import { startOwnPlatform, type OwnPlatform } from "./own-platform.ts";
+
+/** A repair may bring the next fault to light; more rounds than this mean that it goes in circles. */
+const mostRounds = 3;
+
+let platform: OwnPlatform;
+let repaired = 0;
+let ran = 0;
+before(async () => {
+  platform = await startOwnPlatform();
+});
+after(async () => platform.stop());
+
+for (const project of broken) {
+  test(`${project.name} is refused with ${project.code}`, async (t) => {
+    const name = `broken-${Math.random().toString(36).slice(2, 10)}`;
+    const id = await platform.sandbox(name, project.files);
+    t.after(() => platform.api("DELETE", `/sandboxes/${id}`));
+    for (const command of project.prepare ?? []) await platform.exec(id, command);
+    let request: Record<string, unknown> = { name, ...project.publish };
+    let answer = await platform.api("POST", `/sandboxes/${id}/publish`, request);
+    const error = answer.body["error"] as { code: string; message: string; details: Record<string, unknown> };
+    assert.equal(answer.status, 422, JSON.stringify(answer.body).slice(0, 1000));
+    assert.equal(
+      error.code,
+      project.code,
+      `${error.message} ${JSON.stringify(error.details).slice(0, 1500)}`,
+    );
+    assert.equal(typeof error.details["pointer"], "string");
+    assert.ok((error.details["evidence"] as string[]).length > 0, "no evidence");
+    t.after(() => platform.api("DELETE", `/deployments/${String(error.details["deployment_id"])}`));
+    ran++;
+    for (let round = 0; answer.status === 422 && round < mostRounds; round++) {
+      const next = await repair(
+        platform,
+        id,
+        { ...request, deployment_id: error.details["deployment_id"] },
+        answer.body,
+      );
+      if (!next) break;
+      request = next;
+      answer = await platform.api("POST", `/sandboxes/${id}/publish`, request);
+    }
+    if (answer.status < 300) repaired++;
+    t.diagnostic(answer.status < 300 ? "repaired by its refusal alone" : "not repaired");
+  });
+}
+
+test("the refusals alone repair at least six of ten", (t) => {
+  t.diagnostic(`${repaired} of ${ran} repaired`);
+  assert.ok(ran >= 40);
+  assert.ok(repaired / ran >= 0.6, `${repaired} of ${ran}`);
+});
