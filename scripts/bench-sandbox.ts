@@ -1,4 +1,4 @@
-// `npm run bench:sandbox -- --parts=cold,pool,files,npm,burst,idle --drivers=bubblewrap,gvisor --rounds=10`
+// `npm run bench:sandbox -- --parts=cold,pool,files,npm,burst,idle,neighbours --drivers=bubblewrap,gvisor --rounds=10`
 // Sandboxes beside the bare tools they are made with, by turns in one run. Writes a part of docs/benchmarks.md.
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -9,11 +9,12 @@ import { BareTools, runscProgram } from "./bench/sandbox/bare.ts";
 import { measureCold, measurePool } from "./bench/sandbox/boot.ts";
 import { measureBurst, measureIdle } from "./bench/sandbox/many.ts";
 import { measureFiles, measureInstall } from "./bench/sandbox/work.ts";
+import { measureNeighbours } from "./bench/sandbox/neighbours.ts";
 import { machine, table, writeSection, type Row } from "./bench/timing.ts";
 
 const { values } = parseArgs({
   options: {
-    parts: { type: "string", default: "cold,pool,files,npm,burst,idle" },
+    parts: { type: "string", default: "cold,pool,files,npm,burst,idle,neighbours" },
     drivers: { type: "string", default: "bubblewrap,gvisor" },
     rounds: { type: "string", default: "10" },
     mib: { type: "string", default: "1024" },
@@ -65,6 +66,7 @@ async function measureDriver(driver: string, bare: BareTools): Promise<void> {
     await part("cold", driver, () => measureCold(platform, driver, bare, rounds));
     await part("files", driver, () => measureFiles(platform, driver, bare, Number(values.mib)));
     await part("npm", driver, async () => [await measureInstall(platform, driver, bare)]);
+    await part("neighbours", driver, () => measureNeighbours(platform, driver));
     if (driver !== "bubblewrap") return;
     await part("burst", driver, async () => [
       await measureBurst(platform, driver, bare, Number(values.burst)),

@@ -1,4 +1,4 @@
-import { mkdir, readFile, rmdir, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 export type Controller = "memory" | "pids" | "cpu" | "cpuacct" | "freezer";
@@ -37,16 +37,20 @@ async function ownGroups(): Promise<Map<string, string>> {
   );
 }
 
+/** What the kernel answers where groups are not this daemon's to make. */
+const refusals = ["EACCES", "EPERM", "EROFS", "ENOENT"];
+
 async function canMake(folder: string): Promise<boolean> {
-  const trial = `${folder}.trial-${process.pid}`;
   try {
     await mkdir(folder, { recursive: true });
-    await mkdir(trial);
-    await rmdir(trial);
+    // A name of its own: several drivers of one daemon may try at the same moment.
+    await rmdir(await mkdtemp(`${folder}.trial-`));
     return true;
-  } catch {
-    // Not ours to write: the box then runs without this limit and says so.
-    return false;
+  } catch (error) {
+    // Not ours to write: the box then runs without this limit and says so. Anything else is a fault that
+    // must not look like it: a daemon that overlooks a hierarchy leaves its groups behind.
+    if (refusals.includes((error as NodeJS.ErrnoException).code ?? "")) return false;
+    throw error;
   }
 }
 
