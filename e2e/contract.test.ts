@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe } from "node:test";
 import { commands } from "./contract/commands.ts";
+import { extras } from "./contract/extras.ts";
 import { identity } from "./contract/identity.ts";
 import { lifecycle } from "./contract/lifecycle.ts";
 import { startPlatform } from "./contract/platform.ts";
@@ -42,6 +43,7 @@ describe("identity and catalogue", () => identity(scene));
 describe("refusals", () => refusals(scene));
 describe("sandboxes", () => sandboxes(scene));
 describe("commands, files and streams", () => commands(scene));
+describe("beyond one sandbox and one command", () => extras(scene));
 describe("idempotency", () => lifecycle.idempotency(scene));
 describe("pagination", () => lifecycle.pagination(scene));
 describe("previews", () => lifecycle.previews(scene));

@@ -17,7 +17,7 @@ const minutesLeft = () =>
  * For those not named it is a guess.
  */
 const slowMinutes = {
-  "e2e/full/durability.test.ts": 3,
+  "e2e/full/durability.test.ts": 5,
   "e2e/full/creates.test.ts": 6,
   "e2e/full/restart.test.ts": 4,
   "e2e/full/lost-process.test.ts": 3,
@@ -52,9 +52,16 @@ function run(args, environment = {}) {
     // A clean environment: inherited PG* and proxy settings must not decide a test.
     const { PATH, HOME, LANG, TMPDIR, CI, NODE_EXTRA_CA_CERTS } = process.env;
     const env = Object.fromEntries(
-      Object.entries({ PATH, HOME, LANG, TMPDIR, CI, NODE_EXTRA_CA_CERTS, ...environment }).filter(
-        ([, value]) => value !== undefined,
-      ),
+      Object.entries({
+        PATH,
+        HOME,
+        LANG,
+        TMPDIR,
+        CI,
+        NODE_EXTRA_CA_CERTS,
+        IMAGES_BUILD: "0",
+        ...environment,
+      }).filter(([, value]) => value !== undefined),
     );
     const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "pipe"], env });
     let text = "";

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { randomInt } from "node:crypto";
 import { after, before, describe, test, type TestContext } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
+import { Api } from "./kill/api.ts";
 import { boxOwners, remnants } from "./kill/machine.ts";
 import { makeFolders, removeFolders, Server } from "./kill/server.ts";
 import { waitFor } from "./kill/wait.ts";
@@ -37,6 +38,9 @@ interface Sandbox {
   readonly boot_path: string | null;
   readonly tags: unknown;
 }
+
+/** Programs die all the time: a call may need many tries, each of which waits for its own outcome. */
+const patient = (server: Server) => new Api(server.apiUrl, server.apiKey, 300_000);
 
 const pick = <T>(values: readonly T[]): T => values[randomInt(values.length)]!;
 
@@ -77,27 +81,27 @@ describe(`${count} creates with programs killed at random`, { skip: count === 0 
 /** One create with one key, however often it has to be repeated; two of three are destroyed at once. */
 async function createOne(server: Server, n: number): Promise<Sandbox> {
   const body = { size: "xs", tags: { n: String(n) } };
-  const sandbox = await server.api.post<Sandbox>("/sandboxes?wait=60", body, `create-${n}`);
+  const sandbox = await patient(server).post<Sandbox>("/sandboxes?wait=60", body, `create-${n}`);
   const seen = await waitFor(
     `sandbox ${n} to run`,
     async () => {
-      const now = await server.api.get<Sandbox>(`/sandboxes/${sandbox.id}`);
+      const now = await patient(server).get<Sandbox>(`/sandboxes/${sandbox.id}`);
       assert.notEqual(now.state, "error", JSON.stringify(now));
       return now.state === "running" && now;
     },
     120_000,
     200,
   );
-  if (n % 3 !== 0) await server.api.delete(`/sandboxes/${sandbox.id}`);
+  if (n % 3 !== 0) await patient(server).delete(`/sandboxes/${sandbox.id}`);
   else if (n >= 3 * workers) await destroyOldest(server);
   return seen;
 }
 
 /** Keeps the machine from filling up; which one goes does not matter. */
 async function destroyOldest(server: Server): Promise<void> {
-  const alive = await server.api.get<Sandbox[]>("/sandboxes?limit=100&sort=created-asc");
+  const alive = await patient(server).get<Sandbox[]>("/sandboxes?limit=100&sort=created-asc");
   const oldest = alive.find(({ state }) => state === "running");
-  if (alive.length > 2 * workers && oldest) await server.api.delete(`/sandboxes/${oldest.id}`);
+  if (alive.length > 2 * workers && oldest) await patient(server).delete(`/sandboxes/${oldest.id}`);
 }
 
 /** @returns how often each program was killed, and where */
@@ -124,7 +128,7 @@ async function killAtRandom(server: Server, signal: AbortSignal): Promise<Map<st
     }
     kills.set(point, (kills.get(point) ?? 0) + 1);
     // Else a machine that is busy has no time between two kills in which anything can be made.
-    await server.api.get("/sandboxes?limit=1");
+    await patient(server).get("/sandboxes?limit=1");
     await waitFor(`${program} to run again`, () => server.program(program), 60_000);
   }
   return kills;
@@ -153,7 +157,7 @@ function report(
 async function listed(server: Server, filter: string): Promise<Sandbox[]> {
   const found: Sandbox[] = [];
   for (let page = 1; ; page++) {
-    const rows = await server.api.get<Sandbox[]>(`/sandboxes?limit=100&page=${page}&${filter}`);
+    const rows = await patient(server).get<Sandbox[]>(`/sandboxes?limit=100&page=${page}&${filter}`);
     found.push(...rows);
     if (rows.length < 100) return found;
   }
@@ -180,7 +184,7 @@ async function assertCounted(server: Server, made: ReadonlyMap<number, Sandbox>)
 
 async function destroyAll(server: Server): Promise<void> {
   for (const { id } of await listed(server, "sort=created-asc&include_errored=true")) {
-    await server.api.delete(`/sandboxes/${id}`);
+    await patient(server).delete(`/sandboxes/${id}`);
   }
   assert.deepEqual(await listed(server, "sort=created-asc&include_errored=true"), []);
 }

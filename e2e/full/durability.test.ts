@@ -55,13 +55,13 @@ describe("what was written and synced", () => {
     await killHost(server);
     await all;
     assert.equal(new Set(made).size, forks);
-    const seen = [];
+    const seen: Awaited<ReturnType<typeof identityOf>>[] = [];
     for (const fork of made) {
       await assertFiles(server, fork, sums);
       seen.push(await identityOf(server, fork));
     }
     for (const name of ["random", "uuid", "key", "hostname"] as const) {
-      const values = seen.map((one) => one[name]);
+      const values: unknown[] = seen.map((one) => one[name]);
       assert.equal(new Set(values).size, forks, `${name} is shared: ${values.join(" ")}`);
     }
     for (const { driftMs } of seen) assert.ok(driftMs <= mostDriftMs, `a clock is off by ${driftMs} ms`);

@@ -100,7 +100,7 @@ export async function startOwnPlatform(
       dataDir,
     ],
     {
-      env: { PATH, HOME, LANG, TMPDIR, HOST_DRIVERS: "bubblewrap", ...settings },
+      env: { PATH, HOME, LANG, TMPDIR, HOST_DRIVERS: "bubblewrap", IMAGES_BUILD: "0", ...settings },
       stdio: ["ignore", "pipe", "inherit"],
     },
   );

@@ -7,6 +7,8 @@ import { addLogin } from "./commands/login.ts";
 import { addPublish } from "./commands/publish.ts";
 import { addRelease } from "./commands/release.ts";
 import { addSandbox } from "./commands/sandbox.ts";
+import { addImages } from "./commands/images.ts";
+import { addTemplate } from "./commands/template.ts";
 import { addUp } from "./commands/up.ts";
 import type { Context } from "./context.ts";
 import { CliError } from "./failure.ts";
@@ -62,7 +64,18 @@ export async function run(invocation: Invocation): Promise<number> {
       },
     };
   };
-  for (const add of [addUp, addDoctor, addLogin, addSandbox, addDatabase, addPublish, addDeploy, addRelease])
+  for (const add of [
+    addUp,
+    addDoctor,
+    addLogin,
+    addSandbox,
+    addDatabase,
+    addPublish,
+    addDeploy,
+    addRelease,
+    addTemplate,
+    addImages,
+  ])
     add(program, context);
   inheritSettings(program);
   try {

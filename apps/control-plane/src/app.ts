@@ -9,6 +9,7 @@ import {
   uploadHandlers,
   deploymentObserveHandlers,
 } from "./deployments/index.ts";
+import { deviceHandlers } from "./devices/index.ts";
 import { domainHandlers } from "./domains/index.ts";
 import { clientApiPrefix, isClientApiHost, registerClientApi } from "./e2b/index.ts";
 import { putRoute, registerEdgeRoutes } from "./edges/index.ts";
@@ -20,7 +21,7 @@ import { groupHandlers } from "./groups/index.ts";
 import { createServer, registerPublicPages, type AuditEntry, type Handler } from "./http/index.ts";
 import { createAuthenticator, keyHandlers, scopedTokenHandlers, ticketHandlers } from "./keys/index.ts";
 import type { Platform } from "./platform.ts";
-import { previewHandlers } from "./previews/index.ts";
+import { previewHandlers, shareHandlers } from "./previews/index.ts";
 import { Reconciler } from "./reconcile/index.ts";
 import { createBuildStep } from "./releases/index.ts";
 import {
@@ -38,10 +39,11 @@ import {
   wake,
   type SandboxRow,
 } from "./sandboxes/index.ts";
+import { SandboxSampler } from "./sandboxes/index.ts";
 import { runtimeEnvHandlers } from "./runtime-env/index.ts";
 import { snapshotHandlers } from "./snapshots/index.ts";
 import { storageHandlers, storageRoutes } from "./storage/index.ts";
-import { templateHandlers } from "./templates/index.ts";
+import { createTemplateBuildStep, templateHandlers } from "./templates/index.ts";
 import {
   apiHostname,
   assetHandlers,
@@ -58,6 +60,7 @@ import {
 } from "./tenants/index.ts";
 import { terminalHandlers } from "./terminals/index.ts";
 import { usageHandlers } from "./usage/index.ts";
+import { agentToolHandlers } from "./agent-tools/index.ts";
 import { webhookHandlers } from "./webhooks/index.ts";
 
 export interface TenancySettings {
@@ -91,7 +94,7 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...tenancyHandlers(platform, settings),
     ...ticketHandlers(platform),
     ...eventHandlers(platform),
-    ...templateHandlers(),
+    ...templateHandlers(platform),
     ...sandboxHandlers(platform),
     ...sandboxEnvHandlers(platform),
     ...execHandlers(platform),
@@ -102,9 +105,11 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...runHandlers(platform),
     ...groupHandlers(platform),
     ...exportHandlers(platform),
+    ...agentToolHandlers(platform),
     ...terminalHandlers(platform),
     ...snapshotHandlers(platform),
     ...previewHandlers(platform),
+    ...shareHandlers(platform),
     ...databaseHandlers(platform),
     ...deploymentHandlers(platform),
     ...uploadHandlers(platform),
@@ -120,7 +125,8 @@ export function createApp(
   platform: Platform,
   options: { edgeToken: string; audit: (entry: AuditEntry) => void; tenancy: TenancySettings },
 ): FastifyInstance {
-  const handlers = allHandlers(platform, options.tenancy);
+  const own = allHandlers(platform, options.tenancy);
+  const handlers = [...own, ...deviceHandlers(own)];
   const routes = handlers.map((one) => one.route);
   const authenticate = createAuthenticator(platform);
   const tenantOf = async (request: FastifyRequest): Promise<Tenant | null> =>
@@ -200,12 +206,19 @@ export function createReconcilers(platform: Platform): Worker[] {
       step: createBuildStep(platform),
     }),
     new Reconciler(platform, {
+      table: "template_builds",
+      due: "state not in ('ready', 'failed', 'cancelled')",
+      concurrency: 4,
+      step: createTemplateBuildStep(platform),
+    }),
+    new Reconciler(platform, {
       table: "deployments",
       due: "state <> 'deleted'",
       concurrency: 8,
       step: createDeploymentStep(platform),
     }),
     new CronScheduler(platform),
+    new SandboxSampler(platform),
   ];
 }
 

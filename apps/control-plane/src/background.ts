@@ -10,6 +10,7 @@ import type { Platform } from "./platform.ts";
 import { tidyBuckets } from "./storage/index.ts";
 import { tellTroubles } from "./sandboxes/index.ts";
 import { forgetPreviews } from "./previews/index.ts";
+import { trimSamples } from "./sandboxes/index.ts";
 import { expireSnapshots, tidySnapshots } from "./snapshots/index.ts";
 
 const everyMs = 15_000;
@@ -55,6 +56,7 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["troubles", tellTroubles],
   ["snapshots", expireSnapshots],
   ["bulk jobs", settleBulk],
+  ["metrics", trimSamples],
   ["egress", syncPendingEgress],
   ["cut off snapshots", tidySnapshots],
   ["previews", forgetPreviews],

@@ -44,6 +44,8 @@ const Config = z.object({
     .default(8 * 1024 ** 3),
   /** `address:port`; the machine's own resolvers by default. */
   DNS_RESOLVER: z.string().min(1).optional(),
+  /** Between two points of a sandbox's metrics, milliseconds. */
+  METRICS_EVERY_MS: z.coerce.number().int().min(500).default(30_000),
   OBJECT_STORE_URL: z.string().optional(),
   OBJECT_STORE_TOKEN: z.string().optional(),
   /** true: webhooks may lead to private and loopback addresses. For development on one machine. */
@@ -84,6 +86,7 @@ const platform: Platform = {
     databaseHostname: config.DATABASE_HOSTNAME,
     instanceMemoryBytes: config.INSTANCE_MEMORY_BYTES,
     edgeUrl: config.EDGE_URL ?? `http://127.0.0.1:${publicPort ?? 80}`,
+    sampleEveryMs: config.METRICS_EVERY_MS,
     dnsResolver: config.DNS_RESOLVER ?? null,
     objectStore: config.OBJECT_STORE_URL
       ? { url: config.OBJECT_STORE_URL, token: config.OBJECT_STORE_TOKEN ?? "" }

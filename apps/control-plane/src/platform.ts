@@ -15,6 +15,8 @@ export interface Settings {
   readonly edgeUrl: string;
   /** `address:port` of the resolver that proves domains; absent or null: those of this machine. */
   readonly dnsResolver?: string | null;
+  /** Between two points of a sandbox's series, milliseconds; absent: half a minute. */
+  readonly sampleEveryMs?: number;
   readonly objectStore: { readonly url: string; readonly token: string } | null;
 }
 

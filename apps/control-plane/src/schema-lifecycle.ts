@@ -31,4 +31,28 @@ create table exports (
   paths jsonb not null, created_at timestamptz not null default now());
 create index exports_by_sandbox on exports (sandbox_id, created_at);`,
   },
+  {
+    // A share without a preview opens all previews of the sandbox.
+    name: "lifecycle-04-preview-shares",
+    sql: `
+create table preview_shares (
+  id uuid primary key, tenant_id uuid not null, sandbox_id uuid not null references sandboxes on delete cascade,
+  preview_id uuid references previews on delete cascade, kind text not null, scope text not null, token_sha256 text not null,
+  token_prefix text not null, expires_at timestamptz not null, created_at timestamptz not null default now());
+create index preview_shares_by_sandbox on preview_shares (sandbox_id);`,
+  },
+  {
+    // One point a minute and sandbox, of the kernel's counters; counters of former boxes are kept as sums.
+    name: "lifecycle-05-metrics",
+    sql: `
+create table sandbox_samples (
+  sandbox_id uuid not null references sandboxes on delete cascade, at timestamptz not null, cpu_percent double precision,
+  memory_mb double precision, disk_mb double precision, processes integer, primary key (sandbox_id, at));
+create index sandbox_samples_by_time on sandbox_samples (at);
+create table sandbox_counters (
+  sandbox_id uuid primary key references sandboxes on delete cascade, box_key text not null, at timestamptz not null,
+  cpu_micros bigint, oom_kills bigint, sent_bytes bigint, received_bytes bigint,
+  cpu_micros_before bigint not null default 0, sent_before bigint not null default 0, received_before bigint not null default 0,
+  ports jsonb, ports_at timestamptz not null);`,
+  },
 ];

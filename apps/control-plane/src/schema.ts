@@ -5,6 +5,7 @@ import { lifecycleMigrations } from "./schema-lifecycle.ts";
 import { guardsMigration } from "./schema-guards.ts";
 import { provenanceMigration } from "./schema-provenance.ts";
 import { e2bMigration } from "./schema-e2b.ts";
+import { templatesMigration } from "./templates/schema.ts";
 import { resourcesMigration } from "./schema-resources.ts";
 
 /** Columns that every resource of a tenant has. `generation` guards every change (compare-and-set). */
@@ -163,6 +164,7 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   },
   e2bMigration,
   provenanceMigration,
+  templatesMigration,
   ...lifecycleMigrations,
   guardsMigration,
   installCacheMigration,

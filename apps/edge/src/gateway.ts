@@ -4,7 +4,7 @@ import { guestAgentPort, type Brand, type RouteTarget } from "@platform/edge-api
 import type { RequestLog } from "./access-log/index.ts";
 import { clientGone, type Exchange } from "./exchange.ts";
 import { acceptsHtml, sendPage, type PageKind } from "./pages/index.ts";
-import { accessOf } from "./preview-access.ts";
+import { accessOf, type Grant } from "./preview-access.ts";
 import {
   forward,
   publicDoorHeader,
@@ -104,8 +104,7 @@ export class Gateway {
 
   async #serveTarget(exchange: Exchange, served: ServedRoute): Promise<void> {
     const { target } = served.route;
-    if ((target.type === "boxes" || target.type === "wake") && !this.#mayEnter(exchange, target.accessSha256))
-      return;
+    if ((target.type === "boxes" || target.type === "wake") && !this.#mayEnter(exchange, target)) return;
     switch (target.type) {
       case "boxes":
         return this.#serveBoxes(exchange, served);
@@ -184,11 +183,14 @@ export class Gateway {
   }
 
   /** False when the request was answered here: refused, or sent on with the token kept as a cookie. */
-  #mayEnter(exchange: Exchange, accessSha256: string | null): boolean {
+  #mayEnter(
+    exchange: Exchange,
+    { accessSha256, grants }: { accessSha256: string | null; grants?: readonly Grant[] | undefined },
+  ): boolean {
     const { req, res, upgrade, requestId } = exchange;
     const keep = req.method === "GET" && acceptsHtml(req) && !upgrade;
     const isSecure = schemeOf(req, this.#parts.facts) === "https";
-    const access = accessOf(exchange, accessSha256, { keep, isSecure });
+    const access = accessOf(exchange, accessSha256, { keep, isSecure, grants });
     if (access.type === "denied") this.#page(exchange, "private");
     if (access.type === "keep") {
       res.writeHead(302, {

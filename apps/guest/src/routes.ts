@@ -40,7 +40,11 @@ export function createHandler(agent: Agent): Handler {
   };
   return (request, response) => {
     response.on("error", () => undefined);
-    serve(request, response).catch((error: unknown) => answerError(response, error));
+    serve(request, response).catch((error: unknown) => {
+      answerError(response, error);
+      // What is left of the body would otherwise hold up the connection's next request.
+      request.resume();
+    });
   };
 }
 

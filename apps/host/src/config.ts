@@ -23,6 +23,8 @@ export const HostConfig = z.object({
   HOST_ID: z.string().min(1),
   /** Root file systems of templates; several daemons may share it. Default: `images` in the data folder. */
   IMAGES_DIR: folder.optional(),
+  /** 1: as root, images that most templates use are built in the background when they are missing. */
+  IMAGES_BUILD: z.enum(["0", "1"]).default("0"),
   /** 1: boxes end with the daemon instead of waiting for the next one to adopt them. */
   HOST_STOP_BOXES_ON_EXIT: z.enum(["0", "1"]).default("0"),
   /** Which drivers may make boxes, such as `gvisor,bubblewrap`; empty: all but qemu. The strongest usable one is taken. */

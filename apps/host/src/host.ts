@@ -156,7 +156,7 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
     { services: { boxes, artifacts, engines, images, doctor }, token: config.HOST_TOKEN, log },
     config.HOST_LISTEN_PORT,
   );
-  images.start();
+  await images.start({ mustBuildDefaults: config.IMAGES_BUILD === "1" });
   log.info({ port: server.port }, "host serves");
   return {
     port: server.port,

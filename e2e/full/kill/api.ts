@@ -60,7 +60,10 @@ const mostMs = 90_000;
 export class Api {
   readonly #base: string;
   readonly #key: string;
-  constructor(base: string, key: string) {
+  readonly #mostMs: number;
+  /** @param patienceMs how long a refusal that may be repeated is, milliseconds */
+  constructor(base: string, key: string, patienceMs = mostMs) {
+    this.#mostMs = patienceMs;
     this.#base = base;
     this.#key = key;
   }
@@ -73,7 +76,7 @@ export class Api {
     const headers: Record<string, string> = { authorization: `Bearer ${this.#key}` };
     if (body !== undefined) headers["content-type"] = "application/json";
     if (key !== undefined) headers["idempotency-key"] = key;
-    const endsAt = performance.now() + mostMs;
+    const endsAt = performance.now() + this.#mostMs;
     for (;;) {
       const late = performance.now() > endsAt;
       try {

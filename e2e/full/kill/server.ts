@@ -124,6 +124,7 @@ export function spawnSupervisor(folders: Folders): ChildProcess {
         PATH: process.env["PATH"] ?? "/usr/bin:/bin",
         HOME: folders.root,
         LANG: "C.UTF-8",
+        IMAGES_BUILD: "0",
         FAULT_POINTS_DIR: folders.points,
         HOST_DRIVERS: "bubblewrap",
         // What waits for a caller belongs to nobody's test; create.test.ts is about it.

@@ -6,6 +6,7 @@ export * from "./sandboxes.ts";
 export * from "./sandbox-groups.ts";
 export * from "./sandbox-access.ts";
 export * from "./exec-files.ts";
+export * from "./agent-tools.ts";
 export * from "./previews.ts";
 export * from "./snapshots.ts";
 export * from "./templates.ts";

@@ -31,6 +31,20 @@ export const Preview = z.looseObject({
   url: z.string(),
 });
 
+const ShareSeconds = z.coerce
+  .number()
+  .int()
+  .min(1)
+  .max(30 * 86_400);
+export const Share = z.object({
+  share_id: z.uuid(),
+  share_url: z.string().describe("With its token where the answer is that of the creating call"),
+  preview_id: z.uuid().nullable(),
+  token_prefix: z.string(),
+  scope: z.string(),
+  expires_at: z.string(),
+});
+
 export const previewRoutes = {
   expose: defineRoute({
     id: "expose",
@@ -97,6 +111,80 @@ export const previewRoutes = {
     method: "DELETE",
     path: `${base}/:pid`,
     summary: "Remove a preview",
+    tag,
+    envelope: "data",
+    scope: "previews:write",
+  }),
+  share: defineRoute({
+    id: "sharePreview",
+    method: "POST",
+    path: `${base}/:pid/share`,
+    summary: "A link that opens the preview for a while; the token is shown this once",
+    tag,
+    envelope: "data",
+    status: 201,
+    scope: "previews:write",
+    body: z.object({ ttl_seconds: ShareSeconds.default(3600) }).prefault({}),
+    response: Share.extend({ share_token: z.string() }),
+    idempotent: true,
+    problems: ["QUOTA_EXCEEDED"],
+  }),
+  unshare: defineRoute({
+    id: "unsharePreview",
+    method: "DELETE",
+    path: `${base}/:pid/share`,
+    summary: "End all links of the preview",
+    tag,
+    envelope: "data",
+    scope: "previews:write",
+  }),
+  token: defineRoute({
+    id: "createPreviewToken",
+    method: "POST",
+    path: "/sandboxes/:id/preview-token",
+    summary: "A token that opens all previews of the sandbox for a while",
+    tag,
+    envelope: "data",
+    status: 201,
+    scope: "previews:write",
+    body: z
+      .object({ expires_in: ShareSeconds.default(3600), scope: z.literal("read").default("read") })
+      .prefault({}),
+    response: z.object({ token: z.string(), url: z.string(), expires_at: z.string(), scope: z.string() }),
+    idempotent: true,
+    problems: ["QUOTA_EXCEEDED"],
+  }),
+  shareList: defineRoute({
+    id: "listShares",
+    method: "GET",
+    path: "/sandboxes/:id/shares",
+    summary: "Links and tokens that are good now, without their secret",
+    tag,
+    envelope: "data",
+    scope: "previews:read",
+    response: z.array(Share),
+  }),
+  shareCreate: defineRoute({
+    id: "createShare",
+    method: "POST",
+    path: "/sandboxes/:id/shares",
+    summary: "A link that opens all previews of the sandbox for a while",
+    tag,
+    envelope: "data",
+    status: 201,
+    scope: "previews:write",
+    body: z
+      .object({ scope: z.literal("read").default("read"), expires_in: ShareSeconds.default(3600) })
+      .prefault({}),
+    response: Share,
+    idempotent: true,
+    problems: ["QUOTA_EXCEEDED"],
+  }),
+  shareRemove: defineRoute({
+    id: "deleteShare",
+    method: "DELETE",
+    path: "/sandboxes/:id/shares/:sid",
+    summary: "End a link or token at once",
     tag,
     envelope: "data",
     scope: "previews:write",

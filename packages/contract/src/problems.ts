@@ -41,6 +41,9 @@ export const problems = {
   DISK_FULL: { status: 507, title: "The disk is full" },
   PROCESS_NOT_FOUND: { status: 404, title: "Process not found" },
   SERVICE_NAME_TAKEN: { status: 409, title: "A service of this name runs already" },
+  COUNT_MISMATCH: { status: 409, title: "The text occurs another number of times" },
+  PATCH_REJECTED: { status: 409, title: "The patch does not fit the files" },
+  GIT_FAILED: { status: 409, title: "Git refused" },
   SSH_UNAVAILABLE: { status: 409, title: "The sandbox has no SSH server" },
   BATCH_ALREADY_TERMINAL: { status: 409, title: "The batch has ended" },
 

@@ -130,7 +130,7 @@ export const sandboxAccessRoutes = {
     id: "openExec",
     method: "GET",
     path: `${sandbox}/exec`,
-    summary: "WebSocket to one command (subprotocol miosa-exec-v1)",
+    summary: "WebSocket to one command: frames of a type byte and a payload",
     tag: "Terminal",
     envelope: "raw",
     scope: "sandboxes:exec",

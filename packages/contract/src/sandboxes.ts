@@ -90,6 +90,10 @@ export const CreateSandbox = z.object({
     .string()
     .max(64 * 1024)
     .optional(),
+  agents_md: z
+    .boolean()
+    .optional()
+    .describe("false: no AGENTS.md in a new, empty workspace; standard is the tenant's policy, else true"),
   wait: z.union([z.boolean(), z.coerce.number()]).optional(),
   response_format: z.string().optional(),
   ...External.shape,

@@ -37,12 +37,19 @@ export type BoxUpstream = z.output<typeof BoxUpstream>;
 /** Hexadecimal SHA-256 of the token that a private preview asks for; null: everybody may see it. */
 const AccessSha256 = z.string().length(64).nullable().default(null);
 
+/** Further tokens that open a private preview, each until its time, milliseconds since 1970. */
+const AccessGrants = z
+  .array(z.object({ sha256: z.string().length(64), until: z.number() }))
+  .max(200)
+  .optional();
+
 export const RouteTarget = z.discriminatedUnion("type", [
   z.object({
     type: z.literal("boxes"),
     upstreams: z.array(BoxUpstream).min(1),
     rewriteHost: z.string().nullable().default(null),
     accessSha256: AccessSha256,
+    grants: AccessGrants,
   }),
   /** Files of a bundle in the artifact store; `spaFallback` serves index.html for unknown paths without extension. */
   z.object({ type: z.literal("static"), digest: z.string(), spaFallback: z.boolean().default(false) }),
@@ -74,7 +81,7 @@ export const RouteTarget = z.discriminatedUnion("type", [
     rewriteHost: z.string().nullable().default(null),
   }),
   /** As `page: starting`, and the edge asks POST /internal/edge/wake {hostname} once. */
-  z.object({ type: z.literal("wake"), accessSha256: AccessSha256 }),
+  z.object({ type: z.literal("wake"), accessSha256: AccessSha256, grants: AccessGrants }),
 ]);
 export type RouteTarget = z.output<typeof RouteTarget>;
 

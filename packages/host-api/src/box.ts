@@ -199,6 +199,8 @@ export const BoxStats = z.object({
   /** Files, folders and links on the disk. */
   files: z.number().nullable().optional(),
   filesLimit: z.number().nullable().optional(),
+  /** Through the one way out, since this daemon began to serve the box. */
+  outbound: z.object({ sentBytes: z.number(), receivedBytes: z.number() }).optional(),
 });
 export type BoxStats = z.output<typeof BoxStats>;
 

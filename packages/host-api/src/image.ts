@@ -53,8 +53,6 @@ export const ImageSource = z.discriminatedUnion("type", [
     env: z.record(z.string(), z.string()).default({}),
     workdir: z.string().startsWith("/").default("/"),
   }),
-  /** An OCI image layout as one tar, uploaded before. */
-  z.object({ type: z.literal("oci"), uploadKey: BoxKey }),
 ]);
 export type ImageSource = z.output<typeof ImageSource>;
 
@@ -91,13 +89,10 @@ export const ImageFailure = z.object({
     "timeout",
     "out_of_memory",
     "disk_full",
-    "upload_missing",
-    "image_invalid",
     "boot_failed",
     "command_failed",
     "not_ready",
     "isolation_unavailable",
-    "interrupted",
     "internal",
   ]),
   detail: z.string().describe("What failed, why, and what to do"),
@@ -119,7 +114,7 @@ export type ImageCertificate = z.output<typeof ImageCertificate>;
 export const ImageBuild = z.object({
   key: BoxKey,
   state: ImageBuildState,
-  source: z.enum(["builtin", "steps", "oci"]),
+  source: z.enum(["builtin", "steps"]),
   name: ImageName.nullable(),
   digest: Digest.nullable(),
   failure: ImageFailure.nullable(),

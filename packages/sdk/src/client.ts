@@ -1,3 +1,4 @@
+import { AgentTools } from "./agent-tools.ts";
 import { Databases } from "./databases.ts";
 import { Deployments } from "./deployments.ts";
 import { Sandboxes } from "./sandboxes.ts";
@@ -8,6 +9,8 @@ export interface Client {
   readonly http: Transport;
   readonly databases: Databases;
   readonly sandboxes: Sandboxes;
+  /** Search, replace, patch and git in a sandbox's files. */
+  readonly tools: AgentTools;
   readonly deployments: Deployments;
   whoami(): Promise<Identity>;
   tenant(): Promise<Tenant>;
@@ -33,6 +36,7 @@ export function createClient(options: ClientOptions): Client {
     http,
     databases: new Databases(http),
     sandboxes: new Sandboxes(http),
+    tools: new AgentTools(http),
     deployments: new Deployments(http),
     whoami: () => http.json<Identity>("GET", "/whoami"),
     tenant: () => http.json<Tenant>("GET", "/platform/tenants/current"),

@@ -1,3 +1,4 @@
+import { isUuid } from "./find.ts";
 import { ApiError, ConnectionError } from "./error.ts";
 import { newIdempotencyKey, type Query, type Transport } from "./transport.ts";
 import type {
@@ -18,9 +19,6 @@ import type {
 
 /** A publish builds, freezes and boots the bundle once before it answers. */
 const publishTimeoutMs = 600_000;
-const isUuid = (text: string): boolean =>
-  /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i.test(text);
-
 export class Sandboxes {
   readonly #http: Transport;
   constructor(http: Transport) {
@@ -39,6 +37,11 @@ export class Sandboxes {
   delete = (id: string) => this.#http.json<unknown>("DELETE", at(id));
   pause = (id: string) => this.#post<{ id: string; state: string }>(id, "pause", {});
   resume = (id: string) => this.#post<Sandbox>(id, "resume", {});
+  /** Copies of one moment. */
+  fork = async (id: string, count = 1): Promise<readonly Sandbox[]> =>
+    (await this.#post<{ forks: Sandbox[] }>(id, "fork", { count })).forks;
+  /** A new sandbox from the disk of a failed one. */
+  recover = (id: string) => this.#post<Sandbox & { restored_from: string }>(id, "recover", {});
   logs = async (id: string, lines = 100): Promise<{ line: string; stream: string }[]> =>
     (
       await this.#http.json<{ logs: { line: string; stream: string }[] }>("GET", `${at(id)}/logs`, {

@@ -4,6 +4,7 @@ import { withClient, type Context } from "../context.ts";
 import { exitCodes } from "../failure.ts";
 import { table } from "../output.ts";
 import { collectPair, parseCount, parsePort } from "../pairs.ts";
+import { addAgentTools } from "./agent-tools.ts";
 import { addFiles } from "./files.ts";
 
 interface CreateOptions {
@@ -57,7 +58,32 @@ export function addSandbox(program: Command, context: () => Context): void {
     .description("destroy sandboxes")
     .argument("<sandbox...>", "ids or names")
     .action(async (ids: string[]) => remove(context(), ids));
+  sandbox
+    .command("fork")
+    .description("copy a sandbox as it is now, once or many times")
+    .argument("<sandbox>", "id or name")
+    .option("--count <count>", "", parseCount, 1)
+    .action(async (id: string, options: { count: number }) =>
+      withClient(context(), async (client) => {
+        const forks = await client.sandboxes.fork((await client.sandboxes.find(id)).id, options.count);
+        context().output.result(
+          forks,
+          forks.map((one) => one.id),
+        );
+      }),
+    );
+  sandbox
+    .command("recover")
+    .description("make a new sandbox from the disk of a failed one")
+    .argument("<sandbox>", "id or name")
+    .action(async (id: string) =>
+      withClient(context(), async (client) => {
+        const made = await client.sandboxes.recover((await client.sandboxes.find(id)).id);
+        context().output.result(made, made.id);
+      }),
+    );
   addFiles(sandbox, context);
+  addAgentTools(sandbox, context);
 }
 
 async function create(context: Context, options: CreateOptions): Promise<void> {

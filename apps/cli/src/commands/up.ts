@@ -1,9 +1,12 @@
 import { join, resolve } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import type { Command } from "commander";
 import { FolderInUseError } from "@platform/postgres";
+import { createClient } from "@platform/sdk";
 import type { Context } from "../context.ts";
 import { CliError } from "../failure.ts";
 import { parsePort } from "../pairs.ts";
+import { toBaseUrl } from "../settings.ts";
 import type { Platform, PlatformOptions } from "../up/supervisor.ts";
 
 interface ServeOptions {
@@ -38,7 +41,11 @@ export function addUp(program: Command, context: () => Context): void {
     });
 }
 
-function platformOptions(context: Context, options: ServeOptions, stopBoxesOnExit: boolean): PlatformOptions {
+function platformOptions(
+  context: Context,
+  options: ServeOptions,
+  { stopBoxesOnExit, mustBuildImages }: Mode,
+): PlatformOptions {
   return {
     repository: context.repository,
     dataDir: resolve(context.cwd, options.data ?? join(context.repository, ".data")),
@@ -46,6 +53,9 @@ function platformOptions(context: Context, options: ServeOptions, stopBoxesOnExi
     databaseUrl: context.environment["DATABASE_URL"] ?? null,
     edgePort: options.port ?? null,
     stopBoxesOnExit,
+    // Beside the toolchain, so that each data folder need not build its own.
+    imagesDir: context.environment["IMAGES_DIR"] ?? join(context.repository, ".toolchain", "images"),
+    mustBuildImages: mustBuildImages && context.environment["IMAGES_BUILD"] !== "0",
     hostSettings: Object.fromEntries(
       Object.entries(context.environment).flatMap(([name, value]) =>
         value !== undefined && /^(HOST_(POOL_|BOOT_|DRIVERS$)|RUNSC_BIN$)/.test(name) ? [[name, value]] : [],
@@ -63,12 +73,18 @@ function platformOptions(context: Context, options: ServeOptions, stopBoxesOnExi
   };
 }
 
-/** @param stopBoxesOnExit the main job leaves no process behind; `up` adopts its boxes at the next start */
-async function boot(context: Context, options: ServeOptions, stopBoxesOnExit: boolean): Promise<Platform> {
+interface Mode {
+  /** The main job leaves no process behind; `up` adopts its boxes at the next start. */
+  readonly stopBoxesOnExit: boolean;
+  /** While it serves there is time to build what templates boot; a proof is over before. */
+  readonly mustBuildImages: boolean;
+}
+
+async function boot(context: Context, options: ServeOptions, mode: Mode): Promise<Platform> {
   // Only these commands need the server's packages, so only they pay for loading them.
   const { startPlatform } = await import("../up/supervisor.ts");
   try {
-    return await startPlatform(platformOptions(context, options, stopBoxesOnExit));
+    return await startPlatform(platformOptions(context, options, mode));
   } catch (error) {
     if (error instanceof FolderInUseError)
       throw new CliError(
@@ -82,7 +98,7 @@ async function boot(context: Context, options: ServeOptions, stopBoxesOnExit: bo
 
 async function serve(context: Context, options: ServeOptions, asLine: boolean): Promise<void> {
   const stopped = untilSignal();
-  const platform = await boot(context, options, asLine);
+  const platform = await boot(context, options, { stopBoxesOnExit: asLine, mustBuildImages: true });
   try {
     const line = {
       api_url: platform.apiUrl,
@@ -94,9 +110,39 @@ async function serve(context: Context, options: ServeOptions, asLine: boolean): 
     };
     if (asLine) context.output.raw(`${JSON.stringify(line)}\n`);
     else context.output.result(line, [`API  ${line.api_url}`, `key  ${line.api_key}`, "Ctrl-C ends it."]);
+    const watching = new AbortController();
+    const watched = tellImageBuilds(context, platform, watching.signal);
     await stopped.signalled;
+    watching.abort();
+    await watched;
   } finally {
     await platform.stop();
+  }
+}
+
+const lookEveryMs = 5_000;
+
+/** Says when an image of the templates begins to be built, and how that ended. */
+async function tellImageBuilds(context: Context, platform: Platform, signal: AbortSignal): Promise<void> {
+  const client = createClient({ baseUrl: toBaseUrl(platform.apiUrl), apiKey: platform.apiKey });
+  const told = new Map<string, string>();
+  try {
+    while (!signal.aborted) {
+      const rows = await client.templates().catch(() => []); // A program restarts: the next look tells.
+      for (const { image } of rows as readonly {
+        image?: { build?: { id: string; state: string } | null };
+      }[]) {
+        const build = image?.build;
+        if (!build || told.get(build.id) === build.state) continue;
+        const isOld = !told.has(build.id) && ["ready", "failed", "cancelled"].includes(build.state);
+        told.set(build.id, build.state);
+        const name = /^builtin-(.+)-\d+$/.exec(build.id)?.[1] ?? build.id;
+        if (!isOld) context.output.say(`• image ${name}: ${build.state}`);
+      }
+      await delay(lookEveryMs, undefined, { signal }).catch(() => undefined); // Aborted: the loop ends.
+    }
+  } finally {
+    await client.close();
   }
 }
 
@@ -104,7 +150,7 @@ async function prove(context: Context, options: MainJobOptions): Promise<void> {
   const stopped = untilSignal();
   const app = resolve(context.cwd, options.app ?? join(context.repository, "examples", "clinic-intake"));
   const { runMainJob } = await import("../main-job/index.ts");
-  const platform = await boot(context, options, true);
+  const platform = await boot(context, options, { stopBoxesOnExit: true, mustBuildImages: false });
   try {
     const isProved = await runMainJob(context, platform, {
       app,

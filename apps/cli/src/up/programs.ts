@@ -26,6 +26,9 @@ export interface Layout {
   readonly stopBoxesOnExit: boolean;
   /** Settings of the host program that the starter chose: its drivers, the size of its pool. */
   readonly hostSettings?: Readonly<Record<string, string>>;
+  /** Whether images of templates are built in the background; a test says no. */
+  readonly mustBuildImages: boolean;
+  readonly imagesDir: string;
   /** Folder in which a test arms named points that kill a program; null outside tests. */
   readonly faultPointsDir: string | null;
 }
@@ -55,8 +58,8 @@ function settingsOf(layout: Layout): Record<ProgramName, Settings> {
       HOST_ID: "local",
       GUEST_IMAGE_DIR: layout.guestImage,
       TOOLCHAIN_DIR: join(layout.repository, ".toolchain", "node"),
-      // Beside the toolchain, so that each data folder need not build its own.
-      IMAGES_DIR: join(layout.repository, ".toolchain", "images"),
+      IMAGES_DIR: layout.imagesDir,
+      IMAGES_BUILD: layout.mustBuildImages ? "1" : null,
       HOST_STOP_BOXES_ON_EXIT: layout.stopBoxesOnExit ? "1" : null,
       RUNSC_BIN: fetchedRuntime(layout.repository),
       ...layout.hostSettings,

@@ -30,6 +30,10 @@ export interface PlatformOptions {
   /** Null: the last one, or any that is free. */
   readonly edgePort: number | null;
   readonly stopBoxesOnExit: boolean;
+  /** Whether images of templates are built in the background. */
+  readonly mustBuildImages: boolean;
+  /** Where they lie; data folders may share it. */
+  readonly imagesDir: string;
   /** Settings of the host program that the starter chose. */
   readonly hostSettings?: Readonly<Record<string, string>>;
   /** Folder in which a test arms named points that kill a program; null outside tests. */

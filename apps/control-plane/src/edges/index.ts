@@ -4,6 +4,7 @@ export {
   pointPreviews,
   putRoute,
   removeRoutes,
+  routePreviews,
   type NewRoute,
 } from "./routes-table.ts";
 export { registerEdgeRoutes, trimRequestLogs } from "./internal-routes.ts";

@@ -71,6 +71,24 @@ export async function removeRoutes(
   return Math.max(0, ...rows.map((row) => Number(row.version)));
 }
 
+interface PreviewTarget {
+  readonly hostname: string;
+  readonly port: number;
+  readonly access_sha256: string | null;
+  readonly grants: { sha256: string; until: number }[];
+}
+
+/** Where each preview leads and who may see it, shares included. */
+const previewRows = (db: Queryable, sandboxId: string) =>
+  query<PreviewTarget>(
+    db,
+    `select p.hostname, p.port, p.access_sha256, coalesce((select jsonb_agg(jsonb_build_object('sha256', s.token_sha256,
+         'until', floor(extract(epoch from s.expires_at) * 1000)) order by s.created_at, s.id) from preview_shares s
+       where p.access_sha256 is not null and s.sandbox_id = p.sandbox_id and (s.preview_id is null or s.preview_id = p.id) and s.expires_at > now()), '[]') as grants
+     from previews p where p.sandbox_id = $1`,
+    [sandboxId],
+  );
+
 /**
  * Points the previews of a sandbox at its box, or, while it is paused, at nothing that runs: the edge
  * then holds the visitor and asks for a wake-up. The URLs stay the same.
@@ -80,33 +98,50 @@ export async function pointPreviews(
   sandbox: { id: string; tenant_id: string; box_key: string },
   to: "boxes" | "wake",
 ): Promise<void> {
-  const previews = await query<{ hostname: string; port: number; access_sha256: string | null }>(
-    platform.pool,
-    "select hostname, port, access_sha256 from previews where sandbox_id = $1",
-    [sandbox.id],
-  );
   await transaction(platform.pool, async (db) => {
     await pointSandboxRoute(db, platform, sandbox, to === "wake" ? "paused" : "running");
-    for (const { hostname, port, access_sha256: accessSha256 } of previews) {
-      const target: NewRoute["target"] =
-        to === "wake"
-          ? { type: "wake", accessSha256 }
-          : {
-              type: "boxes",
-              upstreams: [{ hostUrl: platform.host.address.url, boxKey: sandbox.box_key, port }],
-              rewriteHost: null,
-              accessSha256,
-            };
-      await putRoute(db, {
-        hostname,
-        tenantId: sandbox.tenant_id,
-        kind: "preview",
-        target,
-        sandboxId: sandbox.id,
-      });
-    }
+    await routePreviews(db, platform, sandbox, to);
   });
   platform.signals.announce("routes");
+}
+
+/**
+ * The same inside a transaction, for one host name or all.
+ *
+ * @returns the version that an edge must have applied for all of them to be in force there
+ */
+export async function routePreviews(
+  db: Queryable,
+  platform: Platform,
+  sandbox: { id: string; tenant_id: string; box_key: string },
+  to: "boxes" | "wake",
+  only: string | null = null,
+): Promise<number> {
+  // Read where it is written: a share that ends meanwhile must not come back with an older look.
+  await lockRoutes(db);
+  let version = 0;
+  for (const { hostname, port, access_sha256: accessSha256, grants } of await previewRows(db, sandbox.id)) {
+    if (only !== null && hostname !== only) continue;
+    const access = { accessSha256, ...(grants.length > 0 ? { grants } : {}) };
+    const target: NewRoute["target"] =
+      to === "wake"
+        ? { type: "wake", ...access }
+        : {
+            type: "boxes",
+            upstreams: [{ hostUrl: platform.host.address.url, boxKey: sandbox.box_key, port }],
+            rewriteHost: null,
+            ...access,
+          };
+    const put = await putRoute(db, {
+      hostname,
+      tenantId: sandbox.tenant_id,
+      kind: "preview",
+      target,
+      sandboxId: sandbox.id,
+    });
+    version = Math.max(version, put);
+  }
+  return version;
 }
 
 /** The route for every port of the sandbox, where it has one, keeps its rules and follows the box. */

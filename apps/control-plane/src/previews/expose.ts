@@ -3,7 +3,7 @@ import { faultPoint } from "@platform/daemon";
 import { PlatformError, type ProbeRecord } from "@platform/contract";
 import type { ProbeResult } from "@platform/guest-protocol";
 import { queryOne, transaction } from "@platform/postgres";
-import { acknowledged, pointPreviews, putRoute, removeRoutes } from "../edges/index.ts";
+import { acknowledged, pointPreviews, removeRoutes, routePreviews } from "../edges/index.ts";
 import { recordIn } from "../events/index.ts";
 import { derivedId, type Call } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
@@ -265,19 +265,7 @@ async function routePreview(
         token === null ? null : createHash("sha256").update(token).digest("hex"),
       ],
     );
-    const target = {
-      type: "boxes" as const,
-      upstreams: [{ hostUrl: platform.host.address.url, boxKey: row.box_key, port }],
-      rewriteHost: null,
-      accessSha256: stored!.access_sha256,
-    };
-    const version = await putRoute(db, {
-      hostname,
-      tenantId: row.tenant_id,
-      kind: "preview",
-      target,
-      sandboxId: row.id,
-    });
+    const version = await routePreviews(db, platform, row, "boxes", hostname);
     return { preview: stored!, version };
   });
   platform.signals.announce("routes");

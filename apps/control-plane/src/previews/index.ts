@@ -7,6 +7,7 @@ import { ownSandbox, type SandboxRow } from "../sandboxes/index.ts";
 import { expose, withToken, type PreviewRow } from "./expose.ts";
 import { probeThroughEdge } from "./probe.ts";
 
+export { shareHandlers } from "./shares.ts";
 export { forgetPreviews } from "./expose.ts";
 
 const view = (row: PreviewRow) => ({

@@ -19,6 +19,8 @@ const buildTimeoutMs = 20 * 60_000;
 /** Never part of a source: rebuilt, or secret. */
 const sourceExcludes = [
   ".git",
+  // Says what a sandbox offers: of no use, and nobody's business, in production.
+  "AGENTS.md",
   ".miosa",
   "node_modules",
   ".venv",

@@ -33,7 +33,7 @@ export async function boxSpecOf(
   return {
     purpose: "sandbox",
     minimumIsolation: policy === "userspace-kernel" || policy === "microvm-hw" ? policy : "namespaces",
-    template: "host",
+    template: row.image?.digest ?? "host",
     content,
     limits: {
       memoryBytes: row.memory_mb * 1024 * 1024,

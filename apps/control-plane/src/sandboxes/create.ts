@@ -11,10 +11,10 @@ import { createLinkedDatabase } from "../databases/index.ts";
 import { recordIn } from "../events/index.ts";
 import type { Call } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
-import { findTemplate } from "../templates/index.ts";
+import { resolveTemplate, type ResolvedTemplate, type SandboxImage } from "../templates/index.ts";
 import { resolvePlacement } from "../tenants/index.ts";
-import { toDesired, type DesiredService } from "./desired-services.ts";
-import { loadSandbox, type SandboxContent, type SandboxRow } from "./store.ts";
+import { toDesired } from "./desired-services.ts";
+import { loadSandbox, type SandboxContent, type SandboxRow, type DesiredService } from "./store.ts";
 
 const order: readonly SandboxSize[] = ["xs", "small", "medium", "large", "xl"];
 
@@ -145,16 +145,17 @@ export async function storeSandboxes(
   plans: readonly Plan[],
   alsoIn: (db: Queryable) => Promise<void> = async () => undefined,
 ): Promise<SandboxRow[]> {
-  for (const { input } of plans) {
-    if (findTemplate(input.template_id)) continue;
-    throw new PlatformError(
-      "TEMPLATE_NOT_FOUND",
-      `There is no template "${input.template_id}". List them with GET /sandbox-templates.`,
-    );
-  }
+  const templates = new Map<string, ResolvedTemplate>();
+  for (const { input } of plans)
+    if (!templates.has(input.template_id))
+      templates.set(
+        input.template_id,
+        await resolveTemplate(platform, call.caller.tenantId, input.template_id),
+      );
   await transaction(platform.pool, async (db) => {
     await alsoIn(db);
-    for (const plan of plans) await insertSandbox(platform, db, call, plan);
+    for (const plan of plans)
+      await insertSandbox(platform, db, call, plan, templates.get(plan.input.template_id)!);
   });
   platform.signals.announce(
     "work:sandboxes",
@@ -170,19 +171,64 @@ export async function storeSandboxes(
   );
 }
 
-async function insertSandbox(platform: Platform, db: Queryable, call: Call, plan: Plan): Promise<void> {
+/** A copy boots what its source does. */
+async function imageOf(db: Queryable, plan: Plan, template: ResolvedTemplate): Promise<SandboxImage | null> {
+  if (plan.linksOf === undefined) return template.image;
+  const source = await queryOne<{ image: SandboxImage | null }>(
+    db,
+    "select image from sandboxes where id = $1",
+    [plan.linksOf],
+  );
+  return source?.image ?? template.image;
+}
+
+/** The template's own start command runs as a service, beside what the caller asks for. */
+function withStart(
+  platform: Platform,
+  services: readonly DesiredService[],
+  { startCommand, workdir }: ResolvedTemplate,
+): readonly DesiredService[] {
+  if (startCommand === null || services.some(({ name }) => name === "start")) return services;
+  return [...services, toDesired(platform, { name: "start", command: startCommand, cwd: workdir, env: {} })];
+}
+
+/** Said aloud: the sandbox does not have the template's own image. */
+export const imageFallback = (
+  tenantId: string,
+  workspaceId: string | null,
+  id: string,
+  image: SandboxImage,
+) => ({
+  ...{ tenantId, workspaceId, type: "sandbox.image_fallback", resourceType: "sandbox", resourceId: id },
+  data: { id, template: image.template, image: "host", reason: image.fallback },
+});
+
+async function insertSandbox(
+  platform: Platform,
+  db: Queryable,
+  call: Call,
+  plan: Plan,
+  template: ResolvedTemplate,
+): Promise<void> {
   const { id, input, group } = plan;
   const setup = setupOf(input);
   const shape = shapeOf(input);
   const slug = input.slug ?? id.slice(0, 8);
-  const services = plan.services ?? input.services.map((one) => toDesired(platform, one));
+  const services =
+    plan.services ??
+    withStart(
+      platform,
+      input.services.map((one) => toDesired(platform, one)),
+      template,
+    );
+  const image = await imageOf(db, plan, template);
   const { workspaceId, projectId } = await resolvePlacement(db, call.caller, input);
   const inserted = await db
     .query(
       `insert into sandboxes (id, tenant_id, workspace_id, project_id, external_workspace_id, external_user_id, external_project_id, metadata, name, slug, tags,
          template_id, size, cpu_count, memory_mb, disk_size_mb, persistent, always_on, timeout_sec, idle_timeout_sec, expires_at, env_sealed, services,
-         readiness_probe, box_key, content, setup, group_id, group_index, group_limit, restored_from)
-       values ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,now() + interval '1 second' * $19::integer,$21,$22,$23,$24,$25,$26,$27,$28,$29,$30)
+         readiness_probe, box_key, content, setup, group_id, group_index, group_limit, restored_from, image)
+       values ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,now() + interval '1 second' * $19::integer,$21,$22,$23,$24,$25,$26,$27,$28,$29,$30,$31)
        on conflict (id) do nothing`,
       [
         id,
@@ -192,7 +238,7 @@ async function insertSandbox(platform: Platform, db: Queryable, call: Call, plan
         input.external_workspace_id ?? null,
         input.external_user_id ?? call.caller.externalUserId,
         input.external_project_id ?? null,
-        input.metadata,
+        input.agents_md === undefined ? input.metadata : { ...input.metadata, agents_md: input.agents_md },
         input.name ?? null,
         slug,
         JSON.stringify(input.tags ?? {}),
@@ -205,7 +251,7 @@ async function insertSandbox(platform: Platform, db: Queryable, call: Call, plan
         input.always_on,
         input.timeout_sec,
         input.idle_timeout_sec,
-        platform.seal.close(JSON.stringify(plan.env ?? input.env)),
+        platform.seal.close(JSON.stringify({ ...template.env, ...(plan.env ?? input.env) })),
         JSON.stringify(services),
         input.readiness_probe ? JSON.stringify(input.readiness_probe) : null,
         `sb-${id}`,
@@ -215,6 +261,7 @@ async function insertSandbox(platform: Platform, db: Queryable, call: Call, plan
         group?.index ?? null,
         group?.limit ?? null,
         plan.restoredFrom ?? null,
+        image ? JSON.stringify(image) : null,
       ],
     )
     .catch((error: unknown) => {
@@ -236,6 +283,7 @@ async function insertSandbox(platform: Platform, db: Queryable, call: Call, plan
        on conflict do nothing`,
       [plan.linksOf, id],
     );
+  if (image?.fallback) await recordIn(db, imageFallback(call.caller.tenantId, workspaceId, id, image));
   await recordIn(db, {
     tenantId: call.caller.tenantId,
     workspaceId,

@@ -2,20 +2,7 @@ import type { ServiceInput } from "@platform/contract";
 import type { GuestClient, GuestService } from "@platform/guest-protocol";
 import type { z } from "zod";
 import type { Platform } from "../platform.ts";
-import type { SandboxRow } from "./store.ts";
-
-/** A service as it shall be, whatever box the sandbox has: kept with the sandbox's row. */
-export interface DesiredService {
-  readonly name: string;
-  readonly command: string;
-  readonly cwd: string;
-  /** Base64 of the sealed JSON of its variables, which may hold secrets. */
-  readonly env_sealed?: string;
-  readonly port?: number;
-  readonly health_path?: string;
-  /** A client stopped it: known, but not started with the box. */
-  readonly stopped?: boolean;
-}
+import type { DesiredService, SandboxRow } from "./store.ts";
 
 export function toDesired(platform: Platform, input: z.output<typeof ServiceInput>): DesiredService {
   const { name, command, cwd, env, port, health_path } = input;

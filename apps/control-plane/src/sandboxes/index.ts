@@ -12,6 +12,7 @@ export { tellTroubles } from "./troubles.ts";
 export { createSandbox, randomSuffix, storeSandboxes } from "./create.ts";
 export { absolute, execResultView, isMissingFolder, notStarted } from "./exec.ts";
 export { sandboxPath } from "./files.ts";
+export { SandboxSampler, trimSamples } from "./sampler.ts";
 export { runHandlers } from "./run.ts";
 export { linkedDatabases, listenHints, runtimeEnvironment, type Linked } from "./environment.ts";
 export { ownEnvironment } from "./box-spec.ts";

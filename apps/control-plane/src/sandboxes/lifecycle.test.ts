@@ -133,8 +133,10 @@ test("the life of a sandbox", { skip }, async (t) => {
         const forkId = String(fork["id"]);
         await boxes.until(forkId, "a fork", (row) => row["ready"] === true);
         await serves(boxes, forkId);
-        const seen = await must("POST", `/sandboxes/${forkId}/exec`, { command: "echo $DATABASE_URL; ls" });
-        assert.equal(seen["stdout"], `${String(url)}server.js\n`);
+        const seen = await must("POST", `/sandboxes/${forkId}/exec`, {
+          command: "echo $DATABASE_URL; ls *.js; ls late 2>&1 | wc -l; grep -c DATABASE_URL AGENTS.md",
+        });
+        assert.equal(seen["stdout"], `${String(url)}server.js\n1\n1\n`);
       }
       await waitFor(
         "the copy to be removed",

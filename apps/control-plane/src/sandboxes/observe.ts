@@ -2,6 +2,7 @@ import { sandboxRoutes as r } from "@platform/contract";
 import type { LogLine } from "@platform/guest-protocol";
 import { handler, openEventStream, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
+import { seriesOf, totalsOf } from "./series.ts";
 import { liveSandbox } from "./access.ts";
 import { ownSandbox, type SandboxRow } from "./store.ts";
 
@@ -18,7 +19,10 @@ export function sandboxObserveHandlers(platform: Platform): Handler[] {
   return [
     handler(r.usage, async ({ caller, params }) => {
       const row = await ownSandbox(pool, caller, params["id"]!);
-      const now = await stats(row);
+      const totals = await totalsOf(platform, row.id);
+      const now = totals.cpuMicros === null ? await stats(row) : null;
+      const cpuMicros = totals.cpuMicros ?? now?.cpuMicros ?? null;
+      const { sentBytes, receivedBytes } = totals;
       const seconds = runSeconds(row);
       return {
         sandbox_id: row.id,
@@ -27,12 +31,12 @@ export function sandboxObserveHandlers(platform: Platform): Handler[] {
         provisioned_vcpu_ms: Math.round(seconds * 1000 * row.cpu_count),
         provisioned_memory_mb_ms: Math.round(seconds * 1000 * row.memory_mb),
         creation_count: 1,
-        active_cpu_ms: now?.cpuMicros == null ? null : Math.round(now.cpuMicros / 1000),
-        network_ingress_bytes: null,
-        network_egress_bytes: null,
+        active_cpu_ms: cpuMicros === null ? null : Math.round(cpuMicros / 1000),
+        network_ingress_bytes: receivedBytes,
+        network_egress_bytes: sentBytes,
         measurement_status: {
-          active_cpu: now?.cpuMicros == null ? "not_measured" : "measured",
-          network: "not_measured",
+          active_cpu: cpuMicros === null ? "not_measured" : "measured",
+          network: sentBytes === null ? "not_measured" : "measured",
           provisioned_resources: "measured",
         },
         estimated_cost_cents: 0,
@@ -44,8 +48,8 @@ export function sandboxObserveHandlers(platform: Platform): Handler[] {
     }),
     handler(r.metrics, async ({ caller, params, query }) => {
       const row = await ownSandbox(pool, caller, params["id"]!);
+      const series = await seriesOf(platform, row.id, query.window);
       const now = await stats(row);
-      const t = new Date().toISOString();
       const memory = now?.memoryBytes == null ? null : Math.round(now.memoryBytes / 1024 / 1024);
       return {
         resource_type: "sandbox",
@@ -62,7 +66,7 @@ export function sandboxObserveHandlers(platform: Platform): Handler[] {
           oom_kills: now?.oomKills ?? null,
           cpu_used_ms: now?.cpuMicros == null ? null : Math.round(now.cpuMicros / 1000),
         },
-        series: { cpu_percent: [], memory_mb: memory === null ? [] : [{ t, value: memory }] },
+        series,
       };
     }),
     handler(r.logs, async ({ caller, params, query }) => {

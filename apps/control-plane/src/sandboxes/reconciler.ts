@@ -1,12 +1,16 @@
 import { faultPoint } from "@platform/daemon";
+import { PlatformError } from "@platform/contract";
 import { HostError, type Box } from "@platform/host-api";
 import { transaction } from "@platform/postgres";
 import { acknowledged, pointPreviews, removeRoutes } from "../edges/index.ts";
 import { record } from "../events/index.ts";
 import { guestOf } from "../guests.ts";
 import type { Platform } from "../platform.ts";
+import { resolveTemplate } from "../templates/index.ts";
 import { tenantById } from "../tenants/index.ts";
+import { wantsAgentsFile, writeAgentsFile } from "./agents-file.ts";
 import { boxSpecOf, environmentOf } from "./box-spec.ts";
+import { imageFallback } from "./create.ts";
 import { dropCopy, groupTurn, passTurn, restartFromDisk, takeCopy } from "./copies.ts";
 import { ensureServices } from "./desired-services.ts";
 import { checkReadiness, isReady } from "./readiness.ts";
@@ -92,9 +96,31 @@ const event = (row: SandboxRow, type: string, data: Record<string, unknown> = {}
   data: { id: row.id, name: row.name, ...data },
 });
 
-async function provision(platform: Platform, row: SandboxRow, signal: AbortSignal): Promise<number> {
-  const turn = await groupTurn(platform, row);
+/** Settles what the sandbox boots, where no machine could be asked when it was created. */
+async function withImage(platform: Platform, row: SandboxRow): Promise<SandboxRow | null> {
+  if (row.image) return row;
+  const { image } = await resolveTemplate(platform, row.tenant_id, row.template_id);
+  if (!image) return null;
+  await platform.pool.query("update sandboxes set image = $2 where id = $1 and image is null", [
+    row.id,
+    JSON.stringify(image),
+  ]);
+  if (image.fallback) await record(platform, imageFallback(row.tenant_id, row.workspace_id, row.id, image));
+  return { ...row, image };
+}
+
+async function provision(platform: Platform, wanted: SandboxRow, signal: AbortSignal): Promise<number> {
+  const turn = await groupTurn(platform, wanted);
   if (turn !== null) return turn;
+  let row: SandboxRow;
+  try {
+    const settled = await withImage(platform, wanted);
+    if (!settled) return soonMs;
+    row = settled;
+  } catch (error) {
+    if (!(error instanceof PlatformError)) throw error;
+    return fail(platform, wanted, error.code.toLowerCase(), error.message, error.details);
+  }
   const copy = await takeCopy(platform, row, signal);
   if (copy.type === "wait") return copy.ms;
   if (copy.type === "failed") return fail(platform, row, copy.reason, copy.message);
@@ -141,6 +167,8 @@ async function provision(platform: Platform, row: SandboxRow, signal: AbortSigna
     );
   }
   if (row.setup && row.setup.status !== "done") await runSetup(platform, row, guest, signal);
+  if (wantsAgentsFile(row, tenant!))
+    await writeAgentsFile(platform, guest, row, tenant!, env, Object.keys(linked.env));
   faultPoint("control-plane.sandbox.before-running");
   const stored = await moveTo(platform, row, "running", {
     isolation: box.isolation,

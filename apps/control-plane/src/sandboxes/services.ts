@@ -4,16 +4,9 @@ import { query, queryOne } from "@platform/postgres";
 import { handler, openEventStream, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { guestProblem, liveSandbox } from "./access.ts";
-import {
-  forgetDesired,
-  setDesired,
-  setStopped,
-  toDesired,
-  toGuestService,
-  type DesiredService,
-} from "./desired-services.ts";
+import { forgetDesired, setDesired, setStopped, toDesired, toGuestService } from "./desired-services.ts";
 import { absolute, execResultView, isMissingFolder, notStarted, timeoutMsOf } from "./exec.ts";
-import type { SandboxRow } from "./store.ts";
+import type { DesiredService, SandboxRow } from "./store.ts";
 
 /** Durable commands, processes and services are all supervised by the guest under a name of their own. */
 interface CommandRow {

@@ -3,6 +3,7 @@ import { sandboxSizes, notFound, PlatformError, type SandboxSize } from "@platfo
 import { queryOne, type Queryable } from "@platform/postgres";
 import type { Caller } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
+import type { SandboxImage } from "../templates/index.ts";
 import {
   isUuid,
   mayUse,
@@ -12,7 +13,6 @@ import {
   type OwnedRow,
   type Tenant,
 } from "../tenants/index.ts";
-import type { DesiredService } from "./desired-services.ts";
 import { assertMove, type SandboxState } from "./lifecycle.ts";
 
 /** Content of the box at its creation; `temporary` snapshots are removed once all boxes of it run. */
@@ -22,6 +22,19 @@ export type SandboxContent = BoxContent & {
   readonly from?: string;
 };
 
+/** A service as it shall be, whatever box the sandbox has: kept with the sandbox's row. */
+export interface DesiredService {
+  readonly name: string;
+  readonly command: string;
+  readonly cwd: string;
+  /** Base64 of the sealed JSON of its variables, which may hold secrets. */
+  readonly env_sealed?: string;
+  readonly port?: number;
+  readonly health_path?: string;
+  /** A client stopped it: known, but not started with the box. */
+  readonly stopped?: boolean;
+}
+
 export interface SandboxRow extends OwnedRow {
   readonly generation: string;
   readonly name: string | null;
@@ -30,6 +43,8 @@ export interface SandboxRow extends OwnedRow {
   readonly state: SandboxState;
   readonly desired: "running" | "paused" | "destroyed";
   readonly template_id: string;
+  /** What it boots; `null` until a machine could be asked. */
+  readonly image: SandboxImage | null;
   readonly size: string;
   readonly cpu_count: number;
   readonly memory_mb: number;
@@ -171,7 +186,14 @@ export function sandboxView(platform: Platform, tenant: Tenant, row: SandboxRow)
     destroyed_at: row.destroyed_at?.toISOString() ?? null,
     size: row.size,
     template_id: row.template_id,
-    image_id: row.template_id,
+    image_id: row.image?.digest ?? row.template_id,
+    image: {
+      template: row.image?.template ?? row.template_id,
+      digest: row.image?.digest ?? null,
+      // Said, never silent: what serves in place of the template's own image, and why.
+      source: row.image === null ? null : row.image.digest === null ? "host" : "image",
+      fallback: row.image?.fallback ?? null,
+    },
     cpu_count: row.cpu_count,
     memory_mb: row.memory_mb,
     disk_size_mb: row.disk_size_mb,

@@ -158,11 +158,15 @@ export async function removeSnapshot(
   return { id: row.id, deleted: true };
 }
 
-/** Removes snapshots whose time is over and that nothing uses. */
+/** Removes snapshots whose time is over and that nothing uses, but never the last ones that a sandbox shall keep. */
 export async function expireSnapshots(platform: Platform): Promise<void> {
   for (const row of await query<SnapshotRow>(
     platform.pool,
-    "select * from snapshots where not keep and expires_at < now() limit 50",
+    `select * from (
+       select n.*, case when s.metadata->>'keep_last_snapshots' ~ '^[0-9]{1,6}$' then (s.metadata->>'keep_last_snapshots')::int else 0 end as kept,
+         row_number() over (partition by n.sandbox_id order by n.created_at desc, n.id) as place
+       from snapshots n left join sandboxes s on s.id = n.sandbox_id and s.state <> 'destroyed' where n.status = 'ready') ranked
+     where not keep and expires_at < now() and place > kept limit 50`,
   )) {
     await removeSnapshot(platform, row).catch((error: unknown) => {
       if (!(error instanceof PlatformError)) throw error;

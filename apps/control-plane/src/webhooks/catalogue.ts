@@ -2,8 +2,20 @@ import { PlatformError } from "@platform/contract";
 
 /** Every event that this platform records, by category. Whoever records a new one adds it here. */
 export const eventCatalogue = {
-  sandbox: ["created", "ready", "paused", "resumed", "error", "destroyed"],
-  preview: ["ready"],
+  sandbox: [
+    "created",
+    "ready",
+    "paused",
+    "resumed",
+    "error",
+    "destroyed",
+    "image_fallback",
+    "oom",
+    "port_opened",
+    "port_closed",
+  ],
+  preview: ["ready", "console"],
+  template: ["created", "build_ready", "build_failed", "build_cancelled"],
   snapshot: ["created"],
   database: ["created", "ready", "failed", "unavailable", "deleted"],
   deployment: ["created", "succeeded", "failed", "stopped", "deleted"],

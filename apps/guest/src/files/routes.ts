@@ -94,7 +94,13 @@ async function decoded(request: Request): Promise<Readable> {
   if (encoding !== "gzip")
     throw new EnvdError(400, `content-encoding '${String(encoding)}' is not supported`);
   const { createGunzip } = await import("node:zlib");
-  return request.pipe(createGunzip());
+  const content = createGunzip();
+  // A refusal leaves a rest that is not the connection's next request; a caller that left sends no end.
+  content.once("close", () => request.unpipe(content).resume());
+  request.once("close", () => {
+    if (!request.readableEnded) content.destroy(new Error("the upload ended early"));
+  });
+  return request.pipe(content);
 }
 
 /** Each part named `file` is one file; `path` names it, or else its own file name does. */

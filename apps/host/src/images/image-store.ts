@@ -15,6 +15,8 @@ const Stored = z.object({
   release: z.string().nullable(),
   /** What it was made of, for the reader: a definition's name, or `steps` on another digest. */
   origin: z.string(),
+  /** The machine's boot in which it was stored. */
+  bootId: z.string(),
 });
 export type StoredImage = z.output<typeof Stored>;
 
@@ -28,6 +30,8 @@ const Named = z.object({
 export type NamedImage = z.output<typeof Named>;
 
 const hexOf = (digest: string): string => Digest.parse(digest).slice("sha256:".length);
+const settledMark = "settled";
+const currentBoot = async () => (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
 const abandonedAfterMs = 24 * 3600_000;
 
 async function readJson<T extends z.ZodType>(path: string, shape: T): Promise<z.output<T> | null> {
@@ -60,6 +64,7 @@ async function syncFolder(folder: string): Promise<void> {
 export class ImageStore {
   readonly folder: string;
   readonly lockFile: string;
+  readonly #settling = new Set<Promise<void>>();
 
   constructor(folder: string) {
     this.folder = folder;
@@ -96,9 +101,16 @@ export class ImageStore {
     return { digest, folder: join(this.folder, "roots", hexOf(digest), "root") };
   }
 
-  /** `null` only if there is no such image. */
-  find(digest: string): Promise<StoredImage | null> {
-    return readJson(join(this.folder, "roots", hexOf(digest), "image.json"), Stored);
+  /** `null` only if there is no such image, or a power cut may have damaged it. */
+  async find(digest: string): Promise<StoredImage | null> {
+    const folder = join(this.folder, "roots", hexOf(digest));
+    const stored = await readJson(join(folder, "image.json"), Stored);
+    if (!stored || stored.bootId === (await currentBoot())) return stored;
+    const isSettled = await stat(join(folder, settledMark)).then(
+      () => true,
+      () => false,
+    );
+    return isSettled ? stored : null;
   }
 
   async list(): Promise<StoredImage[]> {
@@ -109,7 +121,7 @@ export class ImageStore {
   }
 
   /**
-   * Takes over a finished tree. Resolves once it survives a power cut.
+   * Takes over a finished tree.
    *
    * @param work folder made by `makeWork` with the tree in `root/`; gone afterwards
    */
@@ -124,13 +136,15 @@ export class ImageStore {
       await removeWork(work);
       return known;
     }
-    const stored: StoredImage = { digest, sizeBytes, createdAt: new Date().toISOString(), ...about };
+    const bootId = await currentBoot();
+    const stored: StoredImage = { digest, sizeBytes, createdAt: new Date().toISOString(), ...about, bootId };
     const staged = join(work, "staged");
     await mkdir(staged, { mode: 0o711 });
     await rename(join(work, "root"), join(staged, "root"));
     await writeFile(join(staged, "image.json"), JSON.stringify(stored), { mode: 0o644 });
-    await runOrThrow("sync", ["-f", staged], { signal });
     const target = join(this.folder, "roots", hexOf(digest));
+    // What a power cut may have damaged is no image any more.
+    await removeWork(target);
     try {
       await rename(staged, target);
     } catch (error) {
@@ -139,7 +153,20 @@ export class ImageStore {
     }
     await syncFolder(join(this.folder, "roots"));
     await removeWork(work);
+    this.#settle(target);
     return stored;
+  }
+
+  /**
+   * Writes a new tree's bytes out, in the background: on a busy machine that takes minutes. Until then the
+   * image counts only as long as the machine's boot lasts.
+   */
+  #settle(target: string): void {
+    const settled = runOrThrow("sync", ["-f", target], { signal: AbortSignal.timeout(3_600_000) })
+      .then(() => writeFile(join(target, settledMark), "", { flush: true }))
+      .catch(() => undefined) // It then counts as unsettled, and is built again after a power cut.
+      .then(() => void this.#settling.delete(settled));
+    this.#settling.add(settled);
   }
 
   /** Resolves once the tree is gone, also if it already was. Nobody may use it any more. */

@@ -81,8 +81,24 @@ export class Images {
   }
 
   /** Begins to build what waits. Call once boxes can be started. */
-  start(): void {
+  async start(options: { readonly mustBuildDefaults: boolean }): Promise<void> {
+    if (options.mustBuildDefaults) await this.#queueDefaults();
     this.#wake();
+  }
+
+  /** Those that most templates use, where they are missing, older than their definition, or damaged. */
+  async #queueDefaults(): Promise<void> {
+    const { images, whyNoBuilds: why } = await this.report();
+    if (why !== null) {
+      this.#options.log.info({ why }, "images are not built here; templates use the machine's own system");
+      return;
+    }
+    for (const { name, digest, isOutdated, certificate } of images) {
+      if (name === null || !findDefinition(name)?.isDefault) continue;
+      if (digest !== null && certificate !== null && !isOutdated) continue;
+      if (this.builds().some((build) => build.name === name && !ended(build))) continue;
+      await this.put(`builtin-${name}-${Date.now()}`, { source: { type: "builtin", name } });
+    }
   }
 
   /** Ends a running build, which begins again with the next daemon. */
@@ -326,11 +342,12 @@ export class Images {
     context: MakeContext,
   ): Promise<StoredImage> {
     const { source, limits, minimumIsolation } = spec;
-    if (source.type !== "steps") throw new ImageError("image_invalid", "This kind of source is not built here.");
+    if (source.type !== "steps")
+      throw new ImageError("base_missing", `There is no built-in image "${source.name}".`);
     if (minimumIsolation !== "namespaces" && minimumIsolation !== "none")
       throw new ImageError(
         "isolation_unavailable",
-        `Steps run isolated by namespaces, and "${minimumIsolation}" is asked for. Bring an OCI image instead.`,
+        `Steps run isolated by namespaces, and "${minimumIsolation}" is asked for. Use a template that comes with the platform.`,
       );
     const base = await this.#baseOf(source.from);
     const { tag, guestFolder, outbound } = this.#options;
@@ -350,7 +367,10 @@ export class Images {
     const digest = named?.digest ?? (Digest.safeParse(reference).success ? reference : null);
     const base = digest === null ? null : await this.#store.find(digest);
     if (base) return base;
-    throw new ImageError("base_missing", `The base "${reference}" is not built on this machine. Build it first.`);
+    throw new ImageError(
+      "base_missing",
+      `The base "${reference}" is not built on this machine. Build it first.`,
+    );
   }
 }
 

@@ -30,9 +30,12 @@ const standing = {
 export class Scene {
   readonly host: TestHost;
   readonly report: DriverReport;
+  readonly #template: string;
   #made = new Set<string>();
 
-  constructor(host: TestHost, report: DriverReport) {
+  /** @param template of every box that names no other; a virtual machine cannot share the machine's own system */
+  constructor(host: TestHost, report: DriverReport, template = "host") {
+    this.#template = template;
     this.host = host;
     this.report = report;
   }
@@ -40,7 +43,8 @@ export class Scene {
   /** @returns key of a box that lasts as long as the scene */
   async standing(name: keyof typeof standing): Promise<string> {
     const key = `standing-${name}`;
-    if (!this.#made.has(key)) await this.host.client.putBox(key, spec(standing[name]));
+    if (!this.#made.has(key))
+      await this.host.client.putBox(key, spec({ template: this.#template, ...standing[name] }));
     this.#made.add(key);
     return key;
   }
@@ -48,7 +52,7 @@ export class Scene {
   /** A box of this test alone. */
   async fresh(t: TestContext, key: string, changes: Partial<BoxSpec> = {}): Promise<string> {
     t.after(() => this.host.client.deleteBox(key));
-    await this.host.client.putBox(key, spec(changes));
+    await this.host.client.putBox(key, spec({ template: this.#template, ...changes }));
     return key;
   }
 

@@ -1,7 +1,6 @@
 import { request, type IncomingMessage } from "node:http";
 import { dialSocket } from "../linux/socket.ts";
 
-const answerTimeoutMs = 10_000;
 const maxAnswerBytes = 256 * 1024;
 
 /** Firecracker refused a request; the message is its own. */
@@ -20,8 +19,11 @@ export class FirecrackerRefusal extends Error {
  */
 export class FirecrackerApi {
   readonly #socketPath: string;
-  constructor(socketPath: string) {
+  readonly #answerTimeoutMs: number;
+
+  constructor(socketPath: string, answerTimeoutMs: number) {
     this.#socketPath = socketPath;
+    this.#answerTimeoutMs = answerTimeoutMs;
   }
 
   /**
@@ -32,13 +34,17 @@ export class FirecrackerApi {
     method: "GET" | "PUT" | "PATCH",
     path: string,
     body?: Record<string, unknown>,
-    timeoutMs = answerTimeoutMs,
+    timeoutMs = this.#answerTimeoutMs,
   ): Promise<unknown> {
     const socket = await dialSocket(this.#socketPath);
     const signal = AbortSignal.timeout(timeoutMs);
     try {
       const response = await new Promise<IncomingMessage>((resolve, reject) => {
-        const headers = { accept: "application/json", "content-type": "application/json", connection: "close" };
+        const headers = {
+          accept: "application/json",
+          "content-type": "application/json",
+          connection: "close",
+        };
         const call = request({ createConnection: () => socket, method, path, headers, signal });
         call.once("error", reject);
         call.once("response", resolve);
@@ -49,7 +55,10 @@ export class FirecrackerApi {
       const status = response.statusCode ?? 0;
       if (status >= 200 && status < 300) return value;
       const fault = (value as { fault_message?: unknown } | null)?.fault_message;
-      throw new FirecrackerRefusal(status, `${method} ${path}: ${typeof fault === "string" ? fault : status}`);
+      throw new FirecrackerRefusal(
+        status,
+        `${method} ${path}: ${typeof fault === "string" ? fault : status}`,
+      );
     } catch (cause) {
       if (cause instanceof FirecrackerRefusal) throw cause;
       const why = signal.aborted ? `it did not answer within ${timeoutMs} ms` : (cause as Error).message;

@@ -49,10 +49,13 @@ export class FirecrackerVmm implements Vmm {
   readonly overheadBytes = 64 * mib;
   readonly #programs: FirecrackerPrograms;
   readonly #tag: string;
+  readonly #answerTimeoutMs: number;
 
-  constructor(programs: FirecrackerPrograms, tag: string) {
+  /** @param answerTimeoutMs most time for one answer of the control interface, snapshots excepted */
+  constructor(programs: FirecrackerPrograms, tag: string, answerTimeoutMs = 10_000) {
     this.#programs = programs;
     this.#tag = tag;
+    this.#answerTimeoutMs = answerTimeoutMs;
   }
 
   async report(signal: AbortSignal): Promise<VmmReport> {
@@ -131,7 +134,7 @@ export class FirecrackerVmm implements Vmm {
   }
 
   #api(folders: BoxFolders): FirecrackerApi {
-    return new FirecrackerApi(join(this.#root(folders), this.#socketName(folders)));
+    return new FirecrackerApi(join(this.#root(folders), this.#socketName(folders)), this.#answerTimeoutMs);
   }
 
   /** Named like the argument by which the process is found. */

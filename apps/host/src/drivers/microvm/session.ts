@@ -43,6 +43,7 @@ export class Session implements StreamDoor {
     this.#handlers = handlers;
     this.#greeted.promise.catch(() => undefined); // Whoever waits for it learns it.
     port.on("data", (chunk: Buffer) => this.#receive(chunk));
+    port.resume(); // Whoever dialled may have paused it, to leave nothing unread.
     port.on("error", () => port.destroy());
     port.once("end", () => port.destroy());
     port.once("close", () => this.#lost());

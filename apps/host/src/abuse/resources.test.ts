@@ -1,0 +1,151 @@
+import assert from "node:assert/strict";
+import { stat, statfs } from "node:fs/promises";
+import { connect } from "node:net";
+import { join } from "node:path";
+import { test } from "node:test";
+import { waitFor } from "@platform/daemon";
+import { HostError } from "@platform/host-api";
+import { groupsOf, service, spec } from "../testing.ts";
+import { mib, openScene, ownKernel, skip } from "./scene.ts";
+
+const limits = {
+  ...{ memoryBytes: 384 * mib, cpuMillis: 500, maxProcesses: 64, diskBytes: 64 * mib },
+  ...{ maxFiles: 4000, networkBytesPerSecond: 20 * mib },
+};
+const flood = service("flood", "exec 2>&1; while :; do head -c 1M /dev/zero | tr '\\0' 'x'; echo; done");
+const web = service(
+  "web",
+  `node -e 'require("http").createServer((q,s)=>s.end("ok")).listen(8200,"0.0.0.0")'`,
+);
+
+test("a box that takes all it can get takes it from itself", { skip }, async (t) => {
+  const scene = await openScene(t, { limits, services: [flood, web] });
+  const { attack, attacker, host } = scene;
+  const { client } = host;
+
+  await t.test("a service that logs without end leaves a few mebibytes", async () => {
+    await waitFor(
+      "the log to be moved aside",
+      async () => (await attack("ls /var/log/services")).includes("flood.log.1"),
+      60_000,
+    );
+    assert.ok(Number(await attack("du -sm /var/log/services | cut -f1")) <= 9);
+    await attacker.services.remove("flood");
+  });
+  await t.test("what processes say to the host's own log is bounded", { skip: ownKernel }, async () => {
+    await attacker.exec("timeout 3 sh -c 'yes > /proc/2/fd/2'; true", { timeoutMs: 20_000 });
+    const log = await stat(join(host.dataDir, "boxes/box-attacker/log/agent.log"));
+    assert.ok(log.size <= 256 * 1024, `${log.size} bytes`);
+  });
+  await t.test("a bomb of processes reaches its limit, and the host still ends it", async () => {
+    const bomb = service("bomb", "b(){ while :; do b & done; }; b & exec sleep 1000");
+    await client.putBox("box-bomb", spec({ limits, services: [bomb] }));
+    const processes = async () => (await client.stats("box-bomb"))?.processes ?? 0;
+    await waitFor("the limit to be reached", async () => (await processes()) >= 70, 30_000);
+    assert.ok((await processes()) <= 64 + 24);
+    await scene.unharmed();
+    await client.deleteBox("box-bomb");
+    assert.ok((await groupsOf(host.tag)).every((folder) => !folder.endsWith("box-bomb")));
+  });
+  await t.test("zombies count as processes and end with their parent", async () => {
+    const script = `perl -e 'for (1..200) { my $p = fork; last if !defined $p; exit 0 if $p == 0; $n++ } print $n'`;
+    assert.ok(Number(await attack(script)) <= 64 + 24);
+    assert.equal(await attack("echo alive"), "alive");
+  });
+  await t.test(
+    "a program that takes memory without end is killed, alone, and the kernel's count says so",
+    async () => {
+      const before = await client.oom("box-attacker");
+      const hog = await attacker.exec(`node -e 'const a=[];for(;;)a.push(Buffer.alloc(1<<24,1))'`, {
+        timeoutMs: 60_000,
+      });
+      assert.notEqual(hog.exitCode, 0);
+      const after = await client.oom("box-attacker");
+      assert.ok((after?.oomKills ?? 0) > (before?.oomKills ?? 0), JSON.stringify([before, after]));
+      const notice = await waitFor(
+        "the notice",
+        async () => (await client.box("box-attacker"))?.notices.find(({ type }) => type === "oom"),
+        20_000,
+      );
+      assert.equal(notice.evidence["memoryLimitBytes"], limits.memoryBytes);
+    },
+  );
+  await t.test("memory disks are bounded by the memory limit", async () => {
+    const text = await attack(
+      "df -m --output=size /tmp /dev/shm /run /var/tmp | tail -n +2 | sort -n | tail -1",
+    );
+    assert.ok(Number(text) <= 192, text);
+    assert.match(await attack("head -c 300M /dev/zero > /var/tmp/big; rm /var/tmp/big"), /No space left/);
+  });
+  await t.test("a full disk and used up files are the box's own trouble, and are noticed", async () => {
+    const before = await statfs(host.dataDir);
+    assert.match(await attack("head -c 1G /dev/zero > /workspace/big"), /No space left/);
+    const notice = await waitFor(
+      "the notice",
+      async () => (await client.box("box-attacker"))?.notices.find(({ type }) => type === "disk_full"),
+      20_000,
+    );
+    assert.ok(notice.detail.includes("larger disk"));
+    await attack("rm /workspace/big");
+    assert.match(
+      await attack(`perl -e 'for (1..9999) { open my $f, ">", "/workspace/f$_" or die $! }'`),
+      /No space left/,
+    );
+    await attack("find /workspace -name 'f*' -delete");
+    assert.ok((before.bavail - (await statfs(host.dataDir)).bavail) * before.bsize < 512 * mib);
+  });
+  await t.test("open files run out for the box, not for the machine", async () => {
+    assert.match(
+      await attack(
+        `perl -e 'my @f; for (1..2000000) { open(my $f, "<", "/dev/null") or (print "$!"), last; push @f, $f }'`,
+      ),
+      /Too many open files|Cannot allocate/,
+    );
+  });
+  await t.test("more connections to a box than it may have are refused, and go when they close", async () => {
+    const { url, token } = client.address;
+    const port = Number(new URL(url).port);
+    const head = `CONNECT box-attacker:8200 HTTP/1.1\r\nhost: box\r\nauthorization: Bearer ${token}\r\n\r\n`;
+    const sockets = Array.from({ length: 1100 }, () => {
+      const socket = connect(port, "127.0.0.1", () => socket.write(head));
+      return socket.on("error", () => undefined);
+    });
+    t.after(() => sockets.forEach((socket) => socket.destroy()));
+    const statuses = await Promise.all(
+      sockets.map(
+        (socket) =>
+          new Promise<string>((done) => {
+            socket.once("data", (chunk: Buffer) => done(chunk.toString().slice(9, 12)));
+            socket.once("close", () => done("closed"));
+          }),
+      ),
+    );
+    assert.ok(
+      statuses.filter((status) => status === "503").length >= 70,
+      JSON.stringify([...new Set(statuses)]),
+    );
+    await scene.unharmed();
+    for (const socket of sockets) socket.destroy();
+    await waitFor(
+      "a port of the box to be reached again",
+      async () => {
+        const socket = await client.dialPort("box-attacker", 8200).catch((error: unknown) => {
+          if (error instanceof HostError) return null;
+          throw error;
+        });
+        socket?.destroy();
+        return socket !== null;
+      },
+      30_000,
+    );
+  });
+  await t.test("a box cannot raise its own limits", async () => {
+    assert.equal(
+      await attack(
+        "(ulimit -n 10000000) 2>/dev/null && echo raised; renice -n -20 $$ 2>/dev/null >/dev/null && echo faster; chrt -f 99 true 2>/dev/null && echo realtime; true",
+      ),
+      "",
+    );
+  });
+  await scene.unharmed();
+});

@@ -1,0 +1,165 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { chmod, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { test, type TestContext } from "node:test";
+import { waitFor } from "@platform/daemon";
+import { groupsOf, guestOf, spec, startTestHost, whyNoBoxes, type TestHost } from "../../testing.ts";
+import { whyNoBuilds } from "../../images/requirements.ts";
+
+const repository = resolve(import.meta.dirname, "../../../../..");
+const hasQemu = spawnSync("qemu-system-x86_64", ["--version"]).status === 0;
+const hasCompiler = spawnSync("gcc", ["--version"]).status === 0;
+const skip =
+  whyNoBoxes() ??
+  (await whyNoBuilds(process.getuid?.() === 0)) ??
+  (hasQemu ? null : "apt-get install --no-install-recommends qemu-system-x86") ??
+  (hasCompiler ? null : "apt-get install gcc libc6-dev") ??
+  false;
+const buildTimeoutMs = 900_000;
+/** An emulated machine on a busy one: commands take their time. */
+const commandTimeoutMs = 300_000;
+
+async function folderOf(t: TestContext, name: string): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), name));
+  await chmod(folder, 0o755);
+  t.after(() => rm(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+/** What the environment names is taken as it is, so that it need not be made for every run. */
+async function settingsOf(t: TestContext): Promise<{ MICROVM_DIR: string; IMAGES_DIR: string }> {
+  const { MICROVM_DIR, IMAGES_DIR } = process.env;
+  let kit = MICROVM_DIR;
+  if (kit === undefined) {
+    kit = join(await folderOf(t, "microvm-kit-"), "kit");
+    const built = spawnSync(process.execPath, [join(repository, "apps/guest/build-microvm.ts"), kit]);
+    assert.equal(built.status, 0, String(built.stderr));
+  }
+  const settings = { MICROVM_DIR: kit, IMAGES_DIR: IMAGES_DIR ?? (await folderOf(t, "microvm-images-")) };
+  const builder = await startTestHost(t, { IMAGES_DIR: settings.IMAGES_DIR });
+  await builder.client.putImageBuild("build-microvm-root", { source: { type: "builtin", name: "minimal" } });
+  const build = await waitFor(
+    "the root file system to be built",
+    async () => {
+      const found = await builder.client.imageBuild("build-microvm-root");
+      return found && ["ready", "failed", "cancelled"].includes(found.state) ? found : undefined;
+    },
+    buildTimeoutMs,
+  );
+  assert.equal(build.state, "ready", JSON.stringify(build));
+  await builder.kill("SIGTERM");
+  return settings;
+}
+
+const machine = { template: "minimal", minimumIsolation: "microvm-emulated" as const };
+
+async function run(t: TestContext, host: TestHost, key: string, command: string): Promise<string> {
+  const result = await guestOf(t, host, key).exec(command, { timeoutMs: commandTimeoutMs });
+  return `${result.stdout}${result.stderr}`.trim();
+}
+
+/** Lines that no two machines may share, and the difference of its clock, in milliseconds. */
+async function identity(t: TestContext, host: TestHost, key: string) {
+  const asked = Date.now();
+  const text = await run(
+    t,
+    host,
+    key,
+    "date +%s%3N; cat /proc/sys/kernel/random/uuid; head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n'; echo; hostname; cat /etc/machine-id",
+  );
+  const answered = Date.now();
+  const [clock = "", ...lines] = text.split("\n");
+  const now = Number(clock);
+  const driftMs = now < asked ? asked - now : Math.max(0, now - answered);
+  return { driftMs, lines };
+}
+
+test(
+  "a box is a machine of its own, from its start to its last copy",
+  { skip, timeout: 3_600_000 },
+  async (t) => {
+    const settings = await settingsOf(t);
+    const host = await startTestHost(t, { driver: "qemu", ...settings });
+    const box = await host.client.putBox("box-machine", spec(machine));
+    assert.equal(box.isolation?.driver, "qemu");
+    assert.match(box.isolation.kernel, /^Linux 6\.1\./);
+    assert.equal(
+      await run(
+        t,
+        host,
+        "box-machine",
+        "id -un; ls /sys/class 2>/dev/null; tail -n +3 /proc/net/dev | cut -d: -f1",
+      ),
+      "user\n    lo",
+    );
+    await assert.rejects(host.client.putBox("box-host", spec({ ...machine, template: "host" })), {
+      code: "INVALID",
+    });
+
+    await t.test("its files are frozen out of its disk while it stands still", async () => {
+      await run(t, host, "box-machine", "mkdir sub; echo hi > sub/a; ln -s a sub/link; echo home > ~/b");
+      const frozen = await host.client.freeze("box-machine", {});
+      assert.equal(frozen.files, 2);
+      assert.equal((await host.client.freeze("box-machine", {})).digest, frozen.digest);
+      assert.equal(await run(t, host, "box-machine", "cat sub/a"), "hi");
+    });
+
+    await t.test("paused it does nothing, resumed it has the right time", async () => {
+      await host.client.pause("box-machine");
+      await host.client.resume("box-machine");
+      assert.ok((await identity(t, host, "box-machine")).driftMs < 1_000);
+    });
+
+    await t.test("a daemon that was killed finds it running", async () => {
+      await run(
+        t,
+        host,
+        "box-machine",
+        "(while :; do cat /proc/sys/kernel/random/uuid; sleep 0.5; done) > /tmp/ticks 2>&1 &",
+      );
+      await host.kill("SIGKILL");
+      await host.start();
+      assert.equal((await host.client.box("box-machine"))?.state, "running");
+      assert.equal(
+        await run(t, host, "box-machine", "cat sub/a; pgrep -f ticks > /dev/null || ls /tmp/ticks"),
+        "hi\n/tmp/ticks",
+      );
+    });
+
+    await t.test("copies go on with its processes, and share no clock, name, key or randomness", async () => {
+      const info = await host.client.putSnapshot("snapshot-machine", "box-machine");
+      assert.equal(info.memoryOf, "qemu");
+      await host.client.deleteBox("box-machine");
+      const seen: string[] = [];
+      for (const key of ["box-copy-one", "box-copy-two"]) {
+        const content = { type: "snapshot" as const, snapshotKey: "snapshot-machine", withMemory: true };
+        const copy = await host.client.putBox(
+          key,
+          spec({ ...machine, content, hostname: key, env: { COPY: key } }),
+        );
+        assert.equal(copy.bootPath, "snapshot");
+        const { driftMs, lines } = await identity(t, host, key);
+        assert.ok(driftMs < 1_000, `the clock of ${key} is ${driftMs} ms off`);
+        const ticks = await run(t, host, key, "sleep 1; tail -n 2 /tmp/ticks");
+        assert.equal(
+          await run(t, host, key, "cat sub/a ~/b; echo $COPY; hostname"),
+          `hi\nhome\n${key}\n${key}`,
+        );
+        seen.push(...lines, ...ticks.split("\n"));
+        await host.client.deleteBox(key);
+      }
+      assert.equal(new Set(seen).size, seen.length, seen.join(" "));
+      const other = { ...spec().limits, memoryBytes: 768 * 1024 * 1024 };
+      const content = { type: "snapshot" as const, snapshotKey: "snapshot-machine", withMemory: true };
+      await assert.rejects(
+        host.client.putBox("box-copy-other", spec({ ...machine, content, limits: other })),
+        {
+          code: "INVALID",
+        },
+      );
+    });
+    assert.deepEqual(await groupsOf(host.tag), []);
+  },
+);
