@@ -73,8 +73,8 @@ export const projects: readonly Project[] = [
     name: "create-next-app",
     kind: "dynamic",
     generate: [
-      "npx --yes create-next-app@16.4.3 app --yes --js --app --no-eslint --no-tailwind --no-src-dir --use-npm --skip-install --disable-git </dev/null",
-      "cp -a app/. . && rm -rf app",
+      "npx --yes create-next-app@16.4.3 starter --yes --js --app --no-eslint --no-tailwind --no-src-dir --use-npm --skip-install --disable-git </dev/null",
+      "cp -a starter/. . && rm -rf starter",
       // The starter's fonts come from a server that builds may not reach.
       `printf 'export default ({ children }) => <html><body>{children}</body></html>;\\n' > app/layout.js`,
       `printf 'export default () => <p>MARK</p>;\\n' > app/page.js`,
