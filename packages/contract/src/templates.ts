@@ -6,8 +6,6 @@ import { defineRoute } from "./route.ts";
 const tag = "Templates";
 const base = "/sandbox-templates";
 
-
-
 /** What a template of a tenant's own is made of. */
 export const TemplateBuildSpec = z.strictObject({
   from: z.string().min(1).max(200).default("miosa-sandbox").describe("Template to start from"),
@@ -46,13 +44,19 @@ export function checkBuildSpec(input: unknown): { spec: TemplateBuildSpec | null
     if (readyCmd && !startCmd)
       problems.push({ pointer: "/readyCmd", message: "needs a startCmd whose readiness it tells" });
     if (from === "host" && steps.length > 0)
-      problems.push({ pointer: "/from", message: "the machine's own system cannot be changed; use a template" });
+      problems.push({
+        pointer: "/from",
+        message: "the machine's own system cannot be changed; use a template",
+      });
     return { spec: problems.length === 0 ? parsed.data : null, problems };
   }
   const problems = parsed.error.issues.flatMap((issue): SpecProblem[] => {
     const at = issue.path.map((part) => `/${escape(part)}`).join("");
     if (issue.code !== "unrecognized_keys") return [{ pointer: at, message: issue.message }];
-    return issue.keys.map((key) => ({ pointer: `${at}/${escape(key)}`, message: "is not a field of a build spec" }));
+    return issue.keys.map((key) => ({
+      pointer: `${at}/${escape(key)}`,
+      message: "is not a field of a build spec",
+    }));
   });
   return { spec: null, problems };
 }
@@ -109,7 +113,12 @@ export const templateRoutes = {
     ...{ ...read, envelope: "data" },
   }),
   build: defineRoute({
-    ...{ id: "createTemplateBuild", path: `${base}/:id/builds`, summary: "Build a template", envelope: "data" },
+    ...{
+      id: "createTemplateBuild",
+      path: `${base}/:id/builds`,
+      summary: "Build a template",
+      envelope: "data",
+    },
     ...{ ...write, status: 201, idempotent: true, problems: ["INVALID_BUILDSPEC"] },
     body: z.object({ build_spec: z.unknown().optional() }).optional(),
   }),

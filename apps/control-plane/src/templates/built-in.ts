@@ -18,7 +18,16 @@ export interface BuiltInTemplate {
 const node = { runtimes: ["node"], install: "npm install", start: "npm run dev" };
 const none = { install: null, start: null };
 const web = (id: string, name: string, port: number, aliases: string[] = []): BuiltInTemplate => ({
-  ...{ id, name, description: `A ${name} app`, aliases, image: "standard", hostMayServe: true, ...node, port },
+  ...{
+    id,
+    name,
+    description: `A ${name} app`,
+    aliases,
+    image: "standard",
+    hostMayServe: true,
+    ...node,
+    port,
+  },
   categories: ["web"],
 });
 const onImage = (
@@ -37,7 +46,10 @@ export const builtInTemplates: readonly BuiltInTemplate[] = [
     ...{ aliases: ["default", "base"], hostMayServe: true, runtimes: ["node", "python"], port: 3000 },
     categories: ["general"],
   }),
-  onImage("blank", "Blank", "An empty workspace", "standard", { hostMayServe: true, categories: ["general"] }),
+  onImage("blank", "Blank", "An empty workspace", "standard", {
+    hostMayServe: true,
+    categories: ["general"],
+  }),
   onImage("node", "Node.js", "A Node.js app on a small system", "node", {
     ...{ hostMayServe: true, ...node, port: 3000, categories: ["web", "api"] },
   }),

@@ -61,7 +61,10 @@ async function hostSpec(platform: Platform, row: TemplateBuildRow): Promise<Imag
       "TEMPLATE_NOT_READY",
       `Template "${spec.from}" cannot be built upon: ${base.image.fallback ?? "it is the machine's own system"}.`,
     );
-  await platform.pool.query("update template_builds set base = $2 where id = $1", [row.id, base.image.digest]);
+  await platform.pool.query("update template_builds set base = $2 where id = $1", [
+    row.id,
+    base.image.digest,
+  ]);
   const tenant = await tenantById(platform.pool, row.tenant_id);
   const policy = tenant?.policy["minimum_isolation"];
   return {

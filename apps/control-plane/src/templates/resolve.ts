@@ -50,7 +50,9 @@ export function whyMissing(report: ImageReport, template: BuiltInTemplate): stri
   if (build && ["queued", "building", "snapshotting", "certifying"].includes(build.state))
     return "its image is being built";
   if (build?.state === "failed") return "its image could not be built";
-  return report.whyNoBuilds === null ? "its image was not built yet" : "images cannot be built on this machine";
+  return report.whyNoBuilds === null
+    ? "its image was not built yet"
+    : "images cannot be built on this machine";
 }
 
 function builtInImage(report: ImageReport, template: BuiltInTemplate): SandboxImage {

@@ -67,7 +67,10 @@ const noSuchSnapshot = (snapshotKey: string) =>
   new HostError("NOT_FOUND", 404, `There is no snapshot ${snapshotKey} on this host.`);
 
 /** @returns the driver whose boxes can go on from it; `null` when nothing ran or the driver cannot */
-async function saveMemory({ driver, place, folders, record }: StillBox, into: string): Promise<string | null> {
+async function saveMemory(
+  { driver, place, folders, record }: StillBox,
+  into: string,
+): Promise<string | null> {
   if (!driver.checkpoints || record.phase !== "running") return null;
   await mkdir(into, { mode: 0o700 });
   await driver.checkpoints.save(place, record.driverState ?? {}, folders, into);

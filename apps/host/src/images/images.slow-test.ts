@@ -156,7 +156,12 @@ test("steps make a template of a base, as root of it and of nothing else", { ski
         "! mount -t tmpfs none /mnt 2>/dev/null; ! cat /proc/sys/kernel/core_pattern > /proc/sys/kernel/core_pattern",
         "echo leftover > /tmp/x; echo leftover > /var/log/x; ln -s /etc/shadow /workspace/link",
       ],
-      { check: { startCommand: "sleep 1; touch /tmp/started; sleep 600", readyCommand: "test -f /tmp/started" } },
+      {
+        check: {
+          startCommand: "sleep 1; touch /tmp/started; sleep 600",
+          readyCommand: "test -f /tmp/started",
+        },
+      },
     ),
   );
   const build = await untilEnded(host, "build-greeter");
@@ -167,7 +172,9 @@ test("steps make a template of a base, as root of it and of nothing else", { ski
 
   await host.client.putBox("box-greeter", spec({ template: build.digest! }));
   const guest = guestOf(t, host, "box-greeter");
-  const look = await guest.exec("cat /usr/share/greeting; ls -A /usr/share/misc /var/log /tmp; command -v tac");
+  const look = await guest.exec(
+    "cat /usr/share/greeting; ls -A /usr/share/misc /var/log /tmp; command -v tac",
+  );
   assert.match(look.stdout, /^hello from the template$/m);
   assert.doesNotMatch(look.stdout, /tac|leftover/);
   const tree = (digest: string, path: string) =>

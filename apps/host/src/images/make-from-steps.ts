@@ -52,7 +52,14 @@ export async function makeFromSteps(work: string, context: StepsContext): Promis
   const root = store.root(base.digest).folder;
   onLine("system", `starting from ${base.origin} (${base.digest.slice(0, 19)})`);
   const box = await openStepBox({
-    ...{ key: context.key, marker: context.marker, firstId: firstIdOf(context.tag), work, base: root, limits },
+    ...{
+      key: context.key,
+      marker: context.marker,
+      firstId: firstIdOf(context.tag),
+      work,
+      base: root,
+      limits,
+    },
     ...{ guestFolder: context.guestFolder, toolchain: context.toolchain, system },
     ...{ cgroups: context.cgroups, outbound: context.outbound },
   });
@@ -127,7 +134,12 @@ async function runStep(
     if (result.exitCode === 0) return;
     context.signal.throwIfAborted();
     const oomNow = await cgroups.oomKills(key);
-    const evidence = { step: index + 1, command, exitCode: result.exitCode, output: result.stderr.slice(-2000) };
+    const evidence = {
+      step: index + 1,
+      command,
+      exitCode: result.exitCode,
+      output: result.stderr.slice(-2000),
+    };
     if (oomBefore !== null && oomNow !== null && oomNow > oomBefore) {
       const detail = `Step ${index + 1} ran out of memory (limit ${limits.memoryBytes} bytes). Ask for more memory.`;
       throw new ImageError("out_of_memory", detail, evidence);
@@ -148,7 +160,8 @@ async function runStep(
 
 /** Copies base and changes together into `root`, in a mount namespace that ends with the copy. */
 async function flatten(base: string, work: string, signal: AbortSignal): Promise<void> {
-  const script = 'mount -t overlay -o "userxattr,ro,lowerdir=$1/layer/upper:$2" overlay "$1/merged" && cp -a -- "$1/merged" "$1/root"';
+  const script =
+    'mount -t overlay -o "userxattr,ro,lowerdir=$1/layer/upper:$2" overlay "$1/merged" && cp -a -- "$1/merged" "$1/root"';
   await runOrThrow(
     "nice",
     ["-n", "10", "unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", work, base],

@@ -106,7 +106,9 @@ function boxArguments(spec: ResolvedBoxSpec, options: StepBoxOptions, folders: B
   const tmp = ["--perms", "1777", "--size", String(512 * mib), "--tmpfs"];
   const bundle = "/etc/ssl/certs/ca-certificates.crt";
   return [
-    ..."--unshare-pid --unshare-ipc --unshare-uts --unshare-net --unshare-cgroup-try --new-session".split(" "),
+    ..."--unshare-pid --unshare-ipc --unshare-uts --unshare-net --unshare-cgroup-try --new-session".split(
+      " ",
+    ),
     ...["--hostname", spec.hostname, "--clearenv", "--cap-drop", "ALL"],
     ...capabilities.flatMap((name) => ["--cap-add", `CAP_${name}`]),
     ...["--bind", join(options.work, "merged"), "/"],
@@ -124,17 +126,11 @@ function boxArguments(spec: ResolvedBoxSpec, options: StepBoxOptions, folders: B
 }
 
 /** Ends every process of a build's box, also one that an earlier daemon started. */
-export async function endStepBox(
-  options: Pick<StepBoxOptions, "key" | "marker" | "cgroups">,
-): Promise<void> {
+export async function endStepBox(options: Pick<StepBoxOptions, "key" | "marker" | "cgroups">): Promise<void> {
   const marked = await findByArgument(options.marker);
   for (const { process } of marked) await killProcess(process);
   for (const { process } of marked)
-    await waitFor(
-      `process ${process.pid} of a build to end`,
-      async () => !(await isAlive(process)),
-      10_000,
-    );
+    await waitFor(`process ${process.pid} of a build to end`, async () => !(await isAlive(process)), 10_000);
   await options.cgroups.destroy(options.key);
 }
 
@@ -161,8 +157,21 @@ export async function openStepBox(options: StepBoxOptions): Promise<StepBox> {
     const { exited } = await launchBox({
       bwrap: "bwrap",
       prefix: [
-        ...["unshare", "--mount", "--propagation", "private", "perl", resolve(import.meta.dirname, "mapped-root.pl")],
-        ...[String(options.firstId), options.base, join(options.work, "layer"), join(options.work, "merged"), "--"],
+        ...[
+          "unshare",
+          "--mount",
+          "--propagation",
+          "private",
+          "perl",
+          resolve(import.meta.dirname, "mapped-root.pl"),
+        ],
+        ...[
+          String(options.firstId),
+          options.base,
+          join(options.work, "layer"),
+          join(options.work, "merged"),
+          "--",
+        ],
       ],
       args: boxArguments(spec, options, folders),
       command: ["/opt/node/bin/node", "/opt/agent/agent.mjs"],

@@ -2,12 +2,7 @@ import { chown, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { waitFor } from "@platform/daemon";
-import {
-  HostError,
-  type BoxFailure,
-  type BoxStats,
-  type ResolvedBoxSpec,
-} from "@platform/host-api";
+import { HostError, type BoxFailure, type BoxStats, type ResolvedBoxSpec } from "@platform/host-api";
 import { z } from "zod";
 import type { BoxFolders, DriverState, GuestImage, SandboxDriver, StartedBox } from "../driver.ts";
 import { findCgroups } from "../linux/cgroup-layout.ts";
@@ -349,7 +344,9 @@ class MicrovmDriver implements SandboxDriver {
     const here = `${this.name} ${report.version} with guest kernel ${kit.digest.slice(0, 12)}`;
     if (made !== here) return `Its memory was saved by ${made} and cannot go on under ${here}.`;
     const shape = await this.#shape(spec, image);
-    const different = Object.entries(shape).filter(([name, value]) => value !== saved.shape[name as keyof MachineShape]);
+    const different = Object.entries(shape).filter(
+      ([name, value]) => value !== saved.shape[name as keyof MachineShape],
+    );
     if (different.length === 0) return null;
     return `Its memory belongs to a machine with another ${different.map(([name]) => name).join(", ")}.`;
   }
