@@ -62,7 +62,6 @@ export async function startBox(
     box.outbound = await context.outbound.open(box.record.key, box.record.spec, box.folders);
   }
   signal.throwIfAborted();
-  const { folders } = box;
   try {
     const started = await startIn(box, image, as, saved);
     const missing = [...new Set([...started.isolation.missing, ...context.missing])];

@@ -6,6 +6,7 @@ import { join, resolve } from "node:path";
 import { test, type TestContext } from "node:test";
 import { waitFor } from "@platform/daemon";
 import { groupsOf, guestOf, spec, startTestHost, whyNoBoxes, type TestHost } from "../../testing.ts";
+import { findByArgument, killProcess } from "../linux/processes.ts";
 import { whyNoBuilds } from "../../images/requirements.ts";
 
 const repository = resolve(import.meta.dirname, "../../../../..");
@@ -101,7 +102,7 @@ test(
     await t.test("its files are frozen out of its disk while it stands still", async () => {
       await run(t, host, "box-machine", "mkdir sub; echo hi > sub/a; ln -s a sub/link; echo home > ~/b");
       const frozen = await host.client.freeze("box-machine", {});
-      assert.equal(frozen.files, 2);
+      assert.equal(frozen.files, 1);
       assert.equal((await host.client.freeze("box-machine", {})).digest, frozen.digest);
       assert.equal(await run(t, host, "box-machine", "cat sub/a"), "hi");
     });
@@ -122,11 +123,20 @@ test(
       await host.kill("SIGKILL");
       await host.start();
       assert.equal((await host.client.box("box-machine"))?.state, "running");
-      assert.equal(
-        await run(t, host, "box-machine", "cat sub/a; pgrep -f ticks > /dev/null || ls /tmp/ticks"),
-        "hi\n/tmp/ticks",
-      );
+      const grows = "a=$(wc -l < /tmp/ticks); sleep 3; b=$(wc -l < /tmp/ticks); test $b -gt $a && echo grows";
+      assert.equal(await run(t, host, "box-machine", `cat sub/a; ${grows}`), "hi\ngrows");
     });
+
+    await t.test(
+      "a program that wants too much memory is ended by the guest's kernel, which counts it",
+      async () => {
+        const before = (await host.client.stats("box-machine"))?.oomKills ?? 0;
+        assert.match(await run(t, host, "box-machine", "tail /dev/zero; echo $?"), /137$/);
+        const { oomKills, memoryLimitBytes } = await host.client.stats("box-machine");
+        assert.ok((oomKills ?? 0) > before);
+        assert.ok(memoryLimitBytes !== null && memoryLimitBytes < 512 * 1024 * 1024);
+      },
+    );
 
     await t.test("copies go on with its processes, and share no clock, name, key or randomness", async () => {
       const info = await host.client.putSnapshot("snapshot-machine", "box-machine");
@@ -159,6 +169,24 @@ test(
           code: "INVALID",
         },
       );
+    });
+
+    await t.test("a machine that was killed is reported as that", async () => {
+      const content = { type: "snapshot" as const, snapshotKey: "snapshot-machine" };
+      await host.client.putBox("box-killed", spec({ ...machine, content }));
+      for (const found of await findByArgument(`box.${host.tag}.box-killed`))
+        await killProcess(found.process);
+      const failed = await waitFor(
+        "the box to be failed",
+        async () => {
+          const seen = await host.client.box("box-killed");
+          return seen?.state === "failed" ? seen : undefined;
+        },
+        30_000,
+      );
+      assert.equal(failed.failure?.reason, "killed");
+      assert.equal((await host.client.freeze("box-killed", {})).files, 1);
+      await host.client.deleteBox("box-killed");
     });
     assert.deepEqual(await groupsOf(host.tag), []);
   },
