@@ -132,7 +132,7 @@ test(
       async () => {
         const before = (await host.client.stats("box-machine"))?.oomKills ?? 0;
         assert.match(await run(t, host, "box-machine", "tail /dev/zero; echo $?"), /137$/);
-        const { oomKills, memoryLimitBytes } = await host.client.stats("box-machine");
+        const { oomKills, memoryLimitBytes } = (await host.client.stats("box-machine"))!;
         assert.ok((oomKills ?? 0) > before);
         assert.ok(memoryLimitBytes !== null && memoryLimitBytes < 512 * 1024 * 1024);
       },
