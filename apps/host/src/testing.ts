@@ -59,6 +59,11 @@ function runtimeProgram(): string | null {
   return existsSync(program) ? program : null;
 }
 
+/** Why boxes with a kernel of their own cannot be made here, or `null`. */
+export function whyNoRuntime(): string | null {
+  return runtimeProgram() === null ? "runsc is not in .toolchain: node scripts/gvisor-runtime.mjs" : null;
+}
+
 interface Daemon {
   readonly dataDir: string;
   readonly image: string;

@@ -19,10 +19,12 @@ import type {
 import { findCgroups } from "../linux/cgroup-layout.ts";
 import { Cgroups } from "../linux/cgroups.ts";
 import { findByArgument, identify, isAlive, killProcess } from "../linux/processes.ts";
-import { agentNode, boxLayout, writeEtc, writeHosts } from "../linux/rootfs.ts";
+import type { ArmedHostName } from "../linux/host-name.ts";
+import { agentNode, boxLayout, renameEtc, writeEtc, writeHosts } from "../linux/rootfs.ts";
 import { dialSocket } from "../linux/socket.ts";
 import { withTrial, type Trial } from "../linux/trial.ts";
 import { noteOf, writeBundle } from "./bundle.ts";
+import { armHostNameIn, canSetHostName, writeHostNameProgram } from "./host-name.ts";
 import { agentAsFirst, trialAsFirst } from "./init.ts";
 import { callRunsc, flags, forgetBox, platforms, type Platform, type Runsc } from "./runsc.ts";
 
@@ -74,22 +76,33 @@ export async function createGvisorDriver(options: GvisorOptions): Promise<Sandbo
   // Boxes' own uids pass through on the way to their roots.
   await mkdir(join(options.folder, "bundles"), { recursive: true, mode: 0o711 });
   await mkdir(join(options.folder, "run"), { recursive: true, mode: 0o700 });
-  return new GvisorDriver(options, new Cgroups(await findCgroups(`boxes-${options.tag}`)));
+  const hostNameProgram = canSetHostName ? await writeHostNameProgram(options.folder) : null;
+  const cgroups = new Cgroups(await findCgroups(`boxes-${options.tag}`));
+  return new GvisorDriver(options, cgroups, hostNameProgram);
 }
 
 class GvisorDriver implements SandboxDriver {
   readonly name = "gvisor";
   readonly freezer?: NonNullable<SandboxDriver["freezer"]>;
+  readonly standby?: NonNullable<SandboxDriver["standby"]>;
   readonly #options: GvisorOptions;
   readonly #cgroups: Cgroups;
+  readonly #hostNames = new Map<string, ArmedHostName>();
   #version = "";
   #proved: Proved | null = null;
 
-  constructor(options: GvisorOptions, cgroups: Cgroups) {
+  /** @param hostNameProgram `null` where there is none for this kind of machine */
+  constructor(options: GvisorOptions, cgroups: Cgroups, hostNameProgram: string | null) {
     this.#options = options;
     this.#cgroups = cgroups;
     if (cgroups.canFreeze) {
       this.freezer = { pause: (key) => cgroups.pause(key), resume: (key) => cgroups.resume(key) };
+    }
+    if (hostNameProgram !== null) {
+      this.standby = {
+        start: (...args) => this.#startStandby(hostNameProgram, ...args),
+        claim: (key, _state, spec, folders) => this.#claim(key, spec, folders),
+      };
     }
   }
 
@@ -151,6 +164,30 @@ class GvisorDriver implements SandboxDriver {
     }
   }
 
+  async #startStandby(
+    hostNameProgram: string,
+    ...args: Parameters<SandboxDriver["start"]>
+  ): Promise<StartedBox> {
+    const [key] = args;
+    const { runsc } = this.#options;
+    if (!runsc) throw new Error("the runtime is not there");
+    await this.#cgroups.share(key, "leftover");
+    const started = await this.start(...args);
+    this.#hostNames.set(key, await armHostNameIn(this.#runsc(runsc), this.#id(key), hostNameProgram));
+    return started;
+  }
+
+  async #claim(key: string, spec: ResolvedBoxSpec, folders: BoxFolders): Promise<void> {
+    const hostName = this.#hostNames.get(key);
+    if (!hostName) throw new Error("this box does not wait to be claimed");
+    this.#hostNames.delete(key);
+    await Promise.all([
+      hostName.set(spec.hostname),
+      renameEtc(folders, spec),
+      this.#cgroups.share(key, "fair"),
+    ]);
+  }
+
   async failure(key: string, state: DriverState): Promise<BoxFailure | null> {
     const { sandbox, gofer, oomKillsAtStart } = State.parse(state);
     const oomKills = await this.#cgroups.oomKills(key);
@@ -176,6 +213,8 @@ class GvisorDriver implements SandboxDriver {
   }
 
   async destroy(key: string, state: DriverState | null): Promise<void> {
+    this.#hostNames.get(key)?.disarm();
+    this.#hostNames.delete(key);
     const marked = await findByArgument(this.#marker(key));
     const known = state ? State.parse(state) : null;
     const processes = [
