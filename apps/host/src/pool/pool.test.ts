@@ -100,7 +100,7 @@ for (const driver of drivers) {
       const host = await startFilled(t, driver);
       const look = `
     env | sort
-    for f in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $f | sed -E 's/sb-[0-9a-f-]{36}/KEY/'; echo; done | grep -E 'bwrap|node|sleep' | sort
+    for f in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $f | sed -E 's/sb-[0-9a-f-]{36}/KEY/'; echo; done | grep -E '[b]wrap|[n]ode|[s]leep' | sort
     cat /proc/sys/kernel/hostname /etc/hostname /etc/hosts /run/agent/config.json
     sed -E 's#/[0-9a-f]{24}\\b#/ID#' /proc/self/cgroup
     tr '\\0' '\\n' < /proc/1/environ | sort
