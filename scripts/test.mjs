@@ -2,7 +2,7 @@
 // many of them as fit into CI_BUDGET_MIN minutes (40), quick ones first, and names the others.
 // The last line reads `N passed, N failed`.
 import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -33,7 +33,8 @@ async function onOwnNode() {
   const { ensurePackages, ensureToolchain } = await import("./toolchain.mjs");
   const node = ensureToolchain();
   ensurePackages();
-  if (process.execPath === node) return true;
+  // Both as they really are: one of the two may be reached through a link.
+  if (realpathSync(process.execPath) === realpathSync(node)) return true;
   const system = await import("./system-packages.mjs").catch(() => null);
   const say = (line) => process.stderr.write(`${line}\n`);
   const missing =

@@ -142,6 +142,17 @@ test("broken paths and users are refused in the protocol's form", async (t) => {
   );
 });
 
+test("a path below a folder that takes no files is refused, however often, and costs no thread", async (t) => {
+  const { client } = await startAgent(t);
+  // More than the agent has threads for file work.
+  const tries = Array.from({ length: 8 }, (_, n) => client.writeFile(`/proc/none${n}/deep/a`, "x"));
+  for (const result of await Promise.allSettled(tries)) {
+    assert.equal(result.status, "rejected");
+    assert.ok(result.reason instanceof GuestError && result.reason.status < 500, String(result.reason));
+  }
+  await client.writeFile("after", "still works");
+});
+
 test("folders are made, listed by depth, moved and removed", async (t) => {
   const { filesystem } = (await startAgent(t)).client;
   await filesystem.makeDir({ path: "a/b/c" });

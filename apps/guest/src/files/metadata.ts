@@ -1,8 +1,9 @@
 import type { Stats } from "node:fs";
-import { lstat, mkdir, readFile, realpath, rename, writeFile } from "node:fs/promises";
+import { lstat, readFile, realpath, rename, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Environment } from "../environment.ts";
 import { EnvdError, type Request } from "../http.ts";
+import { makeFolders } from "./make-folders.ts";
 
 const HEADER = "x-metadata-";
 /** The protocol's limits: of a name, and of all that one file has, in bytes. */
@@ -115,7 +116,7 @@ export class FileMetadata {
   }
 
   async #save(): Promise<void> {
-    await mkdir(dirname(this.#path), { recursive: true });
+    await makeFolders(dirname(this.#path));
     await writeFile(`${this.#path}.new`, JSON.stringify([...this.#byPath.values()]));
     await rename(`${this.#path}.new`, this.#path);
   }

@@ -1,4 +1,4 @@
-import { cp, lstat, mkdir, readdir, rename, rm, stat } from "node:fs/promises";
+import { cp, lstat, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 import type { EntryInfo, Filesystem } from "@platform/guest-protocol";
@@ -8,6 +8,7 @@ import { guarded } from "./guarded.ts";
 import { metadataOf, type FileMetadata } from "./metadata.ts";
 import { resolvePath } from "./paths.ts";
 import { createWatchMethods } from "./watch-rpc.ts";
+import { makeFolders } from "./make-folders.ts";
 
 /** Entries of one listing; deeper trees are listed folder by folder. */
 const MAX_ENTRIES = 100_000;
@@ -39,13 +40,13 @@ async function makeFolder(path: string, notes: FileMetadata) {
   if (old?.isDirectory()) throw new ConnectError(`directory already exists: ${path}`, Code.AlreadyExists);
   if (old)
     throw new ConnectError(`path already exists but it is not a directory: ${path}`, Code.InvalidArgument);
-  await mkdir(path, { recursive: true });
+  await makeFolders(path);
   return { entry: await readEntry(path, notes) };
 }
 
 async function move(source: string, destination: string, notes: FileMetadata) {
   await lstat(source);
-  await mkdir(dirname(destination), { recursive: true });
+  await makeFolders(dirname(destination));
   try {
     await rename(source, destination);
   } catch (error) {

@@ -1,11 +1,12 @@
 import { createWriteStream } from "node:fs";
-import { chmod, mkdir, realpath, rename, rm, stat } from "node:fs/promises";
+import { chmod, realpath, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { EnvdError } from "../http.ts";
 import { kernelRandom } from "../random.ts";
 import { fileFailure } from "./failures.ts";
+import { makeFolders } from "./make-folders.ts";
 
 /** What an upload answers per file. */
 export interface StoredFile {
@@ -41,7 +42,7 @@ export async function storeFile(path: string, content: Readable | Iterable<Uint8
     const target = await realpath(path).catch(() => path);
     const old = await stat(target).catch(() => null);
     if (old?.isDirectory()) throw new EnvdError(400, `path '${path}' is a directory`);
-    await mkdir(dirname(target), { recursive: true });
+    await makeFolders(dirname(target));
     const temporary = join(dirname(target), `.${kernelRandom(9).toString("base64url")}.upload`);
     try {
       await pipeline(content, createWriteStream(temporary, { flags: "wx", highWaterMark: 256 * 1024 }));
