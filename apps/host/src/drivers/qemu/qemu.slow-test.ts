@@ -89,7 +89,7 @@ test(
       "a program that wants too much memory is ended by the guest's kernel, which counts it",
       async () => {
         const before = (await host.client.stats("box-machine"))?.oomKills ?? 0;
-        assert.match(await run(t, host, "box-machine", "tail /dev/zero; echo $?"), /137$/);
+        assert.match(await run(t, host, "box-machine", "tail /dev/zero; echo $?"), /^137$/m);
         const { oomKills, memoryLimitBytes } = (await host.client.stats("box-machine"))!;
         assert.ok((oomKills ?? 0) > before);
         assert.ok(memoryLimitBytes !== null && memoryLimitBytes < 512 * 1024 * 1024);
