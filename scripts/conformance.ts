@@ -28,7 +28,7 @@ async function prove(driver: string): Promise<Outcome[]> {
   const tests = run({
     files: [suite],
     env: { ...process.env, CONFORMANCE_DRIVERS: driver },
-    timeout: 900_000,
+    timeout: driver === "qemu" ? 7_200_000 : 900_000,
   });
   let whyNot: string | null = null;
   const note = (name: string, nesting: number, text: string) => {

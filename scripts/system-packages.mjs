@@ -14,6 +14,19 @@ export const systemPackages = [
   { name: "psmisc", program: "fuser", required: false, why: "is part of the standard sandbox" },
 ];
 
+/** What only slow tests run. As root they are installed for those; without them these tests are skipped. */
+const testPackages = [
+  {
+    name: "qemu-system-x86",
+    program: "qemu-system-x86_64",
+    required: true,
+    why: "runs virtual machines in tests",
+  },
+  { name: "gcc", program: "gcc", required: true, why: "builds what a virtual machine starts with" },
+  { name: "libc6-dev", program: "gcc", required: true, why: "is what gcc links with" },
+  { name: "mmdebstrap", program: "mmdebstrap", required: true, why: "builds the images of templates" },
+];
+
 const folders = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /** @param {string} path searched first; the system's own folders always follow */
@@ -38,10 +51,12 @@ export const installLine = (names) => `apt-get install -y --no-install-recommend
 /**
  * As root on Debian, installs what is required and missing; else says what to run.
  *
+ * @param options.forSlowTests also what only they need
  * @returns names still missing
  */
-export function ensureSystemPackages({ path, isRoot, say }) {
-  const missing = missingPackages(path).filter((entry) => entry.required);
+export function ensureSystemPackages({ path, isRoot, say, forSlowTests = false }) {
+  const wanted = [...systemPackages, ...(forSlowTests ? testPackages : [])];
+  const missing = wanted.filter((entry) => entry.required && findProgram(entry.program, path) === null);
   if (missing.length === 0) return [];
   const names = missing.map((entry) => entry.name);
   const isDebian = existsSync("/etc/debian_version") && findProgram("apt-get", path) !== null;
@@ -59,7 +74,7 @@ export function ensureSystemPackages({ path, isRoot, say }) {
   spawnSync("apt-get", ["update", "-q"], options);
   spawnSync("apt-get", ["install", "-y", "--no-install-recommends", ...names], options);
   const still = names.filter((name) => {
-    const entry = systemPackages.find((candidate) => candidate.name === name);
+    const entry = missing.find((candidate) => candidate.name === name);
     return entry && findProgram(entry.program, path) === null;
   });
   if (still.length > 0) say(`✗ still missing: ${still.join(", ")} → ${installLine(still)}`);

@@ -22,6 +22,7 @@ const slowMinutes = {
   "e2e/full/restart.test.ts": 4,
   "e2e/full/lost-process.test.ts": 3,
   "e2e/full/kill.test.ts": 14,
+  "apps/host/src/drivers/qemu/qemu.slow-test.ts": 30,
 };
 const guessedMinutes = 4;
 /** Of a thousand creates, those that fit into a run with a budget. */
@@ -37,7 +38,9 @@ async function onOwnNode() {
   const system = await import("./system-packages.mjs").catch(() => null);
   const say = (line) => process.stderr.write(`${line}\n`);
   const missing =
-    system?.ensureSystemPackages({ path: process.env.PATH, isRoot: process.getuid() === 0, say }) ?? [];
+    system?.ensureSystemPackages({
+      ...{ path: process.env.PATH, isRoot: process.getuid() === 0, say, forSlowTests: isFull },
+    }) ?? [];
   if (missing.length > 0) say("• tests that need it are skipped");
   const gvisor = await import("./gvisor-runtime.mjs").catch(() => null);
   gvisor?.ensureGvisorRuntime({ path: process.env.PATH, say });

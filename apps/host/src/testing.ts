@@ -106,7 +106,7 @@ async function launch(daemon: Daemon): Promise<[ChildProcess, number]> {
       const found = /"port":(\d+)[^\n]*"host serves"/.exec(text)?.[1];
       return found === undefined ? undefined : Number(found);
     },
-    60_000,
+    150_000, // It tries its drivers first, and gives each up to 120 s.
   );
   if (port === -1) throw new Error(`the daemon ended: ${text}`);
   child.once("exit", (code) => {

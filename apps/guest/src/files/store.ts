@@ -1,10 +1,10 @@
-import { randomBytes } from "node:crypto";
 import { createWriteStream } from "node:fs";
 import { chmod, realpath, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { EnvdError } from "../http.ts";
+import { kernelRandom } from "../random.ts";
 import { fileFailure } from "./failures.ts";
 import { makeFolders } from "./make-folders.ts";
 
@@ -43,7 +43,7 @@ export async function storeFile(path: string, content: Readable | Iterable<Uint8
     const old = await stat(target).catch(() => null);
     if (old?.isDirectory()) throw new EnvdError(400, `path '${path}' is a directory`);
     await makeFolders(dirname(target));
-    const temporary = join(dirname(target), `.${randomBytes(9).toString("base64url")}.upload`);
+    const temporary = join(dirname(target), `.${kernelRandom(9).toString("base64url")}.upload`);
     try {
       await pipeline(content, createWriteStream(temporary, { flags: "wx", highWaterMark: 256 * 1024 }));
       if (old) await chmod(temporary, old.mode & 0o7777);

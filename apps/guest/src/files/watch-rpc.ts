@@ -1,4 +1,3 @@
-import { randomUUID } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 import {
@@ -10,6 +9,7 @@ import {
 import { readEntry } from "./entry.ts";
 import { guarded } from "./guarded.ts";
 import type { FileMetadata } from "./metadata.ts";
+import { kernelRandom } from "../random.ts";
 import { watchTree, type Change, type TreeWatch } from "./watch.ts";
 
 const DEFAULT_KEEPALIVE_SECONDS = 90;
@@ -77,7 +77,7 @@ export function createWatchMethods(
       }
       const events: FilesystemEvent[] = [];
       const watch = await open(request, events, () => undefined);
-      const watcherId = randomUUID();
+      const watcherId = kernelRandom(16).toString("hex");
       watchers.set(watcherId, { watch, events });
       return { watcherId };
     },

@@ -73,7 +73,10 @@ export async function startBox(
   faultPoint("host.box.after-start");
   const readyTimeoutMs = box.driver.readyTimeoutMs ?? context.readyTimeoutMs;
   await untilReady(box, readyTimeoutMs);
-  if (saved !== null) await box.guest.json("PUT", "/config", guestConfig(spec), configTimeoutMs);
+  if (saved !== null) {
+    const timeoutMs = box.driver.readyTimeoutMs ?? configTimeoutMs;
+    await box.guest.json("PUT", "/config", guestConfig(spec), timeoutMs);
+  }
   // What a box loads at first use it has loaded before it waits.
   if (as === "waiting") await box.guest.json("POST", "/self-test", undefined, readyTimeoutMs);
   faultPoint("host.box.before-ready");

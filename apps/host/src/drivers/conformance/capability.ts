@@ -56,6 +56,11 @@ export class Scene {
     return key;
   }
 
+  /** Most time for something that takes `ms` milliseconds at most where the processor runs the box itself. */
+  patience(ms: number): number {
+    return this.report.level === "microvm-emulated" ? ms * 20 : ms;
+  }
+
   guest(t: TestContext, key: string): GuestClient {
     return guestOf(t, this.host, key);
   }

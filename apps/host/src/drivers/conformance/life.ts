@@ -85,7 +85,7 @@ const checkpoint: Capability = {
     const reached = await waitFor(
       "the count",
       async () => ((await count(key)) > 20 ? count(key) : undefined),
-      30_000,
+      scene.patience(30_000),
     );
     t.after(() => client.deleteSnapshot("snapshot-memory"));
     await client.putSnapshot("snapshot-memory", key);
@@ -108,7 +108,7 @@ const adoption: Capability = {
     const after = await scene.guest(t, key).ready();
     assert.equal(after.pid, pid);
     assert.ok(after.uptimeMs >= uptimeMs);
-    const refused = "curl -s -m 20 -o /dev/null -w '%{http_code}' http://198.51.100.7/";
+    const refused = `curl -s -m ${scene.patience(20)} -o /dev/null -w '%{http_code}' http://198.51.100.7/`;
     assert.equal(await scene.run(t, key, refused), "403");
   },
 };
@@ -190,7 +190,7 @@ const death: Capability = {
         const seen = await scene.host.client.box(key);
         return seen?.state === "failed" ? seen : undefined;
       },
-      20_000,
+      scene.patience(20_000),
     );
     assert.equal(box.failure?.reason, "killed", JSON.stringify(box.failure));
     await scene.host.client.deleteBox(key);

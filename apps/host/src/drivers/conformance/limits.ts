@@ -61,7 +61,7 @@ const memory: Capability = {
     const hog = `node --max-old-space-size=4096 -e 'const a=[];for(;;)a.push(Buffer.alloc(1<<24,1))'`;
     const ended = await scene
       .guest(t, key)
-      .exec(hog, { timeoutMs: 60_000 })
+      .exec(hog, { timeoutMs: scene.patience(60_000) })
       .catch(() => null);
     assert.notEqual(ended?.exitCode, 0);
     // Either the program alone is gone and counted, or the whole box is.
@@ -72,7 +72,7 @@ const memory: Capability = {
         if (box?.state === "failed") return box.failure;
         return ((await client.stats(key))?.oomKills ?? 0) > 0 ? "counted" : undefined;
       },
-      20_000,
+      scene.patience(20_000),
     );
     if (seen === "counted") return;
     assert.equal(seen?.reason, "oom", JSON.stringify(seen));

@@ -20,10 +20,10 @@ const ports: Capability = {
     const guest = scene.guest(t, key);
     await guest.services.put(service("open", web(8123, "0.0.0.0")));
     await guest.services.put(service("shut", web(8124, "127.0.0.1")));
-    const open = await guest.probe(8123, { service: "open", timeoutMs: 30_000 });
+    const open = await guest.probe(8123, { service: "open", timeoutMs: scene.patience(30_000) });
     assert.deepEqual([open.ok, open.httpStatus], [true, 200]);
     assert.equal(
-      (await guest.probe(8124, { service: "shut", timeoutMs: 30_000 })).reason,
+      (await guest.probe(8124, { service: "shut", timeoutMs: scene.patience(30_000) })).reason,
       "bound_to_loopback",
     );
     const listed = (await guest.ports()).filter(({ port }) => port === 8123 || port === 8124);
@@ -61,7 +61,7 @@ const wayOut: Capability = {
     const port = await outside(t);
     const key = await scene.standing("plain");
     const ask = (more = "") =>
-      scene.run(t, key, `curl -s -m 20 ${more} http://${outsideAddress}:${port}/hello`);
+      scene.run(t, key, `curl -s -m ${scene.patience(20)} ${more} http://${outsideAddress}:${port}/hello`);
     assert.match(await ask(), /EGRESS_DENIED/);
     const allowedCidrs = ["198.51.100.0/24"];
     await scene.host.client.patchBox(key, { egress: { mode: "deny-all", allowedCidrs } });
@@ -84,15 +84,16 @@ const walls: Capability = {
     const port = (local.address() as AddressInfo).port;
     const neighbour = await scene.standing("plain");
     await scene.guest(t, neighbour).services.put(service("open", web(8123, "0.0.0.0")));
-    await scene.guest(t, neighbour).probe(8123, { timeoutMs: 30_000 });
+    await scene.guest(t, neighbour).probe(8123, { timeoutMs: scene.patience(30_000) });
     const key = await scene.fresh(t, "box-walled", { egress: { mode: "allow-all" } });
     const dial = `require("net").connect("\\0${name}").on("connect",()=>console.log("in")).on("error",e=>console.log(e.code))`;
     assert.equal(await scene.run(t, key, `node -e '${dial}'`), "ECONNREFUSED");
-    const direct = (url: string) => scene.run(t, key, `curl -s --noproxy '*' -m 10 ${url}; echo $?`);
+    const direct = (url: string) =>
+      scene.run(t, key, `curl -s --noproxy '*' -m ${scene.patience(10)} ${url}; echo $?`);
     for (const url of [`http://127.0.0.1:${port}/`, "http://127.0.0.1:8123/", "http://169.254.169.254/"])
       assert.equal(await direct(url), "7", `${url} refuses`);
     for (const target of [`127.0.0.1:${port}`, "169.254.169.254:80", "[::1]:80", "10.0.0.1:80"]) {
-      const asked = `curl -s -x http://127.0.0.1:3128 --noproxy '' -m 10 http://${target}/`;
+      const asked = `curl -s -x http://127.0.0.1:3128 --noproxy '' -m ${scene.patience(10)} http://${target}/`;
       assert.match(await scene.run(t, key, asked), /ADDRESS_NOT_ALLOWED/, target);
     }
     const folders = `ls -d ${scene.host.dataDir} /root/* /proc/1/root/work 2>/dev/null; ls /home`;

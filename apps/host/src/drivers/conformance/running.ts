@@ -84,7 +84,7 @@ const files: Capability = {
           for (const event of events) seen.add(`${EventType[event.type]} ${event.name}`);
           return seen.has(wanted);
         },
-        10_000,
+        scene.patience(10_000),
       );
     await guest.exec("mv /workspace/deep/file /workspace/moved");
     await told("CREATE moved");
@@ -115,7 +115,7 @@ const supervision: Capability = {
         const found = await services.get("mortal");
         return found.restarts >= 2 ? found : undefined;
       },
-      20_000,
+      scene.patience(20_000),
     );
     assert.equal(record.exitCode, 3);
     assert.ok((await services.logs("mortal")).filter(({ line }) => line === "alive").length >= 2);

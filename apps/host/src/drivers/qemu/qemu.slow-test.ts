@@ -1,58 +1,13 @@
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
-import { chmod, mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
 import { test, type TestContext } from "node:test";
 import { waitFor } from "@platform/daemon";
-import { groupsOf, guestOf, spec, startTestHost, whyNoBoxes, type TestHost } from "../../testing.ts";
+import { groupsOf, guestOf, spec, startTestHost, type TestHost } from "../../testing.ts";
 import { findByArgument, killProcess } from "../linux/processes.ts";
-import { whyNoBuilds } from "../../images/requirements.ts";
+import { machineSettings, whyNoMachines, whyNoQemu } from "../microvm/testing/prepare.ts";
 
-const repository = resolve(import.meta.dirname, "../../../../..");
-const hasQemu = spawnSync("qemu-system-x86_64", ["--version"]).status === 0;
-const hasCompiler = spawnSync("gcc", ["--version"]).status === 0;
-const skip =
-  whyNoBoxes() ??
-  (await whyNoBuilds(process.getuid?.() === 0)) ??
-  (hasQemu ? null : "apt-get install --no-install-recommends qemu-system-x86") ??
-  (hasCompiler ? null : "apt-get install gcc libc6-dev") ??
-  false;
-const buildTimeoutMs = 900_000;
+const skip = (await whyNoMachines()) ?? whyNoQemu() ?? false;
 /** An emulated machine on a busy one: commands take their time. */
 const commandTimeoutMs = 300_000;
-
-async function folderOf(t: TestContext, name: string): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), name));
-  await chmod(folder, 0o755);
-  t.after(() => rm(folder, { recursive: true, force: true }));
-  return folder;
-}
-
-/** What the environment names is taken as it is, so that it need not be made for every run. */
-async function settingsOf(t: TestContext): Promise<{ MICROVM_DIR: string; IMAGES_DIR: string }> {
-  const { MICROVM_DIR, IMAGES_DIR } = process.env;
-  let kit = MICROVM_DIR;
-  if (kit === undefined) {
-    kit = join(await folderOf(t, "microvm-kit-"), "kit");
-    const built = spawnSync(process.execPath, [join(repository, "apps/guest/build-microvm.ts"), kit]);
-    assert.equal(built.status, 0, String(built.stderr));
-  }
-  const settings = { MICROVM_DIR: kit, IMAGES_DIR: IMAGES_DIR ?? (await folderOf(t, "microvm-images-")) };
-  const builder = await startTestHost(t, { IMAGES_DIR: settings.IMAGES_DIR });
-  await builder.client.putImageBuild("build-microvm-root", { source: { type: "builtin", name: "minimal" } });
-  const build = await waitFor(
-    "the root file system to be built",
-    async () => {
-      const found = await builder.client.imageBuild("build-microvm-root");
-      return found && ["ready", "failed", "cancelled"].includes(found.state) ? found : undefined;
-    },
-    buildTimeoutMs,
-  );
-  assert.equal(build.state, "ready", JSON.stringify(build));
-  await builder.kill("SIGTERM");
-  return settings;
-}
 
 const machine = { template: "minimal", minimumIsolation: "microvm-emulated" as const };
 
@@ -68,11 +23,14 @@ async function identity(t: TestContext, host: TestHost, key: string) {
     t,
     host,
     key,
-    "date +%s%3N; cat /proc/sys/kernel/random/uuid; head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n'; echo; hostname; cat /etc/machine-id",
+    "date +%s%3N; cat /proc/sys/kernel/random/uuid; head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n'; echo; perl -e 'print rand, \"\\n\"'; hostname; cat /etc/machine-id",
   );
   const answered = Date.now();
   const [clock = "", ...lines] = text.split("\n");
   const now = Number(clock);
+  // Drawn by the agent, which runs on in every copy.
+  const { watcherId } = await guestOf(t, host, key).filesystem.createWatcher({ path: "/workspace" });
+  lines.push(watcherId);
   const driftMs = now < asked ? asked - now : Math.max(0, now - answered);
   return { driftMs, lines };
 }
@@ -81,7 +39,7 @@ test(
   "a box is a machine of its own, from its start to its last copy",
   { skip, timeout: 3_600_000 },
   async (t) => {
-    const settings = await settingsOf(t);
+    const settings = await machineSettings(t, "minimal");
     const host = await startTestHost(t, { driver: "qemu", ...settings });
     const box = await host.client.putBox("box-machine", spec(machine));
     assert.equal(box.isolation?.driver, "qemu");
@@ -131,7 +89,7 @@ test(
       "a program that wants too much memory is ended by the guest's kernel, which counts it",
       async () => {
         const before = (await host.client.stats("box-machine"))?.oomKills ?? 0;
-        assert.match(await run(t, host, "box-machine", "tail /dev/zero; echo $?"), /137$/);
+        assert.match(await run(t, host, "box-machine", "tail /dev/zero; echo $?"), /^137$/m);
         const { oomKills, memoryLimitBytes } = (await host.client.stats("box-machine"))!;
         assert.ok((oomKills ?? 0) > before);
         assert.ok(memoryLimitBytes !== null && memoryLimitBytes < 512 * 1024 * 1024);
