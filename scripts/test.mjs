@@ -25,6 +25,8 @@ const slowMinutes = {
   "apps/host/src/drivers/qemu/qemu.slow-test.ts": 30,
 };
 const guessedMinutes = 4;
+/** Slow suites that were seen to pass on a machine like CI's; the others would let a busy minute stop a change. */
+const steadyInCi = new Set(["e2e/full/sandbox-client.test.ts", "e2e/full/lost-process.test.ts"]);
 /** Of a thousand creates, those that fit into a run with a budget. */
 const ciCreates = "60";
 
@@ -137,6 +139,10 @@ async function main() {
   }
   if (!isFull && !isCi) skipped.push(`slow tests (${slow.length} files): run npm run test:full`);
   for (const file of isFull || isCi ? slow : []) {
+    if (isCi && !isFull && !steadyInCi.has(file)) {
+      skipped.push(`${file}: not yet steady enough for CI; run npm run test:full`);
+      continue;
+    }
     const left = minutesLeft();
     if (left < expectedMinutes(file)) {
       const why = `takes about ${expectedMinutes(file)} minutes, ${Math.max(0, Math.floor(left))} of CI_BUDGET_MIN are left`;

@@ -15,7 +15,15 @@ export const EnvName = z
   .string()
   .regex(/^[A-Za-z_][A-Za-z0-9_]*$/, "letters, digits and underscores, not starting with a digit")
   .max(256);
-export const EnvMap = z.record(EnvName, z.coerce.string().max(128 * 1024));
+/** No program can be given a zero byte in its environment. */
+const noZeroByte = (text: string) => !text.includes("\0");
+export const EnvMap = z.record(
+  EnvName,
+  z.coerce
+    .string()
+    .max(128 * 1024)
+    .refine(noZeroByte, "must not hold a zero byte"),
+);
 export const Port = z.coerce.number().int().min(1).max(65_535);
 export const Metadata = z.record(z.string(), z.unknown());
 export const Tags = z.union([z.array(z.string().max(200)).max(100), z.record(z.string(), z.string())]);

@@ -1,4 +1,4 @@
-import { CreateSandbox } from "@platform/contract";
+import { CreateSandbox, EnvMap } from "@platform/contract";
 import { transaction } from "@platform/postgres";
 import { z } from "zod";
 import { acknowledged } from "../edges/index.ts";
@@ -34,7 +34,7 @@ const NewSandbox = z.looseObject({
   allow_internet_access: z.boolean().optional(),
   network: NetworkConfig.default({}),
   metadata: Texts.default({}),
-  envVars: Texts.default({}),
+  envVars: EnvMap.default({}),
 });
 type NewSandbox = z.output<typeof NewSandbox>;
 

@@ -38,7 +38,7 @@ export async function boxSpecOf(
     limits: {
       memoryBytes: row.memory_mb * 1024 * 1024,
       cpuMillis: row.cpu_count * 1000,
-      maxProcesses: 4096,
+      maxProcesses: 1024,
       diskBytes: row.disk_size_mb * 1024 * 1024,
     },
     env,

@@ -12,7 +12,7 @@ import { recordIn } from "../events/index.ts";
 import type { Call } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { resolveTemplate, type ResolvedTemplate, type SandboxImage } from "../templates/index.ts";
-import { resolvePlacement } from "../tenants/index.ts";
+import { mayUse, resolvePlacement } from "../tenants/index.ts";
 import { toDesired } from "./desired-services.ts";
 import { loadSandbox, type SandboxContent, type SandboxRow, type DesiredService } from "./store.ts";
 
@@ -61,18 +61,24 @@ async function contentOf(platform: Platform, call: Call, input: CreateSandbox): 
 }
 
 export async function snapshotContent(platform: Platform, call: Call, id: string): Promise<SandboxContent> {
-  const row = await queryOne<{ snapshot_key: string; status: string }>(
+  const row = await queryOne<{ snapshot_key: string; status: string; sandbox_id: string }>(
     platform.pool,
-    "update snapshots set last_used_at = now() where tenant_id = $1 and id::text = $2 returning snapshot_key, status",
+    "select snapshot_key, status, sandbox_id from snapshots where tenant_id = $1 and id::text = $2",
     [call.caller.tenantId, id],
   );
   if (!row) throw notFound(`Snapshot ${id}`);
+  if (call.caller.workspaceId || call.caller.externalUserId) {
+    // Its files are those of its sandbox: who may not see the one may not have the other.
+    const source = await loadSandbox(platform.pool, row.sandbox_id);
+    if (!source || !mayUse(call.caller, source)) throw notFound(`Snapshot ${id}`);
+  }
   if (row.status !== "ready")
     throw new PlatformError(
       "SNAPSHOT_NOT_READY",
       `Snapshot ${id} is ${row.status}. Wait until it is ready.`,
       { retryAfterMs: 1000 },
     );
+  await platform.pool.query("update snapshots set last_used_at = now() where id::text = $1", [id]);
   return { type: "snapshot", snapshotKey: row.snapshot_key };
 }
 

@@ -193,14 +193,16 @@ class BubblewrapDriver implements SandboxDriver {
   async destroy(key: string, state: DriverState | null): Promise<void> {
     this.#hostNames.get(key)?.disarm();
     this.#hostNames.delete(key);
-    const marked = await findByArgument(this.#marker(key));
     const known = state ? State.parse(state) : null;
+    // A frozen process takes its end only once it runs again.
+    if (this.#cgroups.canFreeze) await this.#cgroups.thaw(key);
+    // The end of process 1 is the end of all: the search below is then not among thousands of a fork bomb.
+    if (known) await killProcess(known.init);
+    const marked = await findByArgument(this.#marker(key));
     const processes = [
       ...marked.map(({ process }) => process),
       ...(known ? [known.supervisor, known.init] : []),
     ];
-    // A frozen process takes its end only once it runs again.
-    if (this.#cgroups.canFreeze) await this.#cgroups.thaw(key);
     for (const process of processes) await killProcess(process);
     for (const process of processes) {
       await waitFor(
