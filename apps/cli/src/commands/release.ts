@@ -11,19 +11,19 @@ export function addRelease(program: Command, context: () => Context): void {
   release
     .command("inspect")
     .description("a release, its commands and how it was built")
-    .argument("<deployment>")
+    .argument("<deployment>", "id or name")
     .argument("<release>")
     .action((id: string, releaseId: string) => run((client) => inspect(context(), client, id, releaseId)));
   release
     .command("verify")
     .description("check the signature of a release and that it still is what was signed")
-    .argument("<deployment>")
+    .argument("<deployment>", "id or name")
     .argument("<release>")
     .action((id: string, releaseId: string) => run((client) => check(context(), client, id, releaseId)));
   release
     .command("diff")
     .description("what differs between two releases")
-    .argument("<deployment>")
+    .argument("<deployment>", "id or name")
     .argument("<from>")
     .argument("<to>")
     .action((id: string, from: string, to: string) => run((client) => diff(context(), client, id, from, to)));
@@ -37,7 +37,8 @@ const commandsOf = (release: Release): [string, string][] => [
   ["health", release.health_check_path ?? "-"],
 ];
 
-async function inspect(context: Context, client: Client, id: string, releaseId: string): Promise<void> {
+async function inspect(context: Context, client: Client, idOrName: string, releaseId: string): Promise<void> {
+  const { id } = await client.deployments.find(idOrName);
   const release = await client.deployments.release(id, releaseId);
   const provenance = await client.deployments.provenance(id, releaseId);
   const definition = provenance.statement?.predicate.buildDefinition;
@@ -56,7 +57,8 @@ const differing = (provenance: Provenance): string =>
   `differs in ${provenance.differs.map((one) => one.what).join(", ")}`;
 
 /** The signature is checked here once more, with the key that the server names. */
-async function check(context: Context, client: Client, id: string, releaseId: string): Promise<void> {
+async function check(context: Context, client: Client, idOrName: string, releaseId: string): Promise<void> {
+  const { id } = await client.deployments.find(idOrName);
   const release = await client.deployments.release(id, releaseId);
   const provenance = await client.deployments.provenance(id, releaseId);
   const signed = provenance.statement?.subject[0]?.digest.sha256;
@@ -83,7 +85,14 @@ function isSigned({ envelope, public_key: key }: Provenance): boolean {
   );
 }
 
-async function diff(context: Context, client: Client, id: string, from: string, to: string): Promise<void> {
+async function diff(
+  context: Context,
+  client: Client,
+  idOrName: string,
+  from: string,
+  to: string,
+): Promise<void> {
+  const { id } = await client.deployments.find(idOrName);
   const [before, after] = await Promise.all([
     client.deployments.release(id, from),
     client.deployments.release(id, to),
