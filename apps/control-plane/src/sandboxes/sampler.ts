@@ -1,4 +1,3 @@
-import type { BoxStats } from "@platform/host-api";
 import { Wakeup } from "@platform/daemon";
 import { query } from "@platform/postgres";
 import { record } from "../events/index.ts";
@@ -154,26 +153,7 @@ export class SandboxSampler {
         carried(number(due.received_bytes), received, isSameBox),
       ],
     );
-    await this.#tellOom(due, stats, isSameBox);
   };
-
-  /** Only a counter of the kernel that rose makes it out of memory. */
-  async #tellOom(due: Due, stats: BoxStats, isSameBox: boolean): Promise<void> {
-    const before = isSameBox ? number(due.oom_kills) : 0;
-    if (stats.oomKills === null || before === null || stats.oomKills <= before) return;
-    await record(this.#platform, {
-      ...this.#owner(due),
-      type: "sandbox.oom",
-      data: {
-        id: due.sandbox_id,
-        name: due.name,
-        killed: stats.oomKills - before,
-        limit_mb: inMib(stats.memoryLimitBytes),
-        peak_mb: inMib(stats.memoryPeakBytes),
-        message: `The kernel ended ${stats.oomKills - before} process(es) at the memory limit of ${due.memory_mb} MB. Use less memory, or a larger size.`,
-      },
-    });
-  }
 
   readonly #lookAtPorts = async (due: Due): Promise<void> => {
     const found = await guestOf(this.#platform.host, due.box_now).ports(this.#stop.signal);

@@ -59,7 +59,7 @@ async function tell(platform: Platform, row: Row, notice: BoxNotice, seen: strin
       resourceType: "sandbox",
       resourceId: row.id,
       workspaceId: row.workspace_id,
-      data: { detail: notice.detail, occurred_at: notice.at, evidence: snake(notice.evidence) },
+      data: { id: row.id, detail: notice.detail, occurred_at: notice.at, evidence: snake(notice.evidence) },
     });
     return true;
   });

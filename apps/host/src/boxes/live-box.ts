@@ -31,7 +31,9 @@ export class LiveBox {
     this.folders = folders;
     this.guest = new GuestConnection(() => this.dialGuest());
     const { oomKillsAtStart } = (record.driverState ?? {}) as { oomKillsAtStart?: unknown };
-    this.notices = new Notices(typeof oomKillsAtStart === "number" ? oomKillsAtStart : null);
+    // The groups of a box that is still to be made count from nothing.
+    const atStart = record.driverState === null ? 0 : oomKillsAtStart;
+    this.notices = new Notices(typeof atStart === "number" ? atStart : null);
     this.paces = pacesOf(networkRateOf(record.spec.limits));
   }
 
