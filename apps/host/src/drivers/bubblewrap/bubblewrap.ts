@@ -4,7 +4,6 @@ import type { Socket } from "node:net";
 import { release } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { waitFor } from "@platform/daemon";
 import type { BoxFailure, BoxStats } from "@platform/host-api";
 import type { ResolvedBoxSpec } from "@platform/host-api";
 import { z } from "zod";
@@ -21,7 +20,7 @@ import { Cgroups } from "../linux/cgroups.ts";
 import { launchBox } from "../linux/launch.ts";
 import { boxArguments } from "./arguments.ts";
 import { armHostName, type ArmedHostName } from "../linux/host-name.ts";
-import { findByArgument, isAlive, killProcess } from "../linux/processes.ts";
+import { findByArgument, isAlive, endProcesses } from "../linux/processes.ts";
 import { agentCommand, boxLayout, renameEtc, writeEtc, writeHosts } from "../linux/rootfs.ts";
 import { seccompFilter } from "../linux/seccomp.ts";
 import { dialSocket } from "../linux/socket.ts";
@@ -196,21 +195,7 @@ class BubblewrapDriver implements SandboxDriver {
     const known = state ? State.parse(state) : null;
     // A frozen process takes its end only once it runs again.
     if (this.#cgroups.canFreeze) await this.#cgroups.thaw(key);
-    // The end of process 1 is the end of all: the search below is then not among thousands of a fork bomb.
-    if (known) await killProcess(known.init);
-    const marked = await findByArgument(this.#marker(key));
-    const processes = [
-      ...marked.map(({ process }) => process),
-      ...(known ? [known.supervisor, known.init] : []),
-    ];
-    for (const process of processes) await killProcess(process);
-    for (const process of processes) {
-      await waitFor(
-        `process ${process.pid} of box ${key} to end`,
-        async () => !(await isAlive(process)),
-        10_000,
-      );
-    }
+    await endProcesses(key, this.#marker(key), known ? [known.init, known.supervisor] : []);
     await this.#cgroups.destroy(key);
     this.#exits.delete(key);
     this.#oomHistory.delete(key);

@@ -4,7 +4,6 @@ import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { waitFor } from "@platform/daemon";
 import type { BoxFailure, BoxLimits, BoxStats } from "@platform/host-api";
 import type { ResolvedBoxSpec } from "@platform/host-api";
 import { z } from "zod";
@@ -18,7 +17,7 @@ import type {
 } from "../driver.ts";
 import { findCgroups } from "../linux/cgroup-layout.ts";
 import { Cgroups } from "../linux/cgroups.ts";
-import { findByArgument, identify, isAlive, killProcess } from "../linux/processes.ts";
+import { findByArgument, identify, isAlive, endProcesses } from "../linux/processes.ts";
 import type { ArmedHostName } from "../linux/host-name.ts";
 import { agentNode, boxLayout, renameEtc, writeEtc, writeHosts } from "../linux/rootfs.ts";
 import { dialSocket } from "../linux/socket.ts";
@@ -215,19 +214,10 @@ class GvisorDriver implements SandboxDriver {
   async destroy(key: string, state: DriverState | null): Promise<void> {
     this.#hostNames.get(key)?.disarm();
     this.#hostNames.delete(key);
-    const marked = await findByArgument(this.#marker(key));
     const known = state ? State.parse(state) : null;
-    const processes = [
-      ...marked.map(({ process }) => process),
-      ...(known ? [known.sandbox, known.gofer] : []),
-    ];
     // A frozen process takes its end only once it runs again.
     if (this.#cgroups.canFreeze) await this.#cgroups.thaw(key);
-    for (const process of processes) await killProcess(process);
-    for (const process of processes) {
-      const what = `process ${process.pid} of box ${key} to end`;
-      await waitFor(what, async () => !(await isAlive(process)), 10_000);
-    }
+    await endProcesses(key, this.#marker(key), known ? [known.sandbox, known.gofer] : []);
     await this.#cgroups.destroy(key);
     if (this.#options.runsc) await forgetBox(this.#runsc(this.#options.runsc), this.#id(key));
     await rm(this.#bundle(key), { recursive: true, force: true });

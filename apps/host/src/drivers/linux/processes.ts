@@ -1,4 +1,5 @@
 import { readdir, readFile } from "node:fs/promises";
+import { waitFor } from "@platform/daemon";
 
 /** A process that cannot be mistaken for another one that got its number later. */
 export interface ProcessIdentity {
@@ -68,4 +69,25 @@ export async function findByArgument(
     if (process && argument !== undefined) found.push({ process, argument });
   }
   return found;
+}
+
+/**
+ * Ends every process of a box that carries the marker or is known by number, and waits for it.
+ *
+ * @param known processes whose end is the end of all others go first: the search is then not among the thousands of
+ * a fork bomb
+ * @throws Error when one still runs after ten seconds
+ */
+export async function endProcesses(
+  box: string,
+  marker: string,
+  known: readonly ProcessIdentity[],
+): Promise<void> {
+  for (const process of known) await killProcess(process);
+  const marked = (await findByArgument(marker)).map(({ process }) => process);
+  for (const process of marked) await killProcess(process);
+  for (const process of [...known, ...marked]) {
+    const what = `process ${process.pid} of box ${box} to end`;
+    await waitFor(what, async () => !(await isAlive(process)), 10_000);
+  }
 }

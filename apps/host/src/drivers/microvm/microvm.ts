@@ -1,13 +1,12 @@
 import { chown, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { waitFor } from "@platform/daemon";
 import { HostError, type BoxFailure, type BoxStats, type ResolvedBoxSpec } from "@platform/host-api";
 import { z } from "zod";
 import type { BoxFolders, DriverState, GuestImage, SandboxDriver, StartedBox } from "../driver.ts";
 import { findCgroups } from "../linux/cgroup-layout.ts";
 import { Cgroups } from "../linux/cgroups.ts";
-import { findByArgument, isAlive, killProcess } from "../linux/processes.ts";
+import { findByArgument, isAlive, endProcesses } from "../linux/processes.ts";
 import { hostsFile } from "../linux/rootfs.ts";
 import { withTrial } from "../linux/trial.ts";
 import { boundConsole, consoleTail, explainEnd } from "./console.ts";
@@ -160,20 +159,8 @@ class MicrovmDriver implements SandboxDriver {
 
   async destroy(key: string, state: DriverState | null): Promise<void> {
     this.#sessions.close(key);
-    const marked = await findByArgument(this.#marker(key));
     const known = state ? State.parse(state) : null;
-    const processes = [
-      ...marked.map(({ process }) => process),
-      ...(known ? [known.supervisor, known.init] : []),
-    ];
-    for (const process of processes) await killProcess(process);
-    for (const process of processes) {
-      await waitFor(
-        `process ${process.pid} of box ${key} to end`,
-        async () => !(await isAlive(process)),
-        10_000,
-      );
-    }
+    await endProcesses(key, this.#marker(key), known ? [known.init, known.supervisor] : []);
     await this.#cgroups.destroy(key);
     await this.#vmm.forget(key);
   }
