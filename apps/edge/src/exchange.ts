@@ -1,8 +1,13 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { unguessableId } from "@platform/daemon";
 import type { Route } from "@platform/edge-api";
-import type { RequestBody } from "./proxy/index.ts";
 import { normalizeHostname } from "./routes/index.ts";
+
+export interface RequestBody {
+  readonly body: AsyncIterable<Buffer> | Buffer | null;
+  /** Sending the request twice does no harm, and its body is at hand to do so. */
+  readonly replayable: boolean;
+}
 
 /** One request with what the edge found out about it. */
 export interface Exchange {

@@ -1,9 +1,9 @@
 import type { Dispatcher } from "undici";
-import { clientGone, type Exchange } from "../exchange.ts";
+import { clientGone, type Exchange, type RequestBody } from "../exchange.ts";
 import { upstreamHeaders, type ForwardedFacts } from "./headers.ts";
 import type { Origin } from "./pools.ts";
 import { Relay, type Outcome } from "./relay.ts";
-import { openRequestBody, type RequestBody } from "./request-body.ts";
+import { openRequestBody } from "./request-body.ts";
 
 export interface ForwardRequest {
   readonly exchange: Exchange;
