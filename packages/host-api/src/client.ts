@@ -12,6 +12,7 @@ import {
 import {
   Assembled,
   Bundled,
+  CollectedReport,
   Frozen,
   SnapshotInfo,
   type BundleRequest,
@@ -65,6 +66,7 @@ export class HostError extends Error {
  * | snapshots, putSnapshot, deleteSnapshot | GET /snapshots; PUT /snapshots/:snapshotKey {boxKey}; DELETE /snapshots/:snapshotKey |
  * | freeze, bundle, fill | POST /boxes/:key/freeze, /boxes/:key/bundle, /boxes/:key/fill |
  * | putChunk, assembleChunks, removeChunks | POST /chunks, /assembled-chunks, /removed-chunks |
+ * | collectGarbage | POST /collected-artifacts {keep} |
  * | images, removeImage | GET /images; DELETE /images/sha256-<first 56 digits> |
  * | imageBuilds, putImageBuild, imageBuild, deleteImageBuild | GET /image-builds; PUT, GET, DELETE /image-builds/:key |
  * | imageBuildLogs, cancelImageBuild | GET /image-builds/:key/logs?after=&limit=; POST …/cancel |
@@ -134,6 +136,9 @@ export class HostClient {
   /** @throws HostError `INVALID` with reason `CHUNKS_MISSING` (and `missing`) or `DIGEST_MISMATCH` */
   assembleChunks = (chunks: readonly string[], digest: string, signal?: AbortSignal) =>
     this.#json("POST", "/assembled-chunks", Assembled, { chunks, digest }, signal);
+  /** Removes artifacts that nothing in `keep` leads to and that no box of the host was made from. */
+  collectGarbage = (keep: readonly string[], signal?: AbortSignal) =>
+    this.#json("POST", "/collected-artifacts", CollectedReport, { keep }, signal);
   removeChunks = (chunks: readonly string[], signal?: AbortSignal) =>
     this.#void("POST", "/removed-chunks", { chunks }, signal);
   bundle = (key: string, body: BundleRequest, signal?: AbortSignal) =>

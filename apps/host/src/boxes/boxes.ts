@@ -188,7 +188,14 @@ export class Boxes {
     const stats = await box.driver.stats(box.place, box.record.driverState ?? {});
     const disk = await this.#diskUsage(box);
     const { sentBytes = 0, receivedBytes = 0 } = box.outbound?.counters ?? {};
-    return { ...stats, ...disk, outbound: { sentBytes, receivedBytes } };
+    return { ...stats, ...disk, outbound: { sentBytes, receivedBytes }, openConnections: box.tunnels };
+  }
+
+  /** Of every box that is, with what its workspace was filled from. */
+  contentDigests(): string[] {
+    return [...this.#boxes.values()].flatMap(({ record: { spec } }) =>
+      "digest" in spec.content ? [spec.content.digest] : [],
+    );
   }
 
   async oom(key: string): Promise<OomReport> {

@@ -53,6 +53,7 @@ function boxRoutes({ boxes, artifacts }: Services): Record<string, Handler> {
     "POST /chunks": ({ body }) => artifacts.putChunk(body),
     "POST /assembled-chunks": ({ body }) => artifacts.assembleChunks(body),
     "POST /removed-chunks": ({ body }) => artifacts.removeChunks(body),
+    "POST /collected-artifacts": ({ body }) => artifacts.collect(boxes, body),
     "GET /snapshots": () => artifacts.snapshots(),
     "PUT /snapshots/:key": ({ key, body }) =>
       artifacts.snapshot(boxes, key, SnapshotRequest.parse(body).boxKey),
