@@ -53,8 +53,8 @@ test("deployments", { skip: whyNoBoxes() ?? false }, async (suite) => {
     await eventually("the app again", async () => (await app.serves()) === "deploys-1");
     await platform.fetch(`http://${app.host}/oom`);
     const event = await eventually("the event", async () => (await app.events("deployment.oom"))[0]);
-    const evidence = (event["data"] ?? event) as Json;
-    assert.equal(evidence["limit_bytes"], 256 * 1024 * 1024);
+    const evidence = event["payload"] as Json;
+    assert.equal(evidence["limit_bytes"], 256 * 1024 * 1024, JSON.stringify(event));
     assert.ok(Number(evidence["peak_bytes"]) > 200 * 1024 * 1024);
     assert.match(String(evidence["suggestion"]), /limit is 256 MiB/);
     await eventually("the exit's reason", async () => (await exits()).some((one) => one["reason"] === "oom"));
@@ -62,8 +62,6 @@ test("deployments", { skip: whyNoBoxes() ?? false }, async (suite) => {
   });
 
   await suite.test("what does not become healthy gets no traffic, and the promote says why", async () => {
-    const ill = await app.publish("good", { promote: false });
-    void ill;
     const refused = await platform.api("POST", `/sandboxes/${app.sandboxId}/publish`, {
       ...{ deployment_id: app.id, deployment_type: "dynamic", install_command: false, promote: false },
       ...{ run_command: "exit 3", port: 3000, health_check_path: "/healthz" },
