@@ -6,6 +6,14 @@ import type { StartContext } from "./start-box.ts";
 
 const answerMs = 5_000;
 
+/** Settings and services of a box whose agent ran before it had a caller. */
+export async function tellFirst({ guest, record: { spec } }: LiveBox, timeoutMs: number): Promise<void> {
+  await guest.json("PUT", "/config", { ...guestConfig(spec), isFirstUse: true }, timeoutMs);
+  for (const { name, ...service } of spec.services) {
+    await guest.json("PUT", `/services/${name}`, service, timeoutMs);
+  }
+}
+
 /**
  * Takes a box of the pool, whose record already names its caller in memory, to `running`. Until the
  * record is on disk it says that nobody owns the box: after a crash before that the box is removed, after
@@ -23,7 +31,8 @@ export async function claimBox(box: LiveBox, context: StartContext): Promise<voi
   faultPoint("host.pool.before-claim");
   await writeGuestConfig(folders, spec);
   const now = new Date();
-  const own = [folders.workspace, folders.home, folders.run];
+  // What lies on a disk of the box's own kernel is renewed by the agent.
+  const own = driver.disk === "attached" ? [folders.run] : [folders.workspace, folders.home, folders.run];
   const [outbound] = await Promise.all([
     context.outbound.open(key, spec, folders),
     standby.claim(place, box.record.driverState ?? {}, spec, folders),
@@ -32,11 +41,9 @@ export async function claimBox(box: LiveBox, context: StartContext): Promise<voi
   box.outbound = outbound;
   faultPoint("host.pool.after-driver");
   box.stop.signal.throwIfAborted();
-  await guest.json("PUT", "/config", { ...guestConfig(spec), isFirstUse: true }, answerMs);
-  for (const { name, ...service } of spec.services) {
-    await guest.json("PUT", `/services/${name}`, service, answerMs);
-  }
-  await guest.json("GET", "/ready", undefined, answerMs);
+  const timeoutMs = driver.readyTimeoutMs ?? answerMs;
+  await tellFirst(box, timeoutMs);
+  await guest.json("GET", "/ready", undefined, timeoutMs);
   faultPoint("host.pool.after-config");
   box.record = {
     ...box.record,

@@ -49,14 +49,23 @@ export class Cgroups {
     if (this.#layout.version === 2) {
       await this.#set("memory", key, "memory.max", limits.memoryBytes);
       await this.#trySet("memory", key, "memory.swap.max", 0);
-      await this.#set("cpu", key, "cpu.max", `${limits.cpuMillis * (periodMicros / 1000)} ${periodMicros}`);
     } else {
       await this.#set("memory", key, "memory.limit_in_bytes", limits.memoryBytes);
       await this.#trySet("memory", key, "memory.memsw.limit_in_bytes", limits.memoryBytes);
-      await this.#set("cpu", key, "cpu.cfs_period_us", periodMicros);
-      await this.#set("cpu", key, "cpu.cfs_quota_us", limits.cpuMillis * (periodMicros / 1000));
     }
+    await this.limitCpu(key, limits.cpuMillis);
     await this.#set("pids", key, "pids.max", maxTasks);
+  }
+
+  /** Of a box whose groups are there. */
+  async limitCpu(key: string, cpuMillis: number): Promise<void> {
+    const quota = cpuMillis * (periodMicros / 1000);
+    if (this.#layout.version === 2) {
+      await this.#set("cpu", key, "cpu.max", `${quota} ${periodMicros}`);
+      return;
+    }
+    await this.#set("cpu", key, "cpu.cfs_period_us", periodMicros);
+    await this.#set("cpu", key, "cpu.cfs_quota_us", quota);
   }
 
   /** How much of contended cores a box gets beside others: its fair part, or what they leave. */
