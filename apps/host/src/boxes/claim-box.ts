@@ -1,18 +1,11 @@
 import { utimes } from "node:fs/promises";
 import { faultPoint } from "@platform/daemon";
-import { guestConfig, writeGuestConfig } from "./folders.ts";
+import { writeGuestConfig } from "./folders.ts";
 import type { LiveBox } from "./live-box.ts";
 import type { StartContext } from "./start-box.ts";
+import { tellFirst } from "./tell-first.ts";
 
 const answerMs = 5_000;
-
-/** Settings and services of a box whose agent ran before it had a caller. */
-export async function tellFirst({ guest, record: { spec } }: LiveBox, timeoutMs: number): Promise<void> {
-  await guest.json("PUT", "/config", { ...guestConfig(spec), isFirstUse: true }, timeoutMs);
-  for (const { name, ...service } of spec.services) {
-    await guest.json("PUT", `/services/${name}`, service, timeoutMs);
-  }
-}
 
 /**
  * Takes a box of the pool, whose record already names its caller in memory, to `running`. Until the

@@ -6,10 +6,10 @@ import { HostError, type BoxFailure, type ResolvedBoxSpec } from "@platform/host
 import type { Disks } from "../disks/index.ts";
 import type { GuestImage, StartedBox } from "../drivers/driver.ts";
 import type { OutboundFactory } from "../outbound/index.ts";
-import { tellFirst } from "./claim-box.ts";
 import { guestConfig, makeFolders, type ContentSource } from "./folders.ts";
 import type { LiveBox } from "./live-box.ts";
 import type { RecordStore } from "./record.ts";
+import { tellFirst } from "./tell-first.ts";
 
 const configTimeoutMs = 10_000;
 
