@@ -1,9 +1,10 @@
 import type { Socket } from "node:net";
 import type { Log } from "@platform/daemon";
-import { guestAgentPort, type Brand } from "@platform/edge-api";
+import { guestAgentPort, type Brand, type Route } from "@platform/edge-api";
 import type { RequestLog } from "./access-log/index.ts";
 import { clientGone, type Exchange } from "./exchange.ts";
-import { acceptsHtml, sendPage, type PageKind } from "./pages/index.ts";
+import type { AppGuard } from "./firewall/index.ts";
+import { acceptsHtml, sendPage, Waits, type PageKind, type Wait } from "./pages/index.ts";
 import { accessOf, type Grant } from "./preview-access.ts";
 import {
   forward,
@@ -60,6 +61,7 @@ export interface GatewayParts {
 /** Answers requests by what the route table says about their host name. */
 export class Gateway {
   readonly #parts: GatewayParts;
+  readonly #waits = new Waits();
   #held = 0;
 
   constructor(parts: GatewayParts) {
@@ -105,6 +107,7 @@ export class Gateway {
 
   async #serveTarget(exchange: Exchange, served: ServedRoute): Promise<void> {
     const { target } = served.route;
+    exchange.guard ??= this.#guardOf(exchange, served.route);
     if ((target.type === "boxes" || target.type === "wake") && !this.#mayEnter(exchange, target)) return;
     switch (target.type) {
       case "boxes":
@@ -119,7 +122,9 @@ export class Gateway {
       case "hold":
         return this.#serveHeld(exchange);
       case "page":
-        return this.#page(exchange, target.page, target.detail);
+        return target.page === "starting"
+          ? this.#starting(exchange, target.detail, target.since)
+          : this.#page(exchange, target.page, target.detail);
       case "wake":
         return this.#serveWake(exchange);
       case "sandbox":
@@ -137,6 +142,7 @@ export class Gateway {
       answerSandbox(exchange, refusal, { sandboxId, port, brand, message });
     if (served?.route.target.type !== "sandbox") return refuse("sandbox_not_found");
     const { target } = served.route;
+    exchange.guard ??= this.#guardOf(exchange, served.route);
     const isAgent = port === guestAgentPort;
     if (isAgent) {
       const path = exchange.target.split("?", 1)[0]!;
@@ -190,6 +196,8 @@ export class Gateway {
     { accessSha256, grants }: { accessSha256: string | null; grants?: readonly Grant[] | undefined },
   ): boolean {
     const { req, res, upgrade, requestId } = exchange;
+    // It was let in before it had to wait for the app, and its token is no longer in its address.
+    if (exchange.guard?.isAdmitted) return true;
     const keep = req.method === "GET" && acceptsHtml(req) && !upgrade;
     const isSecure = schemeOf(req, this.#parts.facts) === "https";
     const access = accessOf(exchange, accessSha256, { keep, isSecure, grants });
@@ -198,13 +206,30 @@ export class Gateway {
       res.writeHead(302, {
         location: access.location,
         "set-cookie": access.cookie,
+        "referrer-policy": "no-referrer",
         "cache-control": "no-store",
         "content-length": "0",
         "x-request-id": requestId,
       });
       res.end();
     }
-    return access.type === "granted";
+    if (access.type !== "granted") return false;
+    exchange.target = access.target;
+    if (exchange.guard)
+      exchange.guard = { ...exchange.guard, tokenProtocol: access.tokenProtocol, isAdmitted: true };
+    return true;
+  }
+
+  /** Null for the platform's own programs, whose cookies and headers are theirs. */
+  #guardOf({ hostname }: Exchange, route: Route): AppGuard | null {
+    const { table } = this.#parts;
+    if (route.target.type === "control-plane" || route.target.type === "service") return null;
+    return {
+      isShared: table.domainOf(hostname) !== null,
+      reservedCookies: table.brandOfRoute(route)?.reservedCookies ?? [],
+      tokenProtocol: null,
+      isAdmitted: false,
+    };
   }
 
   /** Asks one release after the other until one answers. */
@@ -312,8 +337,7 @@ export class Gateway {
     const { wake, table } = this.#parts;
     const { hostname, req } = exchange;
     wake.ask(hostname);
-    if (req.method === "GET" && acceptsHtml(req) && !exchange.upgrade)
-      return this.#page(exchange, "starting");
+    if (req.method === "GET" && acceptsHtml(req) && !exchange.upgrade) return this.#starting(exchange);
     const pick = () => {
       const found = table.find(hostname);
       if (!found) return null;
@@ -372,10 +396,17 @@ export class Gateway {
     res.end(body);
   }
 
-  #page(exchange: Exchange, kind: PageKind, detail: string | null = null): void {
+  /** The page that waits for an app, until it gives up. */
+  #starting(exchange: Exchange, detail: string | null = null, since?: number): void {
+    const wait = this.#waits.look(exchange.hostname, Date.now(), since);
+    const failure = wait.isOver ? this.#parts.wake.failureOf(exchange.hostname) : null;
+    this.#page(exchange, wait.isOver ? "start_failed" : "starting", failure ?? detail, wait);
+  }
+
+  #page(exchange: Exchange, kind: PageKind, detail: string | null = null, wait: Wait | null = null): void {
     const { table } = this.#parts;
-    const ofTenant = exchange.route ? table.brandOfTenant(exchange.route.tenantId) : null;
-    sendPage(exchange, kind, ofTenant ?? table.brandOf(exchange.hostname), detail);
+    const brand = exchange.route ? table.brandOfRoute(exchange.route) : null;
+    sendPage(exchange, kind, brand ?? table.brandOf(exchange.hostname), detail, wait);
   }
 }
 
