@@ -7,7 +7,6 @@ import { provenanceMigration } from "./schema-provenance.ts";
 import { e2bMigration } from "./schema-e2b.ts";
 import { snapshotsMigration } from "./snapshots/schema.ts";
 import { rolloutsMigration } from "./deployments/schema.ts";
-import { templatesMigration } from "./templates/schema.ts";
 import { importedImagesMigration, templatesMigration } from "./templates/schema.ts";
 import { resourcesMigration } from "./schema-resources.ts";
 
