@@ -15,6 +15,14 @@ export {
   type BuildBundleOptions,
   type BuiltBundle,
 } from "./bundle.ts";
+export {
+  diffContents,
+  readContents,
+  type ContentLine,
+  type ContentsDiff,
+  type FileDifference,
+} from "./contents.ts";
+export { listReferrers, sbomType } from "./referrers.ts";
 export { materializeStatic, StaticIndex, type StaticFiles } from "./static-files.ts";
 export {
   createProvenance,
@@ -30,6 +38,7 @@ export { assembleChunks, cutIntoChunks, largestChunk, putChunk, removeChunks, ty
 export {
   SecretSearch,
   shortestSecret,
+  spellings,
   type KnownSecret,
   type SecretEncoding,
   type SecretFinding,
