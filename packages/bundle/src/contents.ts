@@ -5,7 +5,7 @@ import { pipeline } from "node:stream/promises";
 import { extract } from "tar-stream";
 import { z } from "zod";
 import type { Digest } from "./digest.ts";
-import { NotABundleError } from "./errors.ts";
+import { type FileDifference, NotABundleError } from "./errors.ts";
 import type { ArtifactStore } from "./store.ts";
 
 /** One file or link of a bundle. Folders are not listed: they hold no bytes. */
@@ -14,13 +14,6 @@ export const ContentLine = z.union([
   z.strictObject({ path: z.string(), link: z.string() }),
 ]);
 export type ContentLine = z.output<typeof ContentLine>;
-
-export interface FileDifference {
-  readonly path: string;
-  /** Digest of the file, or where the link leads; `null`: not there. */
-  readonly expected: string | null;
-  readonly actual: string | null;
-}
 
 /** Of each kind; what is beyond is counted only. */
 export const mostDifferences = 500;

@@ -1,4 +1,3 @@
-import type { FileDifference } from "./contents.ts";
 import type { Digest } from "./digest.ts";
 import type { SecretFinding } from "./secret-search.ts";
 
@@ -90,6 +89,13 @@ export class UnsafeArchiveError extends ArtifactError {
 
 export class ArchiveTooLargeError extends ArtifactError {
   readonly code = "ARCHIVE_TOO_LARGE";
+}
+
+export interface FileDifference {
+  readonly path: string;
+  /** Digest of the file, or where the link leads; `null`: not there. */
+  readonly expected: string | null;
+  readonly actual: string | null;
 }
 
 export type BlobRole = "manifest" | "config" | "layer" | "sbom" | "list of files" | "source" | "attestation";

@@ -15,13 +15,7 @@ export {
   type BuildBundleOptions,
   type BuiltBundle,
 } from "./bundle.ts";
-export {
-  diffContents,
-  readContents,
-  type ContentLine,
-  type ContentsDiff,
-  type FileDifference,
-} from "./contents.ts";
+export { diffContents, readContents, type ContentLine, type ContentsDiff } from "./contents.ts";
 export { listReferrers, sbomType } from "./referrers.ts";
 export { materializeStatic, StaticIndex, type StaticFiles } from "./static-files.ts";
 export {
@@ -51,6 +45,7 @@ export {
   BundleTamperedError,
   ChunksMissingError,
   DigestMismatchError,
+  type FileDifference,
   NotABundleError,
   SecretFoundError,
   SignatureInvalidError,
