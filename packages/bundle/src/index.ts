@@ -28,7 +28,15 @@ export {
   ProvenanceStatement,
   type ProvenanceInput,
 } from "./provenance.ts";
-export { assembleChunks, cutIntoChunks, largestChunk, putChunk, removeChunks, type Chunk } from "./chunks.ts";
+export {
+  assembleChunks,
+  cutIntoChunks,
+  cutStream,
+  largestChunk,
+  putChunk,
+  removeChunks,
+  type Chunk,
+} from "./chunks.ts";
 export {
   SecretSearch,
   shortestSecret,
