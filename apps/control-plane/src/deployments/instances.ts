@@ -56,7 +56,7 @@ export async function bringUp(
     const tampered = notAsBuilt(error);
     if (tampered) {
       const { code, message, details } = tampered;
-      return discard(platform, instance, { code, message, details }, signal);
+      return discard(platform, instance, { code, message, details }, settings, signal);
     }
     return discard(
       platform,

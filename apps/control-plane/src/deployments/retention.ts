@@ -76,6 +76,7 @@ export async function neededDigests(db: Queryable): Promise<string[]> {
        select r.* from releases r join deployments d on d.id = r.deployment_id
        where (d.state <> 'deleted' and r.state in ('pending', 'ready', 'active')) or r.id in (${inUse}))
      select 'sha256:' || artifact_sha256 as digest from live where artifact_sha256 is not null
+     union select metadata->>'sbom_digest' from live
      union select b.bundle_digest from builds b where b.bundle_digest is not null
        and (b.state in ('queued', 'building') or b.release_id in (select id from live))
      union select b.source_digest from builds b where b.source_digest is not null
@@ -88,7 +89,7 @@ export async function neededDigests(db: Queryable): Promise<string[]> {
      union select case when sha256 like 'sha256:%' then sha256 else 'sha256:' || sha256 end from uploads
      union select content->>'digest' from sandboxes where state <> 'destroyed' and content ? 'digest'`,
   );
-  return rows.map(({ digest }) => digest).filter((digest) => /^sha256:[0-9a-f]{64}$/.test(digest));
+  return rows.map(({ digest }) => digest).filter((digest) => /^sha256:[0-9a-f]{64}$/.test(digest ?? ""));
 }
 
 /** Rows first, then files: what a crash between the two leaves is collected the next time. */
