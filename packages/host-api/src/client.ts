@@ -5,6 +5,7 @@ import { Box, BoxSpec, BoxStats, Doctor, EgressAttempt, OomReport, type BoxPatch
 import {
   DatabaseCredentials,
   DatabaseStats,
+  DatabaseUser,
   HostedDatabase,
   LoginProof,
   type DatabaseSpec,
@@ -70,7 +71,8 @@ export class HostError extends Error {
  * | imageBuildLogs, cancelImageBuild | GET /image-builds/:key/logs?after=&limit=; POST …/cancel |
  * | guest | any /boxes/:key/guest/<path>: the guest agent's own HTTP, streamed both ways |
  * | dialPort | CONNECT <key>:<port>: raw stream to a port in the box |
- * | databases | PUT, GET, DELETE /databases/:key; POST …/start, /stop, /restart, /rotate, /probe; GET …/credentials, /stats, /logs?lines= |
+ * | databases | PUT, GET, DELETE /databases/:key; POST …/start, /stop, /restart, /rotate, /end-rotation, /probe; GET …/credentials, /stats, /logs?lines= |
+ * | databaseUsers, putDatabaseUser, removeDatabaseUser | GET, PUT /databases/:key/users; POST …/removed-users |
  *
  * Errors are `{"error": {"code", "message", "details"}}`.
  */
@@ -176,6 +178,15 @@ export class HostClient {
     this.#json("GET", `/databases/${key}/credentials`, DatabaseCredentials, undefined, signal);
   rotate = (key: string, signal?: AbortSignal) =>
     this.#json("POST", `/databases/${key}/rotate`, DatabaseCredentials, {}, signal);
+  /** What was handed out before the rotation is refused from now on, and its sessions end. */
+  endRotation = (key: string, signal?: AbortSignal) =>
+    this.#json("POST", `/databases/${key}/end-rotation`, HostedDatabase, {}, signal);
+  databaseUsers = (key: string, signal?: AbortSignal) =>
+    this.#json("GET", `/databases/${key}/users`, DatabaseUser.array(), undefined, signal);
+  putDatabaseUser = (key: string, name: string, access: DatabaseUser["access"], signal?: AbortSignal) =>
+    this.#json("PUT", `/databases/${key}/users`, DatabaseCredentials, { name, access }, signal);
+  removeDatabaseUser = (key: string, name: string, signal?: AbortSignal) =>
+    this.#void("POST", `/databases/${key}/removed-users`, { name }, signal);
   probe = (key: string, signal?: AbortSignal) =>
     this.#json("POST", `/databases/${key}/probe`, LoginProof, {}, signal);
   databaseStats = (key: string, signal?: AbortSignal) =>

