@@ -21,6 +21,13 @@ export const systemPackages = [
     brought: true,
     why: "serves MySQL databases",
   },
+  {
+    name: "mariadb-backup",
+    program: "mariadb-backup",
+    required: false,
+    brought: true,
+    why: "copies MySQL databases while they run",
+  },
   // The server's program is in it; redis-server adds but a service of its own.
   {
     name: "redis-tools",

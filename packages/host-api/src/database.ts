@@ -79,3 +79,12 @@ export type DatabaseUser = z.output<typeof DatabaseUser>;
 
 /** Body of `PUT /databases/:key/users`. */
 export const DatabaseUserSpec = DatabaseUser.pick({ name: true, access: true });
+
+/** What is asked for with the stream of a backup. */
+export const RestoreSpec = z.object({
+  spec: DatabaseSpec,
+  /** Nothing later shall be in the new database; `null`: everything that the stream holds. */
+  targetTime: z.iso.datetime().nullable(),
+});
+export type RestoreSpec = z.input<typeof RestoreSpec>;
+export const CopySpec = z.object({ from: BoxKey, spec: DatabaseSpec });

@@ -31,15 +31,17 @@ export async function rotateCredentials(
   await setRotation(platform, row.id, rotation);
   faultPoint("control-plane.database.rotation-noted");
   const credentials = await platform.host.rotate(row.host_key);
-  await platform.pool.query("update databases set next_look_at = now(), generation = generation + 1 where id = $1", [
-    row.id,
-  ]);
+  await platform.pool.query(
+    "update databases set next_look_at = now(), generation = generation + 1 where id = $1",
+    [row.id],
+  );
   platform.signals.announce("work:databases");
   // The answer comes once whoever is linked was given the new ones, and is shut out before nobody.
   await platform.signals.until(`database:${row.id}`, handOverMs, async () => {
     const seen = await loadDatabase(platform.pool, row.id);
     if (!seen?.rotation) return true;
-    const isWaiting = seen.rotation.deployments !== null && (overlapSec > 0 || (await hasLinks(platform, row.id)));
+    const isWaiting =
+      seen.rotation.deployments !== null && (overlapSec > 0 || (await hasLinks(platform, row.id)));
     return isWaiting || undefined;
   });
   return credentials;
@@ -88,7 +90,10 @@ async function handOver(platform: Platform, row: DatabaseRow): Promise<Record<st
     } catch (error) {
       // A box that is away gets what holds then when it is started again.
       if (!(error instanceof HostError)) throw error;
-      platform.log.warn({ err: error, database: row.id, [type]: id }, "a linked resource could not be renewed");
+      platform.log.warn(
+        { err: error, database: row.id, [type]: id },
+        "a linked resource could not be renewed",
+      );
     }
     if (type !== "deployment") continue;
     const found = await queryOne<{ config_version: number }>(
@@ -113,11 +118,15 @@ async function servesWith(platform: Platform, id: string, version: number): Prom
 }
 
 const hasLinks = async (platform: Platform, id: string) =>
-  (await queryOne(platform.pool, "select 1 from database_links where database_id = $1 limit 1", [id])) !== undefined;
+  (await queryOne(platform.pool, "select 1 from database_links where database_id = $1 limit 1", [id])) !==
+  undefined;
 
 async function setRotation(platform: Platform, id: string, rotation: Rotation | null): Promise<void> {
   const value = rotation === null ? null : JSON.stringify(rotation);
-  await platform.pool.query("update databases set rotation = $2, updated_at = now() where id = $1", [id, value]);
+  await platform.pool.query("update databases set rotation = $2, updated_at = now() where id = $1", [
+    id,
+    value,
+  ]);
   announce(platform, id);
 }
 

@@ -25,7 +25,10 @@ export async function renewEnvironment(platform: Platform, row: SandboxRow): Pro
   const { services } = guestOf(platform.host, row.box_key);
   for (const { name } of startedServices(row)) {
     await services.restart(name).catch((error: unknown) => {
-      platform.log.warn({ err: error, sandbox: row.id, service: name }, "a service could not be started again");
+      platform.log.warn(
+        { err: error, sandbox: row.id, service: name },
+        "a service could not be started again",
+      );
     });
   }
 }

@@ -4,10 +4,12 @@ import type {
   DatabaseSpec,
   DatabaseStats,
   DatabaseUser,
+  Frame,
   HostedDatabase,
   LoginProof,
 } from "@platform/host-api";
 import type { z } from "zod";
+import type { Manifest } from "./dedicated/backup.ts";
 
 export type EngineSpec = z.output<typeof import("@platform/host-api").DatabaseSpec>;
 export type { DatabaseSpec };
@@ -39,6 +41,22 @@ export interface DatabaseEngine {
    * @param dial opens the way that an app's connection takes; straight to the server when left out
    */
   probe(key: string, dial?: (hostname: string, port: number) => Promise<Socket>): Promise<LoginProof>;
+  /** Frames of a whole copy, made while the server serves; throws when it would not be whole. */
+  backup(key: string, signal: AbortSignal): AsyncIterable<Buffer>;
+  /**
+   * A new database of a backup's frames, proved by a login.
+   *
+   * @param targetTime nothing later shall be in it
+   * @throws HostError `INVALID` when they hold no whole database
+   */
+  restore(
+    key: string,
+    spec: EngineSpec,
+    manifest: Manifest,
+    frames: AsyncIterable<Frame>,
+    targetTime: string | null,
+    signal: AbortSignal,
+  ): Promise<HostedDatabase>;
   stats(key: string): Promise<DatabaseStats>;
   logs(key: string, lines: number): Promise<string[]>;
   /** Stops the server and removes every trace. */

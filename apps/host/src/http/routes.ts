@@ -2,6 +2,7 @@ import {
   BoxKey,
   BoxPatch,
   BoxSpec,
+  CopySpec,
   DatabaseUserSpec,
   HostError,
   ImageBuildSpec,
@@ -110,6 +111,10 @@ function databaseRoutes({ engines }: Services): Record<string, Handler> {
     },
     "POST /databases/:key/removed-users": async ({ key, body }) =>
       (await engines.engineOf(key)).dropUser(key, DatabaseUserSpec.pick({ name: true }).parse(body).name),
+    "POST /databases/:key/copies": ({ key, body, signal }) => {
+      const { from, spec } = CopySpec.parse(body);
+      return engines.copy(key, from, spec, signal);
+    },
     "POST /databases/:key/probe": ({ key }) => engines.probe(key),
     "GET /databases/:key/credentials": async ({ key }) => (await engines.engineOf(key)).credentials(key),
     "GET /databases/:key/stats": async ({ key }) => (await engines.engineOf(key)).stats(key),

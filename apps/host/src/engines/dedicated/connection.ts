@@ -12,10 +12,7 @@ class LoginTimeoutError extends Error {}
 export async function within<T>(timeoutMs: number, session: () => Promise<T>, close: () => void): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const timeout = new Promise<never>((_, reject) => {
-    timer = setTimeout(
-      () => reject(new LoginTimeoutError(`no answer within ${timeoutMs} ms`)),
-      timeoutMs,
-    );
+    timer = setTimeout(() => reject(new LoginTimeoutError(`no answer within ${timeoutMs} ms`)), timeoutMs);
   });
   try {
     return await Promise.race([session(), timeout]);

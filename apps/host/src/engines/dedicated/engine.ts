@@ -3,7 +3,9 @@ import { chownSync, mkdirSync, readdirSync, rmSync, statSync, truncateSync } fro
 import { dirname, join } from "node:path";
 import { faultPoint, type Log } from "@platform/daemon";
 import {
+  encodeFrame,
   HostError,
+  type Frame,
   type DatabaseCredentials,
   type DatabaseStats,
   type HostedDatabase,
@@ -12,7 +14,8 @@ import {
 import { chownTree, isAlive, lastLines, serverHome } from "@platform/postgres";
 import type { DatabaseEngine, EngineSpec } from "../engine.ts";
 import { assertRoom, freePort, freeUid } from "./allocation.ts";
-import { openAuthority, type Authority } from "./authority.ts";
+import { openAuthority } from "./authority.ts";
+import { manifestOf, type Manifest } from "./backup.ts";
 import { foldersOf, readState, writeState, type DatabaseState } from "./database-state.ts";
 import {
   assertSameSpec,
@@ -135,6 +138,63 @@ export class DedicatedEngine implements DatabaseEngine {
     });
   }
 
+  /** The frames of a backup; it fails as a whole or ends with the frame that says so. */
+  async *backup(key: string, signal: AbortSignal): AsyncGenerator<Buffer> {
+    const { authority } = await this.#open();
+    const entry = this.#get(key);
+    if (entry?.state.phase !== "ready") throw notFound(key);
+    this.#assertAlive(entry);
+    const manifest = manifestOf(entry, this.engine);
+    yield encodeFrame("manifest", Buffer.from(JSON.stringify(manifest)));
+    yield* this.#kind.backup.read(entry, authority, signal);
+    yield encodeFrame("end");
+  }
+
+  /** A new database with what a backup holds, and with ways in of its own. */
+  async restore(
+    key: string,
+    spec: EngineSpec,
+    manifest: Manifest,
+    frames: AsyncIterable<Frame>,
+    targetTime: string | null,
+    signal: AbortSignal,
+  ): Promise<HostedDatabase> {
+    const acting = await this.#open();
+    if (manifest.engine !== this.engine || manifest.major !== spec.version) {
+      const message = `The backup is of ${manifest.engine} ${manifest.major}. Restore it into a database of the same engine and version.`;
+      throw new HostError("INVALID", 422, message, { reason: "backup_of_other_engine" });
+    }
+    return this.#turns.run(key, async () => {
+      const existing = this.#get(key);
+      if (existing?.state.phase === "ready") return this.#view(existing, acting);
+      if (existing) await this.#remove(existing, acting);
+      const version = await this.#kind.exactVersion(spec.version);
+      assertRoom(this.#home);
+      const entry = await this.#reserve(key, spec, version, acting.limits);
+      const { database, owner } = manifest;
+      save(entry, this.engine === "redis" ? {} : { database, owner });
+      try {
+        await this.#fill(entry, acting, () =>
+          this.#kind.backup.unpack(entry, manifest, frames, acting.authority, targetTime),
+        );
+        faultPoint(`host.${this.engine}.after-unpack`);
+        await this.#startFirst(entry, acting, signal, {
+          password: this.engine === "redis" ? entry.state.superuserPassword : manifest.superuserPassword,
+        });
+        await this.#kind.backup.adopt(entry, manifest, acting.authority);
+        await this.#proveFirst(entry, acting);
+        faultPoint(`host.${this.engine}.restored`);
+        save(entry, { phase: "ready" });
+        return this.#view(entry, acting);
+      } catch (error) {
+        await this.#remove(entry, acting);
+        if (error instanceof HostError) throw error;
+        const message = `The backup could not be restored: ${(error as Error).message.slice(0, 500)}`;
+        throw new HostError("INVALID", 422, message, { reason: "restore_failed" }, { cause: error });
+      }
+    });
+  }
+
   #assertSize({ memoryBytes }: EngineSpec): void {
     const least = this.#kind.leastMemoryBytes;
     if (memoryBytes >= least) return;
@@ -176,15 +236,21 @@ export class DedicatedEngine implements DatabaseEngine {
     });
   }
 
-  async #prepare(entry: Entry, { limits, authority }: Acting): Promise<void> {
-    const { folders, state } = entry;
-    await limits.makeDisks(folders, state.spec, this.#kind);
+  async #prepare(entry: Entry, acting: Acting): Promise<void> {
     const templates = join(this.#home, "templates");
     mkdirSync(templates, { recursive: true, mode: 0o711 });
-    const template = await this.#turns.run(`template ${state.spec.version}`, () =>
-      this.#kind.template(templates, state.spec.version),
+    // A template is made by one creation while the others wait for it.
+    const { version } = entry.state.spec;
+    const template = await this.#turns.run(`template ${version}`, () =>
+      this.#kind.template(templates, version),
     );
-    await this.#kind.prepare(entry, template, authority);
+    await this.#fill(entry, acting, () => this.#kind.prepare(entry, template, acting.authority));
+  }
+
+  /** Disks, the data on them, and all of it the server's. */
+  async #fill({ folders, state }: Entry, { limits }: Acting, write: () => Promise<void>): Promise<void> {
+    await limits.makeDisks(folders, state.spec, this.#kind);
+    await write();
     if (state.uid === null) return;
     await chownTree(folders.data, state.uid);
     if (!state.hasDisk) return;
@@ -193,11 +259,30 @@ export class DedicatedEngine implements DatabaseEngine {
   }
 
   async #furnish(entry: Entry, acting: Acting, signal: AbortSignal): Promise<void> {
+    await this.#startFirst(entry, acting, signal);
+    await acting.kind.furnish(entry, acting.authority);
+    faultPoint(`host.${this.engine}.after-role`);
+    signal.throwIfAborted();
+    await this.#proveFirst(entry, acting);
+  }
+
+  /** @param administrator password that holds until it is set anew; the entry's own when left out */
+  async #startFirst(
+    entry: Entry,
+    acting: Acting,
+    signal: AbortSignal,
+    administrator: { password: string } | null = null,
+  ): Promise<void> {
     const { kind, authority } = acting;
+    const known = administrator
+      ? { ...entry, state: { ...entry.state, superuserPassword: administrator.password } }
+      : entry;
     for (let attempt = 0; ; attempt++) {
       signal.throwIfAborted();
       await launch(entry, acting);
-      const proof = await awaitLogin(entry, () => kind.proveAdministrator(entry, authority));
+      const proof = await awaitLogin(entry, () =>
+        kind.proveAdministrator({ ...known, state: { ...known.state, port: entry.state.port } }, authority),
+      );
       if (proof.ok) break;
       await halt(entry, kind);
       if (attempt === 2) throw loginFailed(entry, proof);
@@ -205,9 +290,9 @@ export class DedicatedEngine implements DatabaseEngine {
     }
     faultPoint(`host.${this.engine}.after-start`);
     signal.throwIfAborted();
-    await kind.furnish(entry, authority);
-    faultPoint(`host.${this.engine}.after-role`);
-    signal.throwIfAborted();
+  }
+
+  async #proveFirst(entry: Entry, { kind, authority }: Acting): Promise<void> {
     const proof = await kind.prove(loginOf(entry, authority), true);
     if (!proof.ok) throw loginFailed(entry, proof);
     entry.proof = proof;
@@ -317,11 +402,7 @@ export class DedicatedEngine implements DatabaseEngine {
     const entry = this.#get(key);
     if (!entry) throw notFound(key);
     const login = loginOf(entry, acting.authority);
-    const proof = await this.#judge(
-      entry,
-      acting,
-      await this.#kind.prove(dial ? { ...login, dial } : login),
-    );
+    const proof = await this.#judge(entry, acting, await this.#kind.prove(dial ? { ...login, dial } : login));
     entry.proof = proof;
     entry.failure = proof.ok ? null : failureOf(proof);
     return proof;
@@ -332,7 +413,8 @@ export class DedicatedEngine implements DatabaseEngine {
     const { key } = entry.state;
     if (proof.ok || proof.reason === "read_only") {
       if (!limits.disk(entry, this.#kind)?.isFull) return proof;
-      const detail = "The database has used up its storage: reads work, writes do not. Delete data or enlarge it.";
+      const detail =
+        "The database has used up its storage: reads work, writes do not. Delete data or enlarge it.";
       return { ...proof, ok: false, reason: "disk_full", detail };
     }
     const oomKills = await limits.oomKills(key);
@@ -497,7 +579,10 @@ export class DedicatedEngine implements DatabaseEngine {
       if (!isRestricted) await limits.keepRoom(same);
     });
     settle.catch((error: unknown) =>
-      this.#log.error({ err: error, database: key }, "the size of a database could not be enforced; trying again"),
+      this.#log.error(
+        { err: error, database: key },
+        "the size of a database could not be enforced; trying again",
+      ),
     );
   }
 

@@ -122,5 +122,12 @@ export function credentialsOf(
 export function loginOf(entry: Entry, authority: Authority, account: Account = entry.state): Login {
   const { port, database, spec } = entry.state;
   const { username, password } = account;
-  return { hostname: spec.hostname, port, username, password, database, caCertificate: authority.certificate };
+  return {
+    hostname: spec.hostname,
+    port,
+    username,
+    password,
+    database,
+    caCertificate: authority.certificate,
+  };
 }

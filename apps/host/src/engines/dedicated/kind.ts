@@ -2,6 +2,7 @@ import type { Socket } from "node:net";
 import type { DatabaseSpec, DatabaseStats, LoginProof } from "@platform/host-api";
 import type { ProcessIdentity } from "@platform/postgres";
 import type { Authority } from "./authority.ts";
+import type { BackupMethod } from "./backup.ts";
 import type { DatabaseState } from "./database-state.ts";
 import type { Entry } from "./entry.ts";
 
@@ -46,6 +47,7 @@ export interface SoftQuota {
 }
 
 export interface ServerKind {
+  readonly backup: BackupMethod;
   readonly engine: DatabaseSpec["engine"];
   /** Less memory than this, in bytes, and no server of this kind starts. */
   readonly leastMemoryBytes: number;

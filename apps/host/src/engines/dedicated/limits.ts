@@ -73,7 +73,8 @@ export class ServerLimits {
   /** Frees mounts and loop devices below the databases' folder that belong to none of them. */
   async sweep(keys: ReadonlySet<string>): Promise<void> {
     await this.#disks?.sweep(keys);
-    for (const key of (await this.#groups?.keys()) ?? []) if (!keys.has(key)) await this.#groups?.destroy(key);
+    for (const key of (await this.#groups?.keys()) ?? [])
+      if (!keys.has(key)) await this.#groups?.destroy(key);
   }
 
   /** The group must be there before the server is; its children then are born into it. */
@@ -158,7 +159,8 @@ export async function openServerLimits(options: {
   const { disks, why } = await Disks.open(place);
   const groups = runsAsRoot ? new Cgroups(await findCgroups(`databases-${tag}`)) : null;
   const missing = groups?.missing ?? ["memory limit", "cpu limit"];
-  if (why !== null || missing.length > 0) log.warn({ why, missing }, "the sizes of databases are not all enforced");
+  if (why !== null || missing.length > 0)
+    log.warn({ why, missing }, "the sizes of databases are not all enforced");
   return new ServerLimits({ disks, groups });
 }
 

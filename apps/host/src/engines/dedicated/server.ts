@@ -174,7 +174,8 @@ async function startFailure(entry: Entry, { limits }: Acting): Promise<{ reason:
   return { reason: isFull ? "disk_full" : "start_failed", detail: `The server's log ends with: ${tail}` };
 }
 
-export const memoryDetail = "The kernel ended it at its memory limit. Give it more memory, or ask less of it.";
+export const memoryDetail =
+  "The kernel ended it at its memory limit. Give it more memory, or ask less of it.";
 
 /** Repeats a login while the server lives and only is not up yet. */
 export async function awaitLogin(entry: Entry, login: () => Promise<LoginProof>): Promise<LoginProof> {
@@ -219,7 +220,10 @@ async function endServer(server: ProcessIdentity, mild: readonly NodeJS.Signals[
   }
 }
 
-export async function removeDatabase(entry: Entry, { kind, limits }: Omit<Acting, "authority">): Promise<void> {
+export async function removeDatabase(
+  entry: Entry,
+  { kind, limits }: Omit<Acting, "authority">,
+): Promise<void> {
   await halt(entry, kind);
   const { uid, key } = entry.state;
   // A killed server leaves workers that end on their own, a little later.

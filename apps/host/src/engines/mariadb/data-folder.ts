@@ -13,7 +13,7 @@ const run = promisify(execFile);
 const mib = 1024 * 1024;
 /** The account that every Linux has; the installer's files change hands afterwards. */
 const nobody = 65_534;
-const logFileMib = 16;
+export const logFileMib = 16;
 
 /** Makes the system tables once; made beside and renamed, so that a crash leaves no half of it. */
 export async function makeTemplate(folder: string, line: string, programs: Programs): Promise<string> {
@@ -48,7 +48,7 @@ export async function makeTemplate(folder: string, line: string, programs: Progr
 }
 
 export const firstStatements = (entry: Entry) => join(entry.folders.root, "first.sql");
-const temporaryFolder = (entry: Entry) => join(dirname(entry.folders.data), "tmp");
+export const temporaryFolder = (entry: Entry) => join(dirname(entry.folders.data), "tmp");
 
 /**
  * A copy of the template. What its first start does before it accepts anybody stands in a file that only

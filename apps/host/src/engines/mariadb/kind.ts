@@ -1,9 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { rmSync } from "node:fs";
-import type { Authority } from "../dedicated/authority.ts";
-import type { Entry } from "../dedicated/entry.ts";
-import type { Login, ServerKind } from "../dedicated/kind.ts";
+import type { ServerKind } from "../dedicated/kind.ts";
 import { findServer } from "../dedicated/running.ts";
+import { backup } from "./backup.ts";
 import { accountStatements, administrator, assertPlain, quotaStatements } from "./accounts.ts";
 import {
   connectionsOf,
@@ -12,21 +11,13 @@ import {
   makeTemplate,
   serverArguments,
 } from "./data-folder.ts";
-import { prove, rowsOf, withLogin } from "./login.ts";
+import { administratorLogin, prove, rowsOf, withLogin } from "./login.ts";
 import { programsOf, report } from "./programs.ts";
 
 const mib = 1024 * 1024;
 
-const administratorLogin = ({ state }: Entry, { certificate }: Authority): Login => ({
-  hostname: state.spec.hostname,
-  port: state.port,
-  username: administrator,
-  password: state.superuserPassword,
-  database: state.database,
-  caCertificate: certificate,
-});
-
 export const mariadb: ServerKind = {
+  backup,
   engine: "mysql",
   leastMemoryBytes: 128 * mib,
   stopSignals: ["SIGTERM"],

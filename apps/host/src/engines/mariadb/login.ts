@@ -1,7 +1,19 @@
 import { createConnection, type Connection, type RowDataPacket } from "mysql2/promise";
 import type { LoginProof } from "@platform/host-api";
 import { connectionFailure, openConnection, within } from "../dedicated/connection.ts";
+import type { Authority } from "../dedicated/authority.ts";
+import type { Entry } from "../dedicated/entry.ts";
 import type { Login } from "../dedicated/kind.ts";
+import { administrator } from "./accounts.ts";
+
+export const administratorLogin = ({ state }: Entry, { certificate }: Authority): Login => ({
+  hostname: state.spec.hostname,
+  port: state.port,
+  username: administrator,
+  password: state.superuserPassword,
+  database: state.database,
+  caCertificate: certificate,
+});
 
 /** Runs `work` on a connection made over TCP and TLS and ends it; at most `timeoutMs` milliseconds in all. */
 export async function withLogin<T>(
@@ -46,7 +58,11 @@ export async function prove(login: Login, mustWrite = false): Promise<LoginProof
         await connection.query("insert into login_proof values (1)");
         await connection.query("drop table login_proof");
       }
-      return { version: String(row?.["version"]), tls: String(tls?.["Value"] ?? ""), isReadOnly: row?.["isReadOnly"] === 1 };
+      return {
+        version: String(row?.["version"]),
+        tls: String(tls?.["Value"] ?? ""),
+        isReadOnly: row?.["isReadOnly"] === 1,
+      };
     });
     const latencyMs = performance.now() - startedAt;
     if (!seen.tls) {

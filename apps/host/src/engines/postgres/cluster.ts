@@ -79,6 +79,10 @@ export function serverSettings(state: DatabaseState): Record<string, string | nu
     wal_buffers: "1MB",
     min_wal_size: "32MB",
     max_wal_size: "64MB",
+    // A backup that falls behind is given up before the log's disk is full.
+    max_slot_wal_keep_size: "192MB",
+    // A copy lets in once it is complete, not while it reads the log.
+    hot_standby: "off",
     temp_file_limit: `${within(storageBytes / 4 / 1024, 1024, 2 ** 31 - 1)}kB`,
     autovacuum_max_workers: 1,
     max_worker_processes: 2,

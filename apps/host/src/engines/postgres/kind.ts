@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { isAlive, runningServer } from "@platform/postgres";
 import type { ServerKind } from "../dedicated/kind.ts";
+import { backup } from "./backup.ts";
 import { cloneCluster, prepareTemplate, serverSettings, templatePassword } from "./cluster.ts";
 import { createAndDropTable, prove, superuserLogin } from "./login.ts";
 import { addRole, countSessions, makeRoleAndDatabase, removeRole, secureServer } from "./roles.ts";
@@ -12,6 +13,7 @@ const mib = 1024 * 1024;
 const templateOf = new Map<string, string>();
 
 export const postgres: ServerKind = {
+  backup,
   engine: "postgresql",
   leastMemoryBytes: 64 * mib,
   stopSignals: ["SIGINT", "SIGQUIT"],

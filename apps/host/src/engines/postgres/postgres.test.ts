@@ -23,6 +23,7 @@ import { HostError, type DatabaseCredentials } from "@platform/host-api";
 import { identify, loginOptions } from "@platform/postgres";
 import type { EngineSpec } from "../engine.ts";
 import { readState } from "../dedicated/database-state.ts";
+import { framesOf, restoreFrom } from "../dedicated/testing.ts";
 import { createPostgresEngine, type PostgresEngine } from "./index.ts";
 import { processesOfUser } from "../dedicated/measure.ts";
 
@@ -276,44 +277,49 @@ test("databases are proved by login, isolated, survive crashes, rotate and leave
     await next.close();
   });
 
-  await t.test("both accounts hold while a rotation goes on, and what is made by either has one owner", async () => {
-    const old = await engine.credentials("database-1");
-    const session = new Client(
-      loginOptions({
-        ...old,
-        host: "127.0.0.1",
-        user: old.username,
-        ssl: { ca: old.caCertificate!, servername: old.host },
-      }),
-    );
-    const ended = new Promise((resolve) => session.on("error", resolve));
-    await session.connect();
-    const fresh = await engine.rotate("database-1");
-    assert.notEqual(fresh.password, old.password);
-    assert.equal(fresh.port, old.port);
-    assert.equal((await engine.find("database-1"))?.rotating, true);
-    await asUser(fresh, (client) => client.query("create table by_new (n int); alter table kept add m int"));
-    await session.query("insert into by_new values (1)");
-    await asUser(fresh, (client) =>
-      client.query("set role none; create schema mine; create table mine.own (n int)"),
-    );
-    await engine.endRotation("database-1");
-    await ended;
-    await assert.rejects(
-      asUser(old, async () => 0),
-      refusedWith("28P01", "28000"),
-    );
-    await asUser(fresh, async (client) => client.query("select n from kept"));
-    const third = await engine.rotate("database-1");
-    await engine.endRotation("database-1");
-    await assert.rejects(
-      asUser(fresh, async () => 0),
-      refusedWith("28P01", "28000"),
-    );
-    await asUser(third, (client) => client.query("drop schema mine cascade; drop table by_new"));
-    const stored = readFileSync(join(dataDir, "databases/database-1/server.log"), "utf8");
-    for (const secret of [old.password, fresh.password]) assert.ok(!stored.includes(secret));
-  });
+  await t.test(
+    "both accounts hold while a rotation goes on, and what is made by either has one owner",
+    async () => {
+      const old = await engine.credentials("database-1");
+      const session = new Client(
+        loginOptions({
+          ...old,
+          host: "127.0.0.1",
+          user: old.username,
+          ssl: { ca: old.caCertificate!, servername: old.host },
+        }),
+      );
+      const ended = new Promise((resolve) => session.on("error", resolve));
+      await session.connect();
+      const fresh = await engine.rotate("database-1");
+      assert.notEqual(fresh.password, old.password);
+      assert.equal(fresh.port, old.port);
+      assert.equal((await engine.find("database-1"))?.rotating, true);
+      await asUser(fresh, (client) =>
+        client.query("create table by_new (n int); alter table kept add m int"),
+      );
+      await session.query("insert into by_new values (1)");
+      await asUser(fresh, (client) =>
+        client.query("set role none; create schema mine; create table mine.own (n int)"),
+      );
+      await engine.endRotation("database-1");
+      await ended;
+      await assert.rejects(
+        asUser(old, async () => 0),
+        refusedWith("28P01", "28000"),
+      );
+      await asUser(fresh, async (client) => client.query("select n from kept"));
+      const third = await engine.rotate("database-1");
+      await engine.endRotation("database-1");
+      await assert.rejects(
+        asUser(fresh, async () => 0),
+        refusedWith("28P01", "28000"),
+      );
+      await asUser(third, (client) => client.query("drop schema mine cascade; drop table by_new"));
+      const stored = readFileSync(join(dataDir, "databases/database-1/server.log"), "utf8");
+      for (const secret of [old.password, fresh.password]) assert.ok(!stored.includes(secret));
+    },
+  );
 
   await t.test("a reader sees every table, also later ones, and changes nothing", async () => {
     const owner = await engine.credentials("database-1");
@@ -388,6 +394,45 @@ test("databases are proved by login, isolated, survive crashes, rotate and leave
     assert.deepEqual(readdirSync(join(dataDir, "databases")), []);
     assert.equal(await engine.find("database-1"), null);
   });
+});
+
+test("a backup taken while rows are written becomes a database of its own", async (t) => {
+  const { engine } = await fixture(t);
+  await engine.create("database-1", spec(), never);
+  const one = await engine.credentials("database-1");
+  await asUser(one, (client) => client.query("create table kept (n int primary key)"));
+  let written = 0;
+  let isOver = false;
+  const writing = asUser(one, async (client) => {
+    while (!isOver) await client.query("insert into kept values ($1)", [++written]);
+  });
+  await waitFor("rows to be written", () => written > 50, 30_000);
+  const atLeast = written - 1;
+  const bytes = await framesOf(engine, "database-1");
+  isOver = true;
+  await writing;
+  assert.equal((await restoreFrom(engine, bytes, "database-9", spec())).state, "running");
+  const two = await engine.credentials("database-9");
+  await asUser(two, async (client) => {
+    const { rows } = await client.query<{ count: number; most: number }>(
+      "select count(*)::int as count, max(n) as most from kept",
+    );
+    assert.equal(rows[0]!.count, rows[0]!.most);
+    assert.ok(rows[0]!.count >= atLeast && rows[0]!.count <= written, JSON.stringify(rows));
+    await client.query("create table own (n int); drop table kept");
+  });
+  await assert.rejects(
+    asUser({ ...one, port: two.port, database: two.database }, async () => 0),
+    refusedWith("28P01", "28000"),
+  );
+  await engine.stop("database-9");
+  assert.equal((await engine.start("database-9")).state, "running");
+  assert.equal((await asUser(one, (client) => client.query("select 1 from kept"))).rowCount, written);
+  await assert.rejects(
+    restoreFrom(engine, bytes.subarray(0, bytes.length / 2), "database-8", spec()),
+    (error) => error instanceof HostError && error.details["reason"] === "restore_failed",
+  );
+  assert.equal(await engine.find("database-8"), null);
 });
 
 test("over its disk quota a database refuses writes, still answers reads, and survives a crash", async (t) => {

@@ -63,7 +63,8 @@ export async function addRole(
       "select nspname as name from pg_namespace where nspname !~ '^(pg_|information_schema$)'",
     );
     await client.query(`grant pg_read_all_data to ${role}`);
-    for (const { name } of rows) await client.query(`grant usage on schema ${escapeIdentifier(name)} to ${role}`);
+    for (const { name } of rows)
+      await client.query(`grant usage on schema ${escapeIdentifier(name)} to ${role}`);
   });
 }
 

@@ -1,23 +1,14 @@
-import type { Authority } from "../dedicated/authority.ts";
-import type { Entry } from "../dedicated/entry.ts";
-import type { Login, ServerKind } from "../dedicated/kind.ts";
+import type { ServerKind } from "../dedicated/kind.ts";
 import { findServer } from "../dedicated/running.ts";
-import { infoOf, prove, withLogin } from "./login.ts";
+import { backup } from "./backup.ts";
+import { administratorLogin, infoOf, prove, withLogin } from "./login.ts";
 import { programsOf, report } from "./programs.ts";
-import { administrator, rules, settingsFile, writeFirstFiles, writeSettings } from "./settings.ts";
+import { rules, settingsFile, writeFirstFiles, writeSettings } from "./settings.ts";
 
 const mib = 1024 * 1024;
 
-const administratorLogin = ({ state }: Entry, { certificate }: Authority): Login => ({
-  hostname: state.spec.hostname,
-  port: state.port,
-  username: administrator,
-  password: state.superuserPassword,
-  database: state.database,
-  caCertificate: certificate,
-});
-
 export const redis: ServerKind = {
+  backup,
   engine: "redis",
   leastMemoryBytes: 32 * mib,
   stopSignals: ["SIGTERM"],

@@ -3,7 +3,19 @@ import { TLSSocket } from "node:tls";
 import { Redis } from "ioredis";
 import type { LoginProof } from "@platform/host-api";
 import { connectionFailure, openConnection, within } from "../dedicated/connection.ts";
+import type { Authority } from "../dedicated/authority.ts";
+import type { Entry } from "../dedicated/entry.ts";
 import type { Login } from "../dedicated/kind.ts";
+import { administrator } from "./settings.ts";
+
+export const administratorLogin = ({ state }: Entry, { certificate }: Authority): Login => ({
+  hostname: state.spec.hostname,
+  port: state.port,
+  username: administrator,
+  password: state.superuserPassword,
+  database: state.database,
+  caCertificate: certificate,
+});
 
 /** Runs `work` on a connection made over TCP and TLS and ends it; at most `timeoutMs` milliseconds in all. */
 export async function withLogin<T>(
@@ -116,7 +128,10 @@ export function classify(error: unknown): { reason: string; detail: string } {
     const code = error.message.split(" ")[0] ?? "";
     // Refused before any command, and the only error that the server sends without a code of its own.
     const isFull = error.message === "ERR max number of clients reached";
-    return { reason: isFull ? "too_many_connections" : (reasonOfCode[code] ?? "query_failed"), detail: error.message };
+    return {
+      reason: isFull ? "too_many_connections" : (reasonOfCode[code] ?? "query_failed"),
+      detail: error.message,
+    };
   }
   return connectionFailure(error);
 }

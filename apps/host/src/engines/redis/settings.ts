@@ -81,6 +81,8 @@ export function writeSettings(entry: Entry): void {
     // Switched on after the start where only a snapshot is there: with the log on, it would be ignored.
     ["appendonly", hasOnlySnapshot(entry) ? "no" : "yes"],
     ["appendfsync", "everysec"],
+    // A backup reads as a replica does; there is no other one to wait for.
+    ["repl-diskless-sync-delay", 0],
     ["auto-aof-rewrite-min-size", "16mb"],
   ];
   const file = settingsFile(entry);
