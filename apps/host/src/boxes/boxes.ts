@@ -259,7 +259,7 @@ export class Boxes {
 
   #begin(key: string, spec: ResolvedBoxSpec, specHash: string): LiveBox {
     const driver = this.#options.chooseDriver(spec.minimumIsolation);
-    const shape = driver.standby && shapeFor(driver.name, spec);
+    const shape = shapeFor(driver, spec);
     const ready = shape ? this.#pool.take(shape) : null;
     const box = ready ?? this.#blank(key, spec, driver);
     const createdAt = new Date().toISOString();

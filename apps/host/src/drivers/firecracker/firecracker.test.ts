@@ -24,6 +24,8 @@ const skip = !isRoot
     : "there is no C compiler: apt-get install gcc";
 const mib = 1024 * 1024;
 const signal = AbortSignal.timeout(600_000);
+/** The control socket alone is asked. */
+const nobody = { supervisor: { pid: 0, startTicks: "0" }, init: { pid: 0, startTicks: "0" } };
 
 interface Bench {
   readonly folder: string;
@@ -152,16 +154,16 @@ test(
       const into = join(folder, name);
       await mkdir(into);
       await vmm.pause(folders);
-      await vmm.save(folders, into);
+      await vmm.save(folders, nobody, into);
       await vmm.resume(folders);
       return into;
     };
-    await assert.rejects(vmm.save(original.folders, folder), FirecrackerRefusal);
+    await assert.rejects(vmm.save(original.folders, nobody, folder), FirecrackerRefusal);
     const saved = await save(original.folders, "snapshot");
     for (const key of ["box-copy-one", "box-copy-two"]) {
       const copy = await plan(key, saved);
       await vmm.start(copy, signal);
-      await assert.rejects(vmm.save(copy.folders, join(folder, "none")), /ENOENT|EXDEV/);
+      await assert.rejects(vmm.save(copy.folders, nobody, join(folder, "none")), /ENOENT|EXDEV/);
       await vmm.resume(copy.folders);
       (await greeted(vmm, copy.folders)).close();
     }

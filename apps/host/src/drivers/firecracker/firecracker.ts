@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { constants } from "node:fs";
-import { access, rename, copyFile, rm } from "node:fs/promises";
+import { access, chown, rename, copyFile, rm } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -108,13 +108,17 @@ export class FirecrackerVmm implements Vmm {
     await this.#setState(folders, "Resumed");
   }
 
-  async save(folders: BoxFolders, into: string): Promise<void> {
+  async save(folders: BoxFolders, _processes: MachineProcesses, into: string): Promise<void> {
     const body = { snapshot_type: "Full", snapshot_path: inChroot.state, mem_file_path: inChroot.memory };
     const root = this.#root(folders);
     // A restored machine maps the memory that it came from: the name is freed, the file stays.
     for (const name of [inChroot.state, inChroot.memory]) await rm(join(root, name), { force: true });
     await this.#api(folders).send("PUT", "/snapshot/create", body, snapshotTimeoutMs);
-    for (const name of [inChroot.state, inChroot.memory]) await move(join(root, name), join(into, name));
+    for (const name of [inChroot.state, inChroot.memory]) {
+      await move(join(root, name), join(into, name));
+      // Copies map it: no box's user may own what another one reads.
+      if (process.getuid?.() === 0) await chown(join(into, name), 0, 0);
+    }
   }
 
   async forget(): Promise<void> {
