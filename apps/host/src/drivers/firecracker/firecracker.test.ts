@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
-import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -198,3 +198,19 @@ test(
     await waitFor("nothing to run", async () => (await running()) === 0, 10_000);
   },
 );
+
+test("what Firecracker counts of its machine stays small on the host's disk", { skip }, async (t) => {
+  const { vmm, plan, folder } = await startBench(t);
+  const machine = await plan("box-counted");
+  await vmm.start(machine, signal);
+  const metrics = join(machine.folders.root, "vm/firecracker/box-counted/root/metrics");
+  await writeFile(metrics, "{}\n".repeat(200_000));
+  await vmm.tend(machine.folders);
+  assert.equal((await stat(metrics)).size, 0);
+  const elsewhere = join(folder, "elsewhere");
+  await writeFile(elsewhere, "{}\n".repeat(200_000));
+  await rm(metrics);
+  await symlink(elsewhere, metrics);
+  await vmm.tend(machine.folders);
+  assert.equal((await stat(elsewhere)).size, 600_000);
+});

@@ -194,6 +194,7 @@ class MicrovmDriver implements SandboxDriver {
       if (this.#resting.has(key)) return null;
       this.#sessions.tend(key, folders);
       await boundConsole(folders);
+      await this.#vmm.tend?.(folders);
       return null;
     }
     const figures = await this.#cgroups.stats(key);
