@@ -2,8 +2,7 @@ import { query } from "@platform/postgres";
 import type { Caller } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { maskedPreview } from "../seal.ts";
-import { notReady } from "./routes.ts";
-import { ownDatabase } from "./store.ts";
+import { notReady, ownDatabase } from "./store.ts";
 
 export interface Attached {
   readonly attached: true;

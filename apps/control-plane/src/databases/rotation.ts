@@ -4,8 +4,7 @@ import { query, queryOne } from "@platform/postgres";
 import { record } from "../events/index.ts";
 import type { Platform } from "../platform.ts";
 import { renewLinked, type Owner } from "./attach.ts";
-import { notReady } from "./routes.ts";
-import { announce, databaseEvent, loadDatabase, type DatabaseRow, type Rotation } from "./store.ts";
+import { announce, databaseEvent, loadDatabase, notReady, type DatabaseRow, type Rotation } from "./store.ts";
 
 const handOverMs = 45_000;
 

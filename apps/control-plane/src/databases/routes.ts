@@ -6,7 +6,14 @@ import type { Platform } from "../platform.ts";
 import { ownedBy, page } from "../tenants/index.ts";
 import { rotateCredentials } from "./rotation.ts";
 import { createDatabase } from "./create.ts";
-import { credentialsView, databaseView, loadDatabase, ownDatabase, type DatabaseRow } from "./store.ts";
+import {
+  credentialsView,
+  databaseView,
+  loadDatabase,
+  notReady,
+  ownDatabase,
+  type DatabaseRow,
+} from "./store.ts";
 
 const settleMs = 60_000;
 
@@ -28,16 +35,6 @@ const settled = (platform: Platform, id: string, done: (row: DatabaseRow) => boo
     const row = await loadDatabase(platform.pool, id);
     return row && done(row) ? row : undefined;
   });
-
-const notReady = (row: DatabaseRow) =>
-  new PlatformError(
-    "DATABASE_NOT_READY",
-    `The database is ${row.state}${row.last_error ? ` (${row.last_error})` : ""}. Retry until its state is running.`,
-    {
-      details: { state: row.state, reason: row.reason },
-      retryAfterMs: 1000,
-    },
-  );
 
 /** @throws PlatformError DATABASE_NOT_READY unless a login just succeeded with what is handed out */
 async function provedCredentials(platform: Platform, row: DatabaseRow) {
@@ -185,5 +182,3 @@ export function databaseHandlers(platform: Platform): Handler[] {
 
 const lineTime = (line: string) =>
   /^\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[.\d]*/.exec(line)?.[0].replace(" ", "T") ?? null;
-
-export { notReady };

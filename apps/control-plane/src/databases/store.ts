@@ -134,3 +134,13 @@ export const credentialsView = (credentials: DatabaseCredentials) => ({
   database: credentials.database,
   ssl: { mode: "require", ca_certificate: credentials.caCertificate },
 });
+
+export const notReady = (row: DatabaseRow) =>
+  new PlatformError(
+    "DATABASE_NOT_READY",
+    `The database is ${row.state}${row.last_error ? ` (${row.last_error})` : ""}. Retry until its state is running.`,
+    {
+      details: { state: row.state, reason: row.reason },
+      retryAfterMs: 1000,
+    },
+  );

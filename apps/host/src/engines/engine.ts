@@ -9,7 +9,7 @@ import type {
   LoginProof,
 } from "@platform/host-api";
 import type { z } from "zod";
-import type { Manifest } from "./dedicated/backup.ts";
+import type { Manifest } from "./dedicated/manifest.ts";
 
 export type EngineSpec = z.output<typeof import("@platform/host-api").DatabaseSpec>;
 export type { DatabaseSpec };

@@ -8,7 +8,7 @@ import {
   type LoginProof,
 } from "@platform/host-api";
 import { faultPoint } from "@platform/daemon";
-import { Manifest } from "./dedicated/backup.ts";
+import { Manifest } from "./dedicated/manifest.ts";
 import type { DatabaseEngine } from "./engine.ts";
 
 const installLines: Record<string, string> = {

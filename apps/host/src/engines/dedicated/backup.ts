@@ -4,24 +4,9 @@ import type { Readable, Writable } from "node:stream";
 import { text } from "node:stream/consumers";
 import { encodeFile, encodeFrame, type Frame } from "@platform/host-api";
 import { serverEnvironment } from "@platform/postgres";
-import { z } from "zod";
 import type { Authority } from "./authority.ts";
 import type { Entry } from "./entry.ts";
-
-/** What a restore must know beside the files. It holds a password and so is only ever stored encrypted. */
-export const Manifest = z.object({
-  format: z.literal(1),
-  engine: z.enum(["postgresql", "mysql", "redis"]),
-  version: z.string(),
-  major: z.string(),
-  database: z.string(),
-  owner: z.string(),
-  superuserPassword: z.string(),
-  /** Accounts that logged in then; a copy lets none of them in. */
-  accounts: z.array(z.string()),
-  takenAt: z.string(),
-});
-export type Manifest = z.output<typeof Manifest>;
+import type { Manifest } from "./manifest.ts";
 
 export function manifestOf(entry: Entry, engine: Manifest["engine"]): Manifest {
   const { spec, version, database, owner, superuserPassword, username, oldAccounts, users } = entry.state;

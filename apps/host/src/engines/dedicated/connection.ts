@@ -1,5 +1,5 @@
 import { connect, type Socket } from "node:net";
-import type { Login } from "./kind.ts";
+import type { Login } from "./login.ts";
 
 class LoginTimeoutError extends Error {}
 

@@ -15,7 +15,8 @@ import { chownTree, isAlive, lastLines, serverHome } from "@platform/postgres";
 import type { DatabaseEngine, EngineSpec } from "../engine.ts";
 import { assertRoom, freePort, freeUid } from "./allocation.ts";
 import { openAuthority } from "./authority.ts";
-import { manifestOf, type Manifest } from "./backup.ts";
+import { manifestOf } from "./backup.ts";
+import type { Manifest } from "./manifest.ts";
 import { foldersOf, readState, writeState, type DatabaseState } from "./database-state.ts";
 import {
   assertSameSpec,
@@ -29,7 +30,8 @@ import {
   viewOf,
   type Entry,
 } from "./entry.ts";
-import type { Account, Dial, ServerKind } from "./kind.ts";
+import type { ServerKind } from "./kind.ts";
+import type { Account, Dial } from "./login.ts";
 import { openServerLimits, type ServerLimits } from "./limits.ts";
 import { diskUsage, memoryOf, processTree } from "./measure.ts";
 import {

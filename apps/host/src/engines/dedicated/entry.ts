@@ -5,10 +5,16 @@ import {
   type LoginProof,
 } from "@platform/host-api";
 import { isAlive, lastLines, type ProcessIdentity } from "@platform/postgres";
-import type { EngineSpec } from "../engine.ts";
 import type { Authority } from "./authority.ts";
 import { writeState, type DatabaseFolders, type DatabaseState } from "./database-state.ts";
-import type { Account, Login, ServerKind } from "./kind.ts";
+import type { Account, Login } from "./login.ts";
+
+/** What of a kind of server is shown to those who use it. */
+interface Product {
+  readonly engine: HostedDatabase["engine"];
+  product(exactVersion: string): string;
+  url(state: DatabaseState, account: Account): string;
+}
 
 /** One database as this process knows it: what is on disk, and what was last seen. */
 export interface Entry {
@@ -37,7 +43,7 @@ export function save(entry: Entry, change: Partial<DatabaseState>): void {
 }
 
 /** `running` only for a living process whose last login with the issued credentials succeeded. */
-export function viewOf(entry: Entry, kind: ServerKind, hasMemoryLimit: boolean): HostedDatabase {
+export function viewOf(entry: Entry, kind: Product, hasMemoryLimit: boolean): HostedDatabase {
   const { state, proof } = entry;
   const alive = entry.server !== null && isAlive(entry.server);
   const shown = stateOf(entry, alive);
@@ -79,7 +85,7 @@ export function failureOf(proof: LoginProof): { reason: string; detail: string }
 }
 
 /** The same key for something else is a mistake of the caller, never a silent change. */
-export function assertSameSpec(state: DatabaseState, spec: EngineSpec): void {
+export function assertSameSpec(state: DatabaseState, spec: DatabaseState["spec"]): void {
   const { version, hostname } = state.spec;
   if (version === spec.version && hostname === spec.hostname) return;
   throw new HostError(
@@ -105,7 +111,7 @@ export function loginFailed(entry: Entry, proof: LoginProof): HostError {
 }
 
 export function credentialsOf(
-  kind: ServerKind,
+  kind: Product,
   state: DatabaseState,
   authority: Authority,
   account: Account = state,

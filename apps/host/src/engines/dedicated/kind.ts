@@ -1,31 +1,10 @@
-import type { Socket } from "node:net";
 import type { DatabaseSpec, DatabaseStats, LoginProof } from "@platform/host-api";
 import type { ProcessIdentity } from "@platform/postgres";
 import type { Authority } from "./authority.ts";
 import type { BackupMethod } from "./backup.ts";
 import type { DatabaseState } from "./database-state.ts";
 import type { Entry } from "./entry.ts";
-
-/** Opens the way that a client's connection takes. */
-export type Dial = (hostname: string, port: number) => Promise<Socket>;
-
-/** Everything that a client needs to log in to one server. */
-export interface Login {
-  readonly hostname: string;
-  readonly port: number;
-  readonly username: string;
-  readonly password: string;
-  readonly database: string;
-  /** PEM; the server's certificate is verified against it, by name. */
-  readonly caCertificate: string;
-  /** Opens the connection; by default straight to 127.0.0.1. */
-  readonly dial?: Dial;
-}
-
-export interface Account {
-  readonly username: string;
-  readonly password: string;
-}
+import type { Account, Login } from "./login.ts";
 
 /** What is run, as the database's uid, in the foreground. Nothing in it is secret: everyone may read arguments. */
 export interface ServerCommand {

@@ -12,7 +12,8 @@ import {
 } from "@platform/postgres";
 import type { Authority } from "./authority.ts";
 import { failureOf, loginFailed, loginOf, save, type Entry } from "./entry.ts";
-import type { Account, ServerKind } from "./kind.ts";
+import type { ServerKind } from "./kind.ts";
+import type { Account } from "./login.ts";
 import type { ServerLimits } from "./limits.ts";
 import { endProcesses } from "./measure.ts";
 

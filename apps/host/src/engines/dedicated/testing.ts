@@ -6,7 +6,7 @@ import { createLog } from "@platform/daemon";
 import { readFrames, type Frame } from "@platform/host-api";
 import type { EngineSpec } from "../engine.ts";
 import { unmountBelow } from "../../drivers/linux/mounts.ts";
-import { Manifest } from "./backup.ts";
+import { Manifest } from "./manifest.ts";
 import type { DedicatedEngine, EngineOptions } from "./engine.ts";
 
 export const runsAsRoot = process.getuid?.() === 0;

@@ -1,5 +1,5 @@
 import type { DatabaseState } from "../dedicated/database-state.ts";
-import type { Account } from "../dedicated/kind.ts";
+import type { Account } from "../dedicated/login.ts";
 
 /** The platform's own account; it may log in from this machine only. */
 export const administrator = "administrator";

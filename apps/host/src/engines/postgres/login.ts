@@ -4,7 +4,7 @@ import type { LoginProof } from "@platform/host-api";
 import { loginOptions } from "@platform/postgres";
 import type { DatabaseState } from "../dedicated/database-state.ts";
 import { connectionFailure, within } from "../dedicated/connection.ts";
-import type { Login } from "../dedicated/kind.ts";
+import type { Login } from "../dedicated/login.ts";
 
 interface Seen {
   readonly version: string;

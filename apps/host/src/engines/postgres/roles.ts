@@ -1,6 +1,6 @@
 import { escapeIdentifier, escapeLiteral } from "pg";
 import type { DatabaseState } from "../dedicated/database-state.ts";
-import type { Account } from "../dedicated/kind.ts";
+import type { Account } from "../dedicated/login.ts";
 import { superuserLogin, withLogin } from "./login.ts";
 
 /** First of all: a superuser password that no other server has, and no way into the system's own databases. */

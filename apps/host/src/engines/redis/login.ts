@@ -5,7 +5,7 @@ import type { LoginProof } from "@platform/host-api";
 import { connectionFailure, openConnection, within } from "../dedicated/connection.ts";
 import type { Authority } from "../dedicated/authority.ts";
 import type { Entry } from "../dedicated/entry.ts";
-import type { Login } from "../dedicated/kind.ts";
+import type { Login } from "../dedicated/login.ts";
 import { administrator } from "./settings.ts";
 
 export const administratorLogin = ({ state }: Entry, { certificate }: Authority): Login => ({

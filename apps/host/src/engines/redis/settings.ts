@@ -3,7 +3,7 @@ import { chownSync, existsSync, mkdirSync, renameSync, writeFileSync } from "nod
 import { join } from "node:path";
 import type { Authority } from "../dedicated/authority.ts";
 import type { Entry } from "../dedicated/entry.ts";
-import type { Account } from "../dedicated/kind.ts";
+import type { Account } from "../dedicated/login.ts";
 
 const mib = 1024 * 1024;
 /** The platform's own account. */
