@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { Log } from "@platform/daemon";
-import { HostError } from "@platform/host-api";
+import { BoxKey, HostError } from "@platform/host-api";
 import { ZodError } from "zod";
 import { proxyToGuest } from "./guest-proxy.ts";
 import { createRoutes, findRoute, type Routes, type Services } from "./routes.ts";
@@ -23,6 +23,7 @@ export interface HttpServer {
 
 const maxBodyBytes = 4 * 1024 * 1024;
 const backupPath = /^\/databases\/([a-z0-9-]+)\/(backup|restore)$/;
+const uploadPath = /^\/image-uploads\/([a-z0-9-]+)$/;
 const guestPath = /^\/boxes\/([a-z0-9-]+)\/guest(\/.*)$/;
 
 const digest = (text: string) => createHash("sha256").update(text).digest();
@@ -100,6 +101,12 @@ async function answer(
   if (databaseKey !== undefined && way === "restore" && request.method === "PUT") {
     const wanted = parseText(String(request.headers["x-restore"] ?? ""));
     sendJson(response, 200, await services.engines.restore(databaseKey, wanted, request, signal));
+    return;
+  }
+  const [, uploadKey] = uploadPath.exec(pathname) ?? [];
+  if (request.method === "PUT" && uploadKey !== undefined) {
+    // Bytes of any length: they are never held.
+    sendJson(response, 200, await services.images.uploads.put(BoxKey.parse(uploadKey), request));
     return;
   }
   const route = findRoute(routes, request.method ?? "GET", pathname);
