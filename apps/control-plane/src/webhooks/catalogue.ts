@@ -34,6 +34,8 @@ export const eventCatalogue = {
     "woken",
     "maintenance",
   ],
+  database: ["created", "ready", "failed", "unavailable", "recovered", "rotated", "deleted"],
+  deployment: ["created", "succeeded", "failed", "stopped", "deleted"],
   workspace: ["created", "deleted"],
   api_key: ["created", "rotated", "revoked"],
   branding: ["updated"],
