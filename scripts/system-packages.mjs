@@ -25,6 +25,7 @@ const testPackages = [
   { name: "gcc", program: "gcc", required: true, why: "builds what a virtual machine starts with" },
   { name: "libc6-dev", program: "gcc", required: true, why: "is what gcc links with" },
   { name: "mmdebstrap", program: "mmdebstrap", required: true, why: "builds the images of templates" },
+  { name: "chromium", program: "chromium", required: true, why: "opens pages as visitors do" },
 ];
 
 const folders = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];

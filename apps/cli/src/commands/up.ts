@@ -61,6 +61,10 @@ function platformOptions(
         value !== undefined && /^(HOST_(POOL_|BOOT_|DRIVERS$)|RUNSC_BIN$)/.test(name) ? [[name, value]] : [],
       ),
     ),
+    tenant: {
+      name: context.environment["TENANT_NAME"] ?? "ClinicIQ",
+      domain: context.environment["TENANT_DOMAIN"] ?? "cliniciq.localhost",
+    },
     faultPointsDir: context.environment["FAULT_POINTS_DIR"] ?? null,
     onEvent: (program, event) => {
       if (event.type === "starting") context.output.say(`• ${program}`);
