@@ -1,4 +1,5 @@
 import { connect, type Socket } from "node:net";
+import type { Readable } from "node:stream";
 import { z } from "zod";
 import { Agent, request, type Dispatcher } from "undici";
 import { Box, BoxSpec, BoxStats, Doctor, EgressAttempt, OomReport, type BoxPatch } from "./box.ts";
@@ -11,13 +12,16 @@ import {
 } from "./database.ts";
 import {
   Assembled,
+  BundleCheck,
+  BundleDiff,
+  BundleSbom,
   Bundled,
   Frozen,
   SnapshotInfo,
   type BundleRequest,
   type FillRequest,
 } from "./artifact.ts";
-import { ImageBuild, ImageLogLine, ImageReport, type ImageBuildSpec } from "./image.ts";
+import { ImageBuild, ImageLogLine, ImageReport, ImageUpload, type ImageBuildSpec } from "./image.ts";
 import { PoolReport } from "./pool.ts";
 
 /** Where a host daemon listens and the bearer token it wants. */
@@ -63,10 +67,12 @@ export class HostError extends Error {
  * | pause, resume | POST /boxes/:key/pause, /resume |
  * | stats, oom, egress | GET /boxes/:key/stats, /oom, /egress |
  * | snapshots, putSnapshot, deleteSnapshot | GET /snapshots; PUT /snapshots/:snapshotKey {boxKey}; DELETE /snapshots/:snapshotKey |
+ * | checkBundle, diffBundles, bundleSbom | POST /bundle-check, /bundle-diff, /bundle-sbom |
  * | freeze, bundle, fill | POST /boxes/:key/freeze, /boxes/:key/bundle, /boxes/:key/fill |
  * | putChunk, assembleChunks, removeChunks | POST /chunks, /assembled-chunks, /removed-chunks |
  * | images, removeImage | GET /images; DELETE /images/sha256-<first 56 digits> |
  * | imageBuilds, putImageBuild, imageBuild, deleteImageBuild | GET /image-builds; PUT, GET, DELETE /image-builds/:key |
+ * | putImageUpload, deleteImageUpload | PUT, DELETE /image-uploads/:key (bytes) |
  * | imageBuildLogs, cancelImageBuild | GET /image-builds/:key/logs?after=&limit=; POST …/cancel |
  * | guest | any /boxes/:key/guest/<path>: the guest agent's own HTTP, streamed both ways |
  * | dialPort | CONNECT <key>:<port>: raw stream to a port in the box |
@@ -138,6 +144,15 @@ export class HostClient {
     this.#void("POST", "/removed-chunks", { chunks }, signal);
   bundle = (key: string, body: BundleRequest, signal?: AbortSignal) =>
     this.#json("POST", `/boxes/${key}/bundle`, Bundled, body, signal);
+  /** Reads every byte of it. @throws HostError `NOT_FOUND` */
+  checkBundle = (digest: string, signal?: AbortSignal) =>
+    this.#json("POST", "/bundle-check", BundleCheck, { digest }, signal);
+  /** @throws HostError `NOT_FOUND`, `INVALID` for a bundle that is damaged or lists no files */
+  diffBundles = (from: string, to: string, signal?: AbortSignal) =>
+    this.#json("POST", "/bundle-diff", BundleDiff, { from, to }, signal);
+  /** @throws HostError `NOT_FOUND`, `INVALID` */
+  bundleSbom = (digest: string, signal?: AbortSignal) =>
+    this.#json("POST", "/bundle-sbom", BundleSbom, { digest }, signal);
 
   images = (signal?: AbortSignal) => this.#json("GET", "/images", ImageReport, undefined, signal);
   /** @throws HostError `CONFLICT` while a box has it as its root */
@@ -159,6 +174,15 @@ export class HostClient {
   /** Resolves once nothing of it runs. */
   cancelImageBuild = (key: string, signal?: AbortSignal) =>
     this.#json("POST", `/image-builds/${key}/cancel`, ImageBuild, {}, signal);
+  /** An image for a build with source `upload`, kept for a day. */
+  putImageUpload = async (key: string, body: Readable, signal?: AbortSignal): Promise<ImageUpload> => {
+    const headers = { "content-type": "application/octet-stream" };
+    const response = await this.#request("PUT", `/image-uploads/${key}`, headers, body, signal);
+    if (response.statusCode < 300) return ImageUpload.parse(await response.body.json());
+    throw toHostError(response.statusCode, await response.body.text());
+  };
+  deleteImageUpload = (key: string, signal?: AbortSignal) =>
+    this.#void("DELETE", `/image-uploads/${key}`, undefined, signal);
   deleteImageBuild = (key: string, signal?: AbortSignal) =>
     this.#void("DELETE", `/image-builds/${key}`, undefined, signal);
 
