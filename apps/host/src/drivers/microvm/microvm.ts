@@ -220,15 +220,17 @@ class MicrovmDriver implements SandboxDriver {
   }
 
   async stats(key: string, state: DriverState): Promise<BoxStats> {
-    const { folders } = State.parse(state);
-    const outside = await this.#cgroups.stats(key);
+    const { folders, shape } = State.parse(state);
+    // The box's limit is its machine's memory; its group holds the monitor besides.
+    const { memoryBytes: memoryLimitBytes } = shape;
+    const outside = { ...(await this.#cgroups.stats(key)), memoryLimitBytes };
     const session = await this.#sessions.get(key, folders).catch(() => null);
     const text = session?.isGreeted
       ? await session.call("stats", Buffer.alloc(0), AbortSignal.timeout(statsTimeoutMs)).catch(() => null)
       : null;
     // A paused guest says nothing; what its monitor takes is known all the same.
     if (text === null) return { ...outside, processes: null, diskBytes: null };
-    return figuresOf(text, outside.cpuMicros);
+    return { ...figuresOf(text, outside.cpuMicros), memoryLimitBytes };
   }
 
   async relink(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
