@@ -12,5 +12,5 @@ export function ensureSystemPackages(options: {
   path?: string;
   isRoot: boolean;
   say: (text: string) => void;
-  forSlowTests?: boolean;
+  forSlowTests?: boolean | "ci";
 }): string[];
