@@ -1,11 +1,12 @@
 import type { Migration } from "@platform/postgres";
-import { tenancyMigration } from "./schema-tenancy.ts";
+import { appBrandingsMigration, tenancyMigration } from "./schema-tenancy.ts";
 import { installCacheMigration, uploadsMigration } from "./schema-releases.ts";
 import { lifecycleMigrations } from "./schema-lifecycle.ts";
 import { guardsMigration } from "./schema-guards.ts";
 import { provenanceMigration } from "./schema-provenance.ts";
 import { certificatesMigration } from "./schema-certificates.ts";
 import { e2bMigration } from "./schema-e2b.ts";
+import { snapshotsMigration } from "./snapshots/schema.ts";
 import { templatesMigration } from "./templates/schema.ts";
 import { resourcesMigration } from "./schema-resources.ts";
 
@@ -171,4 +172,6 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   installCacheMigration,
   uploadsMigration,
   certificatesMigration,
+  appBrandingsMigration,
+  snapshotsMigration,
 ];

@@ -1,7 +1,14 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { unguessableId } from "@platform/daemon";
 import type { Route } from "@platform/edge-api";
+import type { AppGuard } from "./firewall/index.ts";
 import { normalizeHostname } from "./routes/index.ts";
+
+export interface RequestBody {
+  readonly body: AsyncIterable<Buffer> | Buffer | null;
+  /** Sending the request twice does no harm, and its body is at hand to do so. */
+  readonly replayable: boolean;
+}
 
 /** One request with what the edge found out about it. */
 export interface Exchange {
@@ -17,10 +24,16 @@ export interface Exchange {
   readonly hostname: string;
   /** Host as the client sent it, port included. */
   readonly host: string;
-  /** Origin form, with query. */
-  readonly target: string;
+  /** Origin form, with query. What opens a private preview is taken out before an app sees it. */
+  target: string;
   /** What is served; null as long as no route is found. */
   route: Route | null;
+  /** Set for an app: what it may see of its client, and its client of it. */
+  guard: AppGuard | null;
+  /** A release that was asked first and failed; another one answers. */
+  failedReleaseId: string | null;
+  /** Opened once, whoever is asked how often. */
+  body: Promise<RequestBody> | null;
   /** Protocol that the client wants to change to, such as `websocket`. */
   readonly upgrade: string | null;
   /** The client sent `Expect: 100-continue` and waits for our word. */
@@ -72,6 +85,9 @@ export function openExchange(
     host,
     target,
     route: null,
+    guard: null,
+    failedReleaseId: null,
+    body: null,
   };
   const isBad = hosts.length !== 1 || hostname === null || !target.startsWith("/") || !isFramed(req);
   return { exchange, malformed: isTooLarge(req) ? "headers_too_large" : isBad ? "bad_request" : null };

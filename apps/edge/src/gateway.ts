@@ -1,9 +1,10 @@
 import type { Socket } from "node:net";
 import type { Log } from "@platform/daemon";
-import { guestAgentPort, type Brand, type RouteTarget } from "@platform/edge-api";
+import { guestAgentPort, type Brand, type Route } from "@platform/edge-api";
 import type { RequestLog } from "./access-log/index.ts";
 import { clientGone, type Exchange } from "./exchange.ts";
-import { acceptsHtml, sendPage, type PageKind } from "./pages/index.ts";
+import type { AppGuard } from "./firewall/index.ts";
+import { acceptsHtml, sendPage, Waits, type PageKind, type Wait } from "./pages/index.ts";
 import { accessOf, type Grant } from "./preview-access.ts";
 import {
   forward,
@@ -32,6 +33,7 @@ import {
   type SandboxRefusal,
   type TokenOf,
 } from "./sandbox/index.ts";
+import { choicesOf, type Choice } from "./releases/index.ts";
 import { serveStatic, type StaticBundles } from "./static/index.ts";
 import type { WakeCalls } from "./wake/index.ts";
 
@@ -59,6 +61,7 @@ export interface GatewayParts {
 /** Answers requests by what the route table says about their host name. */
 export class Gateway {
   readonly #parts: GatewayParts;
+  readonly #waits = new Waits();
   #held = 0;
 
   constructor(parts: GatewayParts) {
@@ -104,20 +107,24 @@ export class Gateway {
 
   async #serveTarget(exchange: Exchange, served: ServedRoute): Promise<void> {
     const { target } = served.route;
+    exchange.guard ??= this.#guardOf(exchange, served.route);
     if ((target.type === "boxes" || target.type === "wake") && !this.#mayEnter(exchange, target)) return;
     switch (target.type) {
       case "boxes":
-        return this.#serveBoxes(exchange, served);
+      case "static":
+        return this.#serveReleases(exchange, served);
       case "control-plane":
         return this.#serveService(exchange, this.#parts.controlPlane);
       case "service":
         return this.#serveService(exchange, this.#parts.services.origin(target.url));
       case "redirect":
         return this.#redirect(exchange, target.hostname);
-      case "static":
-        return this.#serveStatic(exchange, target);
+      case "hold":
+        return this.#serveHeld(exchange);
       case "page":
-        return this.#page(exchange, target.page, target.detail);
+        return target.page === "starting"
+          ? this.#starting(exchange, target.detail, target.since)
+          : this.#page(exchange, target.page, target.detail);
       case "wake":
         return this.#serveWake(exchange);
       case "sandbox":
@@ -135,6 +142,7 @@ export class Gateway {
       answerSandbox(exchange, refusal, { sandboxId, port, brand, message });
     if (served?.route.target.type !== "sandbox") return refuse("sandbox_not_found");
     const { target } = served.route;
+    exchange.guard ??= this.#guardOf(exchange, served.route);
     const isAgent = port === guestAgentPort;
     if (isAgent) {
       const path = exchange.target.split("?", 1)[0]!;
@@ -188,6 +196,8 @@ export class Gateway {
     { accessSha256, grants }: { accessSha256: string | null; grants?: readonly Grant[] | undefined },
   ): boolean {
     const { req, res, upgrade, requestId } = exchange;
+    // It was let in before it had to wait for the app, and its token is no longer in its address.
+    if (exchange.guard?.isAdmitted) return true;
     const keep = req.method === "GET" && acceptsHtml(req) && !upgrade;
     const isSecure = schemeOf(req, this.#parts.facts) === "https";
     const access = accessOf(exchange, accessSha256, { keep, isSecure, grants });
@@ -196,36 +206,69 @@ export class Gateway {
       res.writeHead(302, {
         location: access.location,
         "set-cookie": access.cookie,
+        "referrer-policy": "no-referrer",
         "cache-control": "no-store",
         "content-length": "0",
         "x-request-id": requestId,
       });
       res.end();
     }
-    return access.type === "granted";
+    if (access.type !== "granted") return false;
+    exchange.target = access.target;
+    if (exchange.guard)
+      exchange.guard = { ...exchange.guard, tokenProtocol: access.tokenProtocol, isAdmitted: true };
+    return true;
   }
 
-  async #serveBoxes(exchange: Exchange, served: ServedRoute): Promise<void> {
+  /** Null for the platform's own programs, whose cookies and headers are theirs. */
+  #guardOf({ hostname }: Exchange, route: Route): AppGuard | null {
+    const { table } = this.#parts;
+    if (route.target.type === "control-plane" || route.target.type === "service") return null;
+    return {
+      isShared: table.domainOf(hostname) !== null,
+      reservedCookies: table.brandOfRoute(route)?.reservedCookies ?? [],
+      tokenProtocol: null,
+      isAdmitted: false,
+    };
+  }
+
+  /** Asks one release after the other until one answers. */
+  async #serveReleases(exchange: Exchange, served: ServedRoute): Promise<void> {
+    const { facts } = this.#parts;
+    const main = served.route.target;
+    if (main.type !== "boxes" && main.type !== "static") return;
+    const choices = choicesOf(main, exchange, facts);
+    for (const [index, choice] of choices.entries()) {
+      const { target, releaseId } = choice;
+      exchange.route = releaseId === null ? served.route : { ...served.route, releaseId };
+      if (target.type === "static") return this.#serveStatic(exchange, target);
+      const outcome = await forward({
+        exchange,
+        facts,
+        rewriteHost: main.type === "boxes" ? main.rewriteHost : null,
+        origins: this.#originsOf(exchange, served, choice),
+        upgrade: exchange.upgrade,
+        refusesErrors: choice.refusesErrors && index < choices.length - 1,
+      });
+      const isLast = index === choices.length - 1 || !(await mayAskAnother(exchange, outcome));
+      const closeMs = main.type === "boxes" ? main.webSocketCloseMs : undefined;
+      if (isLast) return this.#conclude(exchange, outcome, "error", closeMs);
+      exchange.failedReleaseId ??= exchange.route?.releaseId ?? null;
+    }
+  }
+
+  /** Those of the main release are read again each time: its route may have moved. */
+  #originsOf(exchange: Exchange, served: ServedRoute, choice: Choice): () => readonly Origin[] {
     const { table, pools } = this.#parts;
-    const { target } = served.route;
-    if (target.type !== "boxes") return;
-    const origins = (): readonly Origin[] => {
-      const now = table.find(exchange.hostname) ?? served;
-      const { target: current } = now.route;
+    return () => {
+      const now = choice.releaseId === null ? (table.find(exchange.hostname) ?? served) : served;
+      const current = choice.releaseId === null ? now.route.target : choice.target;
       if (current.type !== "boxes") return [];
       const first = now.cursor++ % current.upstreams.length;
       const ordered = [...current.upstreams.slice(first), ...current.upstreams.slice(0, first)];
-      exchange.route = now.route;
+      if (choice.releaseId === null) exchange.route = now.route;
       return ordered.map((upstream) => pools.origin(upstream));
     };
-    const outcome = await forward({
-      exchange,
-      facts: this.#parts.facts,
-      rewriteHost: target.rewriteHost,
-      origins,
-      upgrade: exchange.upgrade,
-    });
-    this.#conclude(exchange, outcome, "error");
   }
 
   /** The Host header stays: what the program answers, and a signature over it, depend on it. */
@@ -242,12 +285,16 @@ export class Gateway {
     this.#conclude(exchange, outcome, outcome.type === "unsent" ? "unavailable" : "error");
   }
 
-  #conclude(exchange: Exchange, outcome: Outcome, failure: PageKind): void {
+  #conclude(exchange: Exchange, outcome: Outcome, failure: PageKind, webSocketCloseMs?: number): void {
     const { log, tunnels } = this.#parts;
     if (outcome.type === "upgraded") {
       const client = exchange.req.socket as Socket;
       exchange.res.detachSocket(client);
-      tunnels.join(client, outcome.socket);
+      const isWebSocket = exchange.upgrade?.toLowerCase() === "websocket";
+      tunnels.join(client, outcome.socket, {
+        origin: outcome.origin ?? null,
+        closeMs: isWebSocket ? (webSocketCloseMs ?? null) : null,
+      });
       return;
     }
     if (outcome.type === "done" || outcome.type === "client-gone") return;
@@ -261,7 +308,7 @@ export class Gateway {
     else this.#page(exchange, isTimeout(error) ? "timeout" : failure);
   }
 
-  async #serveStatic(exchange: Exchange, target: RouteTarget & { type: "static" }): Promise<void> {
+  async #serveStatic(exchange: Exchange, target: { digest: string; spaFallback: boolean }): Promise<void> {
     const result = await serveStatic(exchange, this.#parts.bundles, target);
     if (result === "missing") this.#page(exchange, "file_not_found");
     else if (result === "refused") this.#page(exchange, "bad_request");
@@ -290,8 +337,7 @@ export class Gateway {
     const { wake, table } = this.#parts;
     const { hostname, req } = exchange;
     wake.ask(hostname);
-    if (req.method === "GET" && acceptsHtml(req) && !exchange.upgrade)
-      return this.#page(exchange, "starting");
+    if (req.method === "GET" && acceptsHtml(req) && !exchange.upgrade) return this.#starting(exchange);
     const pick = () => {
       const found = table.find(hostname);
       if (!found) return null;
@@ -302,6 +348,18 @@ export class Gateway {
     const served = await this.#hold(exchange, pick, () => wake.ask(hostname));
     if (served === "busy") return this.#page(exchange, "busy");
     if (!served) return this.#page(exchange, "starting");
+    exchange.route = served.route;
+    return this.#serveTarget(exchange, served);
+  }
+
+  /** Waits for the route to lead somewhere again. */
+  async #serveHeld(exchange: Exchange): Promise<void> {
+    const pick = () => {
+      const found = this.#parts.table.find(exchange.hostname);
+      return found?.route.target.type === "hold" ? null : found;
+    };
+    const served = await this.#hold(exchange, pick, () => undefined);
+    if (served === "busy" || !served) return this.#page(exchange, served === "busy" ? "busy" : "maintenance");
     exchange.route = served.route;
     return this.#serveTarget(exchange, served);
   }
@@ -338,9 +396,23 @@ export class Gateway {
     res.end(body);
   }
 
-  #page(exchange: Exchange, kind: PageKind, detail: string | null = null): void {
-    const { table } = this.#parts;
-    const ofTenant = exchange.route ? table.brandOfTenant(exchange.route.tenantId) : null;
-    sendPage(exchange, kind, ofTenant ?? table.brandOf(exchange.hostname), detail);
+  /** The page that waits for an app, until it gives up. */
+  #starting(exchange: Exchange, detail: string | null = null, since?: number): void {
+    const wait = this.#waits.look(exchange.hostname, Date.now(), since);
+    const failure = wait.isOver ? this.#parts.wake.failureOf(exchange.hostname) : null;
+    this.#page(exchange, wait.isOver ? "start_failed" : "starting", failure ?? detail, wait);
   }
+
+  #page(exchange: Exchange, kind: PageKind, detail: string | null = null, wait: Wait | null = null): void {
+    const { table } = this.#parts;
+    const brand = exchange.route ? table.brandOfRoute(exchange.route) : null;
+    sendPage(exchange, kind, brand ?? table.brandOf(exchange.hostname), detail, wait);
+  }
+}
+
+/** Nothing was done yet, or doing it again is harmless. */
+async function mayAskAnother(exchange: Exchange, outcome: Outcome): Promise<boolean> {
+  if (outcome.type === "unsent" || outcome.type === "refused") return true;
+  if (outcome.type !== "unanswered" || isTimeout(outcome.error)) return false;
+  return (await exchange.body)?.replayable ?? false;
 }

@@ -63,7 +63,7 @@ const gateway = new Gateway({
 const authority = config.TLS_AUTHORITY_DIR
   ? new DevelopmentCertificates({
       authority: await openAuthority(config.TLS_AUTHORITY_DIR, authorityName(config.TLS_AUTHORITY_NAME)),
-      owns: (hostname) => table.brandOf(hostname)?.domain ?? table.find(hostname)?.route.hostname ?? null,
+      owns: (hostname) => table.domainOf(hostname) ?? table.find(hostname)?.route.hostname ?? null,
     })
   : null;
 const challenges = new AcmeChallenges();
@@ -87,7 +87,9 @@ const server = new EdgeServer({
   log,
 });
 table.onChange(() => {
-  pools.retain(upstreams(), sandboxes());
+  const led = [...upstreams()];
+  pools.retain(led, sandboxes());
+  tunnels.retain(new Set(led.map(({ boxKey, port }) => `${boxKey}:${port}`)));
   services.retain(serviceUrls());
 });
 
@@ -132,7 +134,11 @@ async function restoreRoutes(): Promise<void> {
 }
 
 function* upstreams(): IterableIterator<BoxUpstream> {
-  for (const { target } of table.routes()) if (target.type === "boxes") yield* target.upstreams;
+  for (const { target } of table.routes()) {
+    if (target.type !== "boxes" && target.type !== "static") continue;
+    for (const one of [target, target.canary?.target, target.fallback?.target])
+      if (one?.type === "boxes") yield* one.upstreams;
+  }
 }
 
 function* sandboxes(): IterableIterator<Omit<BoxUpstream, "port">> {

@@ -10,6 +10,7 @@ import {
 } from "./http.ts";
 import { PUBLIC_DOOR } from "./access.ts";
 import type { Handler } from "./listener.ts";
+import { endLargestProgram } from "./processes/relieve.ts";
 import { serveServices } from "./services/routes.ts";
 
 /**
@@ -68,6 +69,10 @@ async function serveOwn(
       answerJson(response, 200, seen);
       return true;
     }
+    case "POST /relieve": {
+      answerJson(response, 200, endLargestProgram());
+      return true;
+    }
     case "GET /ports": {
       const { listeningPorts } = await import("./network/ports.ts");
       answerJson(response, 200, await listeningPorts());
@@ -104,7 +109,7 @@ async function serveEnvd(
   agent.access.check(request, query);
   if (route === "GET /metrics") {
     const { readMetrics } = await import("./metrics.ts");
-    answerJson(response, 200, await readMetrics(agent.environment.workdir));
+    answerJson(response, 200, await readMetrics(agent.environment.workdir, agent.limits));
   } else if (route === "GET /envs") {
     answerJson(response, 200, agent.environment.given);
   } else if (route === "POST /init") {

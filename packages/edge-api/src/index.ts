@@ -28,15 +28,42 @@ export {
 /** On every page that an edge answers with by itself; its value is the kind of page. Apps' answers have none. */
 export const edgePageHeader = "x-edge-page";
 
+/** An asset of a brand, whole: pages load nothing from elsewhere and need no other program. */
+const DataUrl = z
+  .string()
+  .regex(/^data:[a-z]+\/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=]*$/)
+  .nullable()
+  .default(null);
+
 export const Brand = z.object({
   tenantId: z.string(),
+  /** Deployment or sandbox that this look is for; null: whatever the tenant has. */
+  appId: z.string().nullable().default(null),
   name: z.string(),
   domain: z.string().describe("Brand domain, such as cliniciq.com"),
+  /** Other domains of the tenant, under which its apps and previews lie. */
+  domains: z.array(z.string()).default([]),
   colorPrimary: z.string().default("#2563eb"),
   colorBackground: z.string().default("#ffffff"),
-  logoUrl: z.string().nullable().default(null),
+  /** Of links; null: the primary colour. */
+  colorAccent: z.string().nullable().default(null),
+  /** Names of font families, as in a style sheet. */
+  fontFamily: z.string().nullable().default(null),
+  logo: DataUrl,
+  /** The logo on a dark ground. */
+  logoLight: DataUrl,
+  favicon: DataUrl,
+  /** A WOFF2 font, which stands before those of `fontFamily`. */
+  font: DataUrl,
   supportUrl: z.string().nullable().default(null),
   supportEmail: z.string().nullable().default(null),
+  legalLinks: z.array(z.object({ label: z.string(), url: z.string() })).default([]),
+  /** Language of a page when the visitor asks for none that there is. */
+  language: z.string().nullable().default(null),
+  /** Cookies of the tenant's own under its domain, lower case; `*` at the end stands for any ending. */
+  reservedCookies: z.array(z.string()).default([]),
+  /** Pages of the tenant's own by kind, or kind and language: `not_found`, `not_found.es`. Sanitised. */
+  pages: z.record(z.string(), z.string()).default({}),
 });
 export type Brand = z.output<typeof Brand>;
 
@@ -53,16 +80,53 @@ const AccessGrants = z
   .max(200)
   .optional();
 
+const Boxes = z.object({ type: z.literal("boxes"), upstreams: z.array(BoxUpstream).min(1) });
+/** Files of a bundle in the artifact store; `spaFallback` serves index.html for unknown paths without extension. */
+const StaticFiles = z.object({
+  type: z.literal("static"),
+  digest: z.string(),
+  spaFallback: z.boolean().default(false),
+});
+
+/** Another release of the same deployment, and what serves it. */
+export const OtherRelease = z.object({
+  releaseId: z.string(),
+  target: z.discriminatedUnion("type", [Boxes, StaticFiles]),
+});
+export type OtherRelease = z.output<typeof OtherRelease>;
+
+/**
+ * A release that gets a part of the requests. What it refuses, and each repeatable request that it answers
+ * with 5xx, is answered by the main release instead and counted against the canary.
+ */
+export const Canary = OtherRelease.extend({
+  percent: z.number().min(0).max(100),
+  /** `client`: by a hash of address and user agent, so that a visitor stays where they are; `request`: by chance. */
+  sticky: z.enum(["client", "request"]),
+});
+export type Canary = z.output<typeof Canary>;
+
+const sharedTraffic = {
+  canary: Canary.optional(),
+  /** Answers what the main release does not take at all: the one before it, while the new one is on trial. */
+  fallback: OtherRelease.optional(),
+};
+
 export const RouteTarget = z.discriminatedUnion("type", [
-  z.object({
-    type: z.literal("boxes"),
-    upstreams: z.array(BoxUpstream).min(1),
+  Boxes.extend({
     rewriteHost: z.string().nullable().default(null),
     accessSha256: AccessSha256,
     grants: AccessGrants,
+    ...sharedTraffic,
+    /**
+     * Once no route leads to their box any more, WebSockets are closed with 1001 after this time,
+     * milliseconds; absent: each lives until one of its ends closes it.
+     */
+    webSocketCloseMs: z.int().min(0).optional(),
   }),
-  /** Files of a bundle in the artifact store; `spaFallback` serves index.html for unknown paths without extension. */
-  z.object({ type: z.literal("static"), digest: z.string(), spaFallback: z.boolean().default(false) }),
+  StaticFiles.extend(sharedTraffic),
+  /** Requests wait for the route to change, each for at most the edge's own bound. */
+  z.object({ type: z.literal("hold") }),
   z.object({ type: z.literal("control-plane") }),
   /** Another program of the platform, such as the object store; it sees the Host header as it was sent. */
   z.object({ type: z.literal("service"), url: z.url({ protocol: /^http$/ }) }),
@@ -71,8 +135,20 @@ export const RouteTarget = z.discriminatedUnion("type", [
   /** A branded page instead of an app. `starting` refreshes itself. */
   z.object({
     type: z.literal("page"),
-    page: z.enum(["starting", "stopped", "error", "maintenance"]),
+    page: z.enum([
+      "starting",
+      "stopped",
+      "error",
+      "maintenance",
+      "build_failed",
+      "start_failed",
+      "over_quota",
+      "certificate_pending",
+    ]),
+    /** In the visitor's words; nothing of the machine's. */
     detail: z.string().nullable().default(null),
+    /** For `starting`: since when, milliseconds since 1970. Absent: since the first visitor asked. */
+    since: z.number().optional(),
   }),
   /**
    * Every port of one sandbox, and its agent under the port `guestAgentPort`. The route's host name is
@@ -128,6 +204,8 @@ export const RequestLogEntry = z.object({
   requestId: z.string(),
   deploymentId: z.string().nullable(),
   releaseId: z.string().nullable(),
+  /** A release that was asked first and failed; another one's answer was sent. */
+  failedReleaseId: z.string().nullable().default(null),
   sandboxId: z.string().nullable(),
   hostname: z.string(),
   method: z.string(),
