@@ -17,7 +17,7 @@ import { allowedDrivers, createDrivers } from "./drivers/registry.ts";
 import { createPostgresEngine } from "./engines/postgres/index.ts";
 import { EngineRegistry } from "./engines/registry.ts";
 import { serve } from "./http/server.ts";
-import { Images } from "./images/index.ts";
+import { Images, readRegistries } from "./images/index.ts";
 import { forgetNeutralPrograms, neutralPrograms } from "./neutral-programs.ts";
 import { canWait, type PoolSettings } from "./pool/index.ts";
 import { boxHome, reachableCopy } from "./reachable.ts";
@@ -123,6 +123,8 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   const images = new Images({
     folder: boxHome(config.IMAGES_DIR ?? join(home, "images")),
     buildsFolder: join(root, "image-builds"),
+    uploadsFolder: join(root, "image-uploads"),
+    registries: await readRegistries(config.IMAGE_REGISTRIES),
     ...{ tag: hash.toString("hex", 0, 6), toolchain: image.toolchain, guestFolder: image.folder },
     ...{ outbound, runsAsRoot, log },
     boxes: () => boxes,
