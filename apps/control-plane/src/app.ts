@@ -7,6 +7,7 @@ import {
   configurationChanged,
   createDeploymentStep,
   deploymentHandlers,
+  releaseArtifactHandlers,
   uploadHandlers,
   deploymentObserveHandlers,
 } from "./deployments/index.ts";
@@ -114,6 +115,7 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...databaseHandlers(platform),
     ...deploymentHandlers(platform),
     ...uploadHandlers(platform),
+    ...releaseArtifactHandlers(platform),
     ...deploymentObserveHandlers(platform),
     ...storageHandlers(platform),
     ...cronHandlers(platform),

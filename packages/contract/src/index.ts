@@ -24,4 +24,5 @@ export * from "./usage.ts";
 export * from "./network.ts";
 export { toOpenApi } from "./openapi.ts";
 export * from "./refusals.ts";
+export * from "./releases.ts";
 export * from "./uploads.ts";
