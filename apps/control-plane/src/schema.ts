@@ -5,6 +5,7 @@ import { lifecycleMigrations } from "./schema-lifecycle.ts";
 import { guardsMigration } from "./schema-guards.ts";
 import { provenanceMigration } from "./schema-provenance.ts";
 import { certificatesMigration } from "./schema-certificates.ts";
+import { cronPoliciesMigration } from "./schema-cron.ts";
 import { e2bMigration } from "./schema-e2b.ts";
 import { snapshotsMigration } from "./snapshots/schema.ts";
 import { importedImagesMigration, templatesMigration } from "./templates/schema.ts";
@@ -174,5 +175,6 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   certificatesMigration,
   appBrandingsMigration,
   snapshotsMigration,
+  cronPoliciesMigration,
   importedImagesMigration,
 ];
