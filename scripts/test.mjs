@@ -24,7 +24,8 @@ const slowMinutes = {
   "e2e/full/restart.test.ts": 4,
   "e2e/full/lost-process.test.ts": 3,
   "apps/control-plane/src/certificates/acme.slow-test.ts": 6,
-  "e2e/full/kill.test.ts": 14,
+  "e2e/full/kill.test.ts": 15,
+  "apps/control-plane/src/deployments/deploys.slow-test.ts": 4,
   "e2e/full/same-digest.test.ts": 3,
   "e2e/full/cancel-build.test.ts": 2,
   "e2e/full/upload.test.ts": 4,
@@ -34,6 +35,7 @@ const slowMinutes = {
 const guessedMinutes = 4;
 /** Slow suites that were seen to pass on a machine like CI's; the others would let a busy minute stop a change. */
 const steadyInCi = new Set([
+  "apps/control-plane/src/deployments/deploys.slow-test.ts",
   "e2e/full/sandbox-client.test.ts",
   "e2e/full/lost-process.test.ts",
   "apps/control-plane/src/certificates/acme.slow-test.ts",

@@ -54,6 +54,14 @@ const controlPlane: Plan[] = [
       delete: "control-plane.database.before-deleted",
     },
   },
+  {
+    upTo: "delete",
+    points: {
+      publish: "control-plane.promotion.begun",
+      republish: "control-plane.deployment.after-route",
+      rollback: "control-plane.promotion.begun",
+    },
+  },
 ];
 
 const host: Plan[] = [

@@ -17,6 +17,8 @@ interface App {
   readonly releases: readonly { name: string; releaseId: string; versionId: string }[];
   /** What was pointed at and when the call began and ended, wall clock, milliseconds. */
   readonly pointers: { name: string; from: number; to: number }[];
+  /** Beside what is pointed at: a canary until its verdict or its end, a release on trial until its verdict. */
+  readonly windows: { name: string; from: number; to: number }[];
 }
 
 /** Begins with the third release in service. `rollback` goes to the one before, `to N` to any earlier one. */
@@ -34,24 +36,28 @@ const plan = [
 ];
 
 async function publishApp(platform: OwnPlatform, kind: "dynamic" | "static"): Promise<App> {
-  const server = readFileSync(join(import.meta.dirname, "releases", "server.mjs"), "utf8");
+  const server = readFileSync(join(import.meta.dirname, "releases", "behaving.mjs"), "utf8");
   const sandboxId = await platform.sandbox(
     `load-${kind}`,
     kind === "dynamic" ? { "/workspace/server.mjs": server } : {},
   );
-  const file = kind === "dynamic" ? "release.txt" : "index.html";
+  const file = kind === "dynamic" ? "release.json" : "index.html";
   const releases: App["releases"][number][] = [];
   let deploymentId: string | null = null;
   let url = "";
-  for (const number of [1, 2, 3]) {
-    const name = `${kind}-${number}`;
-    await platform.exec(sandboxId, `printf %s ${name} > /workspace/${file}`);
+  const behaviours = ["good", "good", "good", ...(kind === "dynamic" ? ["broken", "crashing"] : [])];
+  for (const [index, behaviour] of behaviours.entries()) {
+    const name = `${kind}-${index + 1}`;
+    const content = kind === "dynamic" ? JSON.stringify({ name, behaviour }) : name;
+    await platform.exec(sandboxId, `printf %s '${content}' > /workspace/${file}`);
     const published = await platform.must("POST", `/sandboxes/${sandboxId}/publish`, {
       ...(deploymentId ? { deployment_id: deploymentId } : { name: `load-${kind}` }),
       deployment_type: kind,
       install_command: false,
-      ...(kind === "dynamic" ? { run_command: "node server.mjs", port: 3000, health_check_path: "/" } : {}),
-      promote: true,
+      ...(kind === "dynamic"
+        ? { run_command: "node server.mjs", port: 3000, health_check_path: "/healthz" }
+        : {}),
+      promote: behaviour === "good",
     });
     const [deployment, release] = [published["deployment"], published["release"]] as Record<string, string>[];
     deploymentId = deployment!["id"]!;
@@ -71,6 +77,7 @@ async function publishApp(platform: OwnPlatform, kind: "dynamic" | "static"): Pr
     deploymentId: deploymentId!,
     releases,
     pointers: [{ name: `${kind}-3`, from: 0, to: Date.now() }],
+    windows: [],
   };
 }
 
@@ -91,10 +98,71 @@ async function move(platform: OwnPlatform, app: App, step: string): Promise<numb
 
 /** A release may answer from the call that points at it until the next call has ended. */
 function wasActive(app: App, sample: Sample): boolean {
-  return app.pointers.some(({ name, from }, index) => {
+  const isPointedAt = app.pointers.some(({ name, from }, index) => {
     const until = app.pointers[index + 1]?.to ?? Infinity;
     return name === sample.release && sample.to >= from && sample.from <= until;
   });
+  return (
+    isPointedAt ||
+    app.windows.some(
+      ({ name, from, to }) => name === sample.release && sample.to >= from && sample.from <= to,
+    )
+  );
+}
+
+type Promotion = Record<string, unknown>;
+const verdictMs = 90_000;
+
+async function promotionThat(
+  platform: OwnPlatform,
+  app: App,
+  is: (promotion: Promotion) => boolean,
+): Promise<Promotion> {
+  for (const endsAt = Date.now() + verdictMs; ;) {
+    const all = await platform.must("GET", `/deployments/${app.deploymentId}/promotions`);
+    const found = (all as unknown as Promotion[]).find(is);
+    if (found) return found;
+    assert.ok(Date.now() < endsAt, `no such promotion: ${JSON.stringify(all).slice(0, 2000)}`);
+    await delay(100);
+  }
+}
+
+const timeOf = (promotion: Promotion) => Date.parse(String(promotion["finished_at"]));
+
+/** A canary that fails, one that succeeds, and a release that crashes again and again once it has all traffic. */
+async function badAndGood(t: TestContext, platform: OwnPlatform, app: App): Promise<void> {
+  const [first, , , broken, crashing] = app.releases as [App["releases"][number], ...App["releases"]];
+  const promote = (releaseId: string, body: object) =>
+    platform.must("POST", `/deployments/${app.deploymentId}/releases/${releaseId}/promote`, body);
+  const canary = { step_sec: 4, sticky: "request", min_errors: 3 };
+  let from = Date.now();
+  await promote(broken!.releaseId, { canary: { ...canary, steps: [20], step_sec: 600 } });
+  const failed = await promotionThat(
+    platform,
+    app,
+    (one) => one["release_id"] === broken!.releaseId && one["state"] === "failed",
+  );
+  assert.equal((failed["error"] as { code: string }).code, "CANARY_FAILED");
+  app.windows.push({ name: broken!.name, from, to: timeOf(failed) });
+  t.diagnostic(`broken canary: verdict after ${timeOf(failed) - from} ms`);
+  from = Date.now();
+  await promote(first.releaseId, { canary: { ...canary, steps: [10, 50] } });
+  const done = await promotionThat(
+    platform,
+    app,
+    (one) =>
+      one["release_id"] === first.releaseId &&
+      one["canary"] !== null &&
+      !["running", "queued"].includes(String(one["state"])),
+  );
+  assert.equal(done["state"], "succeeded", JSON.stringify(done));
+  app.pointers.push({ name: first.name, from, to: timeOf(done) });
+  t.diagnostic(`canary of 10 and 50 %: all traffic after ${timeOf(done) - from} ms`);
+  from = Date.now();
+  await promote(crashing!.releaseId, {});
+  const returned = await promotionThat(platform, app, (one) => one["kind"] === "return");
+  app.windows.push({ name: crashing!.name, from, to: timeOf(returned) });
+  t.diagnostic(`crash loop: traffic returned and verdict after ${timeOf(returned) - from} ms`);
 }
 
 /** Connections opened before each move, asked right after it and again some seconds later. */
@@ -166,7 +234,7 @@ function report(t: TestContext, samples: readonly Sample[], startedAt: number): 
   for (const [key, count] of [...kinds].sort()) t.diagnostic(`${String(count).padStart(6)}  ${key}`);
 }
 
-test("50,000 requests at a steady rate across ten promotes and rollbacks: 0 failed", async (t) => {
+test("50,000 requests across promotes, rollbacks, canaries, a bad release and a crash loop: 0 failed", async (t) => {
   const platform = await startOwnPlatform();
   t.after(() => platform.stop());
   const apps = [await publishApp(platform, "dynamic"), await publishApp(platform, "static")];
@@ -174,7 +242,7 @@ test("50,000 requests at a steady rate across ten promotes and rollbacks: 0 fail
   const survivors = new Survivors(platform, dynamic.target.host);
   t.after(() => survivors.closeAll());
   const startedAt = Date.now();
-  const everyMs = (total / perSecond / (plan.length + 3)) * 1000;
+  const everyMs = (total / perSecond / (plan.length + 12)) * 1000;
   const load = runSteadyLoad({
     edgePort: platform.edgePort,
     total,
@@ -195,6 +263,7 @@ test("50,000 requests at a steady rate across ten promotes and rollbacks: 0 fail
     await survivors.count("later");
     survivors.closeAll();
   }
+  await badAndGood(t, platform, dynamic);
   t.diagnostic(await changeSettings(platform, dynamic, survivors));
   const samples = await load;
   report(t, samples, startedAt);

@@ -27,7 +27,7 @@ const server = createServer(async (req, res) => {
   if (req.url === "/log") console.log(`asked for a line by ${name}`);
   const isHealth = req.url === healthPath;
   if (behaviour === "ill" && isHealth) res.statusCode = 503;
-  if (behaviour === "broken" && !isHealth) res.statusCode = 500;
+  if (behaviour === "broken" && !isHealth && req.method === "GET") res.statusCode = 500;
   res.setHeader("content-type", "application/json");
   res.end(
     JSON.stringify({ release: name, sizeBytes, mark: process.env.LOAD_MARK ?? null, pid: process.pid }),
