@@ -23,7 +23,8 @@ const server = createServer(async (req, res) => {
   let sizeBytes = 0;
   for await (const chunk of req) sizeBytes += chunk.length;
   if (req.url === "/kill") process.kill(process.pid, "SIGKILL");
-  if (req.url === "/oom") for (;;) held.push(Buffer.alloc(16 * 1024 * 1024, 1));
+  // Bounded, for a machine that limits nothing.
+  if (req.url === "/oom") while (held.length < 64) held.push(Buffer.alloc(16 * 1024 * 1024, 1));
   if (req.url === "/log") console.log(`asked for a line by ${name}`);
   const isHealth = req.url === healthPath;
   if (behaviour === "ill" && isHealth) res.statusCode = 503;

@@ -74,6 +74,22 @@ async function envList(platform: Platform, id: string) {
   return [...own, ...fromDatabases];
 }
 
+/** What a change of the variables reaches: the release that serves, and every one that is promoted later. */
+async function reachOf(platform: Platform, row: DeploymentRow) {
+  const serving = (await instancesOf(platform.pool, row.id)).filter(
+    (one) => one.release_id === row.active_release_id && one.retire_at === null,
+  );
+  return {
+    deployment_id: row.id,
+    release_id: row.active_release_id,
+    instances: serving.map(({ id }) => id),
+    how:
+      serving.length > 0
+        ? "its instances are replaced; the old ones serve until then"
+        : "at the next start",
+  };
+}
+
 export function deploymentHandlers(platform: Platform): Handler[] {
   const { pool } = platform;
   const own = (call: Call) => ownDeployment(pool, call.caller, call.params["id"]!);
@@ -275,7 +291,8 @@ export function deploymentHandlers(platform: Platform): Handler[] {
       const row = await own(call as Call);
       await setEnvironment(platform, row.id, call.body.env);
       await configurationChanged(platform, row.id);
-      return envList(platform, row.id);
+      const reaches = await reachOf(platform, row);
+      return (await envList(platform, row.id)).map((entry) => ({ ...entry, reaches }));
     }),
     handler(r.deleteEnv, async (call) => {
       const row = await own(call as Call);
@@ -284,7 +301,7 @@ export function deploymentHandlers(platform: Platform): Handler[] {
         call.params["key"],
       ]);
       await configurationChanged(platform, row.id);
-      return { name: call.params["key"], deleted: true };
+      return { name: call.params["key"], deleted: true, reaches: await reachOf(platform, row) };
     }),
     handler(r.attachDatabase, async (call) => {
       const row = await own(call as Call);
