@@ -84,9 +84,7 @@ async function reachOf(platform: Platform, row: DeploymentRow) {
     release_id: row.active_release_id,
     instances: serving.map(({ id }) => id),
     how:
-      serving.length > 0
-        ? "its instances are replaced; the old ones serve until then"
-        : "at the next start",
+      serving.length > 0 ? "its instances are replaced; the old ones serve until then" : "at the next start",
   };
 }
 
