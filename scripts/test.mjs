@@ -26,13 +26,22 @@ const slowMinutes = {
   "e2e/full/kill.test.ts": 14,
   "e2e/full/same-digest.test.ts": 3,
   "e2e/full/cancel-build.test.ts": 2,
+  "e2e/full/build-limits.test.ts": 3,
   "e2e/full/upload.test.ts": 4,
   "e2e/full/broken-projects.test.ts": 6,
   "apps/host/src/drivers/qemu/qemu.slow-test.ts": 30,
 };
 const guessedMinutes = 4;
 /** Slow suites that were seen to pass on a machine like CI's; the others would let a busy minute stop a change. */
-const steadyInCi = new Set(["e2e/full/sandbox-client.test.ts", "e2e/full/lost-process.test.ts"]);
+const steadyInCi = new Set([
+  "e2e/full/sandbox-client.test.ts",
+  "e2e/full/lost-process.test.ts",
+  "e2e/full/same-digest.test.ts",
+  "e2e/full/cancel-build.test.ts",
+  "e2e/full/build-limits.test.ts",
+  "e2e/full/upload.test.ts",
+  "e2e/full/broken-projects.test.ts",
+]);
 /** Of a thousand creates, of two gigabytes and of all broken projects, what fits into a run with a budget. */
 const ciSizes = { CREATES: "60", UPLOAD_MB: "24", BROKEN_EVERY: "8" };
 
