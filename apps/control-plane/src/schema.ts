@@ -4,9 +4,11 @@ import { installCacheMigration, uploadsMigration } from "./schema-releases.ts";
 import { lifecycleMigrations } from "./schema-lifecycle.ts";
 import { guardsMigration } from "./schema-guards.ts";
 import { provenanceMigration } from "./schema-provenance.ts";
+import { cronPoliciesMigration } from "./schema-cron.ts";
 import { e2bMigration } from "./schema-e2b.ts";
 import { snapshotsMigration } from "./snapshots/schema.ts";
 import { importedImagesMigration, templatesMigration } from "./templates/schema.ts";
+import { databasesMigrations } from "./databases/schema.ts";
 import { resourcesMigration } from "./schema-resources.ts";
 
 /** Columns that every resource of a tenant has. `generation` guards every change (compare-and-set). */
@@ -172,5 +174,7 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   uploadsMigration,
   appBrandingsMigration,
   snapshotsMigration,
+  cronPoliciesMigration,
   importedImagesMigration,
+  ...databasesMigrations,
 ];

@@ -58,6 +58,10 @@ function platformOptions(
     mustBuildImages: mustBuildImages && context.environment["IMAGES_BUILD"] !== "0",
     hostSettings: named(context, /^(HOST_(POOL_|BOOT_|DRIVERS$)|RUNSC_BIN$|IMAGE_REGISTRIES$)/),
     buildSettings: named(context, /^BUILD_(MEMORY_BYTES|TIMEOUT_MS)$/),
+    tenant: {
+      name: context.environment["TENANT_NAME"] ?? "ClinicIQ",
+      domain: context.environment["TENANT_DOMAIN"] ?? "cliniciq.localhost",
+    },
     faultPointsDir: context.environment["FAULT_POINTS_DIR"] ?? null,
     onEvent: (program, event) => {
       if (event.type === "starting") context.output.say(`• ${program}`);
