@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { query } from "@platform/postgres";
 import { keepDelegations, tidyChallenges, warnOfExpiry } from "./certificates/index.ts";
 import { trimExecutions } from "./cron/index.ts";
+import { recheckDomains } from "./domains/index.ts";
 import { ensureClientApiRoutes } from "./e2b/index.ts";
 import { trimRequestLogs } from "./edges/index.ts";
 import { tidyUploads } from "./deployments/index.ts";
@@ -63,6 +64,7 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["previews", forgetPreviews],
   ["uploads", tidyUploads],
   ["clients' API hosts", ensureClientApiRoutes],
+  ["domains", recheckDomains],
   ["challenges", tidyChallenges],
   ["delegations", (platform) => keepDelegations(platform, platform.settings.acme ?? null)],
   ["ending certificates", warnOfExpiry],
