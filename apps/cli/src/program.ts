@@ -8,6 +8,7 @@ import { addDoctor } from "./commands/doctor.ts";
 import { addLogin } from "./commands/login.ts";
 import { addPublish } from "./commands/publish.ts";
 import { addRelease } from "./commands/release.ts";
+import { addResources } from "./commands/resources.ts";
 import { addSandbox } from "./commands/sandbox.ts";
 import { addTemplate } from "./commands/template.ts";
 import type { Context } from "./context.ts";
@@ -77,6 +78,7 @@ export async function run(invocation: Invocation): Promise<number> {
     addDomains,
     addCertificates,
     addRelease,
+    addResources,
     addTemplate,
     addOperatorCommands,
   ])

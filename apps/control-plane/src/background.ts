@@ -5,7 +5,7 @@ import { trimExecutions } from "./cron/index.ts";
 import { recheckDomains } from "./domains/index.ts";
 import { ensureClientApiRoutes } from "./e2b/index.ts";
 import { trimRequestLogs } from "./edges/index.ts";
-import { tidyUploads } from "./deployments/index.ts";
+import { collectReleases, tidyUploads, trimInstanceLogs } from "./deployments/index.ts";
 import { syncPendingEgress } from "./egress/index.ts";
 import { settleBulk } from "./groups/index.ts";
 import type { Platform } from "./platform.ts";
@@ -63,6 +63,8 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["cut off snapshots", tidySnapshots],
   ["previews", forgetPreviews],
   ["uploads", tidyUploads],
+  ["releases", collectReleases],
+  ["instances' logs", trimInstanceLogs],
   ["clients' API hosts", ensureClientApiRoutes],
   ["domains", recheckDomains],
   ["challenges", tidyChallenges],
