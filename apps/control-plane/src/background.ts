@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { query } from "@platform/postgres";
 import { trimExecutions } from "./cron/index.ts";
 import { ensureClientApiRoutes } from "./e2b/index.ts";
-import { trimRequestLogs } from "./edges/index.ts";
+import { forgetEdges, trimRequestLogs } from "./edges/index.ts";
 import { tidyUploads } from "./deployments/index.ts";
 import { syncPendingEgress } from "./egress/index.ts";
 import { settleBulk } from "./groups/index.ts";
@@ -63,13 +63,13 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["uploads", tidyUploads],
   ["clients' API hosts", ensureClientApiRoutes],
   ["request logs", trimRequestLogs],
+  ["lost edges", forgetEdges],
   ["buckets", tidyBuckets],
   ["cron executions", trimExecutions],
   [
     "old answers",
     async ({ pool }) => {
       await pool.query("delete from idempotency where created_at < now() - interval '24 hours'");
-      await pool.query("delete from edges where last_seen_at < now() - interval '1 hour'");
     },
   ],
 ];

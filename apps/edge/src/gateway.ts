@@ -18,7 +18,7 @@ import {
   type ServiceOrigins,
   type Tunnels,
 } from "./proxy/index.ts";
-import { isMachineName, type RouteTable, type ServedRoute } from "./routes/index.ts";
+import { isMachineName, type Lease, type RouteTable, type ServedRoute } from "./routes/index.ts";
 import {
   agentAccess,
   answerPreflight,
@@ -38,11 +38,14 @@ import type { WakeCalls } from "./wake/index.ts";
 const HOLD_MS = 20_000;
 const ASK_EVERY_MS = 2_000;
 const MAX_HELD = 2_000;
+/** A request that meets a lapsed lease waits this long for it to go on. */
+const LEASE_WAIT_MS = 2_000;
 /** Name under which a supervisor on this machine asks for health. */
 const HEALTH_HOSTNAME = "edge.internal";
 
 export interface GatewayParts {
   readonly table: RouteTable;
+  readonly lease: Lease;
   readonly pools: BoxPools;
   readonly controlPlane: ServiceOrigin;
   readonly services: ServiceOrigins;
@@ -92,14 +95,37 @@ export class Gateway {
     const served = table.find(hostname);
     if (served) {
       exchange.route = served.route;
-      await this.#serveTarget(exchange, served);
+      if (!(await this.#isCovered(exchange, served))) return;
+      // It may have moved while the request waited for the lease.
+      const now = table.find(hostname) ?? served;
+      exchange.route = now.route;
+      await this.#serveTarget(exchange, now);
     } else if (hostname === HEALTH_HOSTNAME && exchange.target.split("?")[0] === "/healthz") {
       this.#health(exchange);
     } else if (isMachineName(hostname)) {
       await this.#serveService(exchange, this.#parts.controlPlane);
     } else {
-      this.#page(exchange, "not_found");
+      // An edge that never had routes cannot say that a name has none.
+      this.#page(exchange, table.version === 0 ? "unavailable" : "not_found");
     }
+  }
+
+  /** Whether what the table says may be served; answers if not. The platform's own programs fence themselves. */
+  async #isCovered(exchange: Exchange, { route }: ServedRoute): Promise<boolean> {
+    const { lease } = this.#parts;
+    if (route.target.type === "control-plane" || route.target.type === "service") return true;
+    const names = [exchange.hostname, route.hostname.toLowerCase()];
+    if (lease.covers(...names)) return true;
+    if (this.#held < MAX_HELD) {
+      this.#held++;
+      try {
+        if (await lease.wait(names, LEASE_WAIT_MS, clientGone(exchange))) return true;
+      } finally {
+        this.#held--;
+      }
+    }
+    this.#page(exchange, "unavailable");
+    return false;
   }
 
   async #serveTarget(exchange: Exchange, served: ServedRoute): Promise<void> {
@@ -134,6 +160,7 @@ export class Gateway {
     const refuse = (refusal: SandboxRefusal, message?: string) =>
       answerSandbox(exchange, refusal, { sandboxId, port, brand, message });
     if (served?.route.target.type !== "sandbox") return refuse("sandbox_not_found");
+    if (!(await this.#isCovered(exchange, served))) return;
     const { target } = served.route;
     const isAgent = port === guestAgentPort;
     if (isAgent) {
@@ -325,16 +352,23 @@ export class Gateway {
   }
 
   #health({ res }: Exchange): void {
-    const { table, requestLog, pools, tunnels } = this.#parts;
+    const { table, lease, requestLog, pools, tunnels } = this.#parts;
+    const hasLease = lease.remainingMs > 0;
     const body = JSON.stringify({
-      ok: true,
+      ok: hasLease,
+      lease: hasLease,
+      withdrawn: lease.withdrawn,
       version: table.version,
       routes: table.size,
       pools: pools.size,
       tunnels: tunnels.size,
       droppedLogEntries: requestLog.dropped,
     });
-    res.writeHead(200, { "content-type": "application/json", "content-length": String(body.length) });
+    // A balancer in front takes an edge without lease out.
+    res.writeHead(hasLease ? 200 : 503, {
+      "content-type": "application/json",
+      "content-length": String(body.length),
+    });
     res.end(body);
   }
 

@@ -7,7 +7,7 @@ import { RequestLog } from "./access-log/index.ts";
 import { EdgeConfig } from "./config.ts";
 import { Gateway } from "./gateway.ts";
 import { BoxPools, ServiceOrigin, ServiceOrigins, Tunnels } from "./proxy/index.ts";
-import { LocalCopy, LocalCopyRefused, RouteFeed, RouteTable } from "./routes/index.ts";
+import { Lease, LocalCopy, LocalCopyRefused, RouteFeed, RouteTable } from "./routes/index.ts";
 import { EdgeServer } from "./server.ts";
 import { StaticBundles } from "./static/index.ts";
 import { CertificateStore, DevelopmentCertificates } from "./tls/index.ts";
@@ -16,6 +16,8 @@ import { WakeCalls } from "./wake/index.ts";
 const DRAIN_MS = 10_000;
 /** Above what requests get to finish in. */
 const STOP_MS = DRAIN_MS + 5_000;
+/** How long pools of upstreams that no route names any more may stay. */
+const RETAIN_AFTER_MS = 1_000;
 
 const config = readConfig(EdgeConfig);
 const log = createLog("edge", config.LOG_LEVEL);
@@ -23,6 +25,7 @@ const store = await openArtifactStore(config.ARTIFACTS_DIR);
 const table = new RouteTable();
 const copy = new LocalCopy(config.EDGE_DATA_DIR, config.EDGE_TOKEN);
 await restoreRoutes();
+const lease = new Lease({ edgeId: config.EDGE_ID, hostToken: config.HOST_TOKEN, table, log });
 
 const dispatcher = new Agent({ connections: 8, pipelining: 1, keepAliveTimeout: 3_000 });
 const internal = {
@@ -36,9 +39,10 @@ const controlPlane = new ServiceOrigin("control-plane", config.CONTROL_PLANE_URL
 const services = new ServiceOrigins();
 const tunnels = new Tunnels();
 const requestLog = new RequestLog(internal);
-const feed = new RouteFeed({ ...internal, edgeId: config.EDGE_ID, table, copy });
+const feed = new RouteFeed({ ...internal, edgeId: config.EDGE_ID, table, copy, lease });
 const gateway = new Gateway({
   table,
+  lease,
   pools,
   controlPlane,
   services,
@@ -65,21 +69,28 @@ const server = new EdgeServer({
   maxConnections: config.EDGE_MAX_CONNECTIONS,
   log,
 });
+// Looking through 100,000 routes at each change would hold up the change after it.
+let retaining: NodeJS.Timeout | null = null;
 table.onChange(() => {
-  pools.retain(upstreams(), sandboxes());
-  services.retain(serviceUrls());
+  retaining ??= setTimeout(() => {
+    retaining = null;
+    pools.retain(upstreams(), sandboxes());
+    services.retain(serviceUrls());
+  }, RETAIN_AFTER_MS).unref();
 });
 
 faultPoint("edge.boot.before-listen");
-// It serves from the local copy at once, whatever the control plane does.
+// It serves from the local copy at once, whatever the control plane does: the hosts confirm it.
+if (table.version > 0) await lease.askHosts();
 const port = await server.listen(config.EDGE_LISTEN_PORT);
 const tlsPort = config.EDGE_TLS_PORT === undefined ? null : await server.listenTls(config.EDGE_TLS_PORT);
 feed.start();
+lease.start();
 requestLog.start();
 
 // The last registered runs first: requests finish before what serves them goes away.
 onShutdown(() => Promise.all([pools.close(), controlPlane.close(), services.close(), dispatcher.destroy()]));
-onShutdown(() => Promise.all([feed.stop(), requestLog.stop()]));
+onShutdown(() => Promise.all([feed.stop(), lease.stop(), requestLog.stop()]));
 onShutdown(() => server.drain(DRAIN_MS));
 runUntilSignal({ graceMs: STOP_MS, parent: true });
 process.stdout.write(`${JSON.stringify({ ready: true, port, tlsPort })}\n`);

@@ -16,6 +16,7 @@ import type { SandboxDriver } from "./drivers/driver.ts";
 import { allowedDrivers, createDrivers } from "./drivers/registry.ts";
 import { createPostgresEngine } from "./engines/postgres/index.ts";
 import { EngineRegistry } from "./engines/registry.ts";
+import { Fences } from "./http/fences.ts";
 import { serve } from "./http/server.ts";
 import { Images } from "./images/index.ts";
 import { forgetNeutralPrograms, neutralPrograms } from "./neutral-programs.ts";
@@ -152,8 +153,9 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   await artifacts.recover();
   await boxes.recover();
   await engines.recover();
+  const fences = await Fences.open(join(root, "fences"));
   const server = await serve(
-    { services: { boxes, artifacts, engines, images, doctor }, token: config.HOST_TOKEN, log },
+    { services: { boxes, artifacts, engines, images, fences, doctor }, token: config.HOST_TOKEN, log },
     config.HOST_LISTEN_PORT,
   );
   await images.start({ mustBuildDefaults: config.IMAGES_BUILD === "1" });

@@ -19,6 +19,7 @@ import {
 } from "./artifact.ts";
 import { ImageBuild, ImageLogLine, ImageReport, type ImageBuildSpec } from "./image.ts";
 import { PoolReport } from "./pool.ts";
+import { FenceReport, Standing, type FenceRequest } from "./fence.ts";
 
 /** Where a host daemon listens and the bearer token it wants. */
 export interface HostAddress {
@@ -59,6 +60,7 @@ export class HostError extends Error {
  * | --- | --- |
  * | doctor | GET /doctor |
  * | pool | GET /pool |
+ * | fence, standing | POST /fences; GET /fences?edge=&applied= |
  * | putBox, box, boxes, deleteBox, patchBox | PUT, GET, DELETE, PATCH /boxes/:key; GET /boxes |
  * | pause, resume | POST /boxes/:key/pause, /resume |
  * | stats, oom, egress | GET /boxes/:key/stats, /oom, /egress |
@@ -95,6 +97,19 @@ export class HostClient {
   doctor = (signal?: AbortSignal) => this.#json("GET", "/doctor", Doctor, undefined, signal);
 
   pool = (signal?: AbortSignal) => this.#json("GET", "/pool", PoolReport, undefined, signal);
+
+  /** Resolves once the fence outlives the host's end. */
+  fence = (fence: FenceRequest, signal?: AbortSignal) =>
+    this.#json("POST", "/fences", FenceReport, fence, signal);
+  /** Asked by an edge that the control plane does not answer: its lease goes on with this answer. */
+  standing = (edge: string, applied: number, signal?: AbortSignal) =>
+    this.#json(
+      "GET",
+      `/fences?edge=${encodeURIComponent(edge)}&applied=${applied}`,
+      Standing,
+      undefined,
+      signal,
+    );
 
   /** Resolves when the guest answered, or throws with why not. The same spec again returns the same box. */
   putBox = (key: string, spec: BoxSpec, signal?: AbortSignal) =>

@@ -3,4 +3,5 @@ export * from "./pool.ts";
 export * from "./database.ts";
 export * from "./artifact.ts";
 export * from "./image.ts";
+export * from "./fence.ts";
 export { HostClient, HostError, dialBoxPort, type BoxDoor, type HostAddress } from "./client.ts";

@@ -1,7 +1,7 @@
 import { faultPoint } from "@platform/daemon";
 import { query, transaction, type Queryable } from "@platform/postgres";
 import type { RouteTarget } from "@platform/edge-api";
-import { acknowledged, lockRoutes, putRoute, removeRoutes } from "../edges/index.ts";
+import { inForce, lockRoutes, putRoute, removeRoutes, type InForce } from "../edges/index.ts";
 import { record } from "../events/index.ts";
 import type { Platform } from "../platform.ts";
 import { loadRelease, type ReleaseRow } from "../releases/index.ts";
@@ -17,7 +17,6 @@ import {
 import { loadDeployment, type DeploymentRow, type Promotion } from "./store.ts";
 
 const steadyMs = 5_000;
-const ackTimeoutMs = 10_000;
 
 export function createDeploymentStep(platform: Platform) {
   return async (id: string, signal: AbortSignal): Promise<number> => {
@@ -100,7 +99,8 @@ async function serveStatic(
   );
   faultPoint("control-plane.deployment.after-route");
   if (isActive(row, release)) return steadyMs;
-  const silent = await acknowledged(platform, version, ackTimeoutMs, signal);
+  const edges = await inForce(platform, version, signal);
+  if (edges.unfenced.length > 0) return failPromotion(platform, row, release, notFenced(edges));
   const seen = await answersThroughEdge(platform, await hostnameOf(platform, row), "/", signal);
   if (!seen.ok)
     return failPromotion(platform, row, release, {
@@ -108,7 +108,7 @@ async function serveStatic(
       message: "The static release does not answer through its public name. Traffic stays where it was.",
       details: { http_status: seen.status },
     });
-  await activate(platform, row, release, silent, false);
+  await activate(platform, row, release, edges.fenced, false);
   await retireInstances(platform, row.id, null, signal);
   return steadyMs;
 }
@@ -135,8 +135,9 @@ async function serveInstances(
   };
   const version = await pointAt(platform, row, target, release.id);
   faultPoint("control-plane.deployment.after-route");
-  const silent = await acknowledged(platform, version, ackTimeoutMs, signal);
+  const edges = await inForce(platform, version, signal);
   if (!isActive(row, release)) {
+    if (edges.unfenced.length > 0) return failPromotion(platform, row, release, notFenced(edges));
     const seen = await answersThroughEdge(
       platform,
       await hostnameOf(platform, row),
@@ -150,12 +151,19 @@ async function serveInstances(
         details: { http_status: seen.status },
       });
     faultPoint("control-plane.deployment.before-active");
-    await activate(platform, row, release, silent, outcome.wasWarm);
+    await activate(platform, row, release, edges.fenced, outcome.wasWarm);
   } else if (row.state !== "running")
     await setState(platform, row, { state: "running", error_message: null });
   await retireInstances(platform, row.id, instance, signal);
   return steadyMs;
 }
+
+const notFenced = ({ unfenced }: InForce) => ({
+  code: "PROMOTE_FAILED" as const,
+  message:
+    "An edge does not answer and could not be kept from serving the previous release. Traffic stays where it was; see that the edges reach the control plane, then promote again.",
+  details: { edges: unfenced },
+});
 
 const isActive = (row: DeploymentRow, release: ReleaseRow) =>
   row.active_release_id === release.id && row.state === "running" && row.promotion?.state !== "running";
@@ -262,7 +270,7 @@ async function replaceLater(
 async function stop(platform: Platform, row: DeploymentRow, signal: AbortSignal): Promise<number> {
   const version = await pointAt(platform, row, { type: "page", page: "stopped", detail: null }, null);
   if (row.state === "stopped") return 60_000;
-  await acknowledged(platform, version, ackTimeoutMs, signal);
+  await inForce(platform, version, signal);
   await removeInstances(platform, row.id, signal);
   if (await setState(platform, row, { state: "stopped", running_artifact_sha256: null }))
     await record(platform, event(row, "deployment.stopped"));
@@ -272,7 +280,7 @@ async function stop(platform: Platform, row: DeploymentRow, signal: AbortSignal)
 async function remove(platform: Platform, row: DeploymentRow, signal: AbortSignal): Promise<number> {
   const version = await transaction(platform.pool, (db) => removeRoutes(db, "deployment_id = $1", [row.id]));
   platform.signals.announce("routes");
-  await acknowledged(platform, version, ackTimeoutMs, signal);
+  await inForce(platform, version, signal);
   await removeInstances(platform, row.id, signal);
   faultPoint("control-plane.deployment.before-deleted");
   await platform.pool.query(

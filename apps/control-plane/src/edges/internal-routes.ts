@@ -6,6 +6,7 @@ import { query, queryOne } from "@platform/postgres";
 import { z } from "zod";
 import type { Platform } from "../platform.ts";
 import { brandOf, type Tenant } from "../tenants/index.ts";
+import { witnesses } from "./acknowledge.ts";
 
 interface RouteRow {
   readonly hostname: string;
@@ -55,6 +56,7 @@ async function updateAfter(platform: Platform, applied: number): Promise<RouteUp
     brands: tenants.map((tenant) => Brand.parse(brandOf(tenant))),
     routes: rows.filter((row) => row.target !== null).map(toRoute),
     removed: full ? [] : rows.filter((row) => row.target === null).map((row) => row.hostname),
+    witnesses: witnesses(platform).map(({ address }) => address.url),
   };
 }
 
@@ -74,28 +76,21 @@ export function registerEdgeRoutes(
   app.get("/internal/edge/routes", async (request, reply) => {
     assertEdge(request, token);
     const poll = Poll.parse(request.query);
-    const seen = () =>
-      platform.pool.query(
-        `insert into edges (id, applied) values ($1, $2) on conflict (id) do update set applied = excluded.applied, last_seen_at = now()`,
-        [poll.edge, poll.applied],
-      );
-    await seen();
+    // The time of the question, and not of the answer: the edge's lease runs from before it.
+    await platform.pool.query(
+      `insert into edges (id, applied) values ($1, $2) on conflict (id) do update set applied = excluded.applied, last_seen_at = now()`,
+      [poll.edge, poll.applied],
+    );
     platform.signals.announce("edge-applied");
-    // An edge counts as silent soon after it stops asking, so a long poll is a sign of life by itself.
-    const alive = setInterval(() => void seen().catch(() => undefined), 2_000);
     const gone = new AbortController();
     reply.raw.on("close", () => gone.abort());
-    try {
-      const update = await platform.signals.until(
-        "routes",
-        poll.wait_ms,
-        async () => (await updateAfter(platform, poll.applied)) ?? undefined,
-        gone.signal,
-      );
-      return update ? await reply.send(update) : await reply.status(204).send();
-    } finally {
-      clearInterval(alive);
-    }
+    const update = await platform.signals.until(
+      "routes",
+      poll.wait_ms,
+      async () => (await updateAfter(platform, poll.applied)) ?? undefined,
+      gone.signal,
+    );
+    return update ? await reply.send(update) : await reply.status(204).send();
   });
 
   app.post("/internal/edge/wake", async (request) => {

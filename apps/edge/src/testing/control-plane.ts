@@ -26,6 +26,8 @@ export class ControlPlane {
   /** Runs when a poll comes in, before it is answered. */
   onPoll: (applied: number) => void = () => undefined;
   refuseBatches = false;
+  /** Hosts that the edge is told of. */
+  witnesses: string[] = [];
   /** What requests to any other path get. */
   handler: Handler = (req, res) => res.end(JSON.stringify({ path: req.url, headers: req.headers }));
   #updates: RouteUpdate[] = [];
@@ -80,6 +82,7 @@ export class ControlPlane {
             ],
       ),
       removed: entries.filter(([, target]) => target === null).map(([hostname]) => hostname),
+      witnesses: this.witnesses,
     });
     for (const wake of this.#waiting) wake();
     return version;
@@ -111,9 +114,15 @@ export class ControlPlane {
     const next = () => this.#updates.find(({ version }) => version > applied);
     if (!next()) {
       await new Promise<void>((resolve) => {
-        this.#waiting.add(resolve);
-        res.once("close", resolve);
-      }).finally(() => this.#waiting.clear());
+        const timer = setTimeout(resolve, Number(url.searchParams.get("wait_ms")));
+        const wake = () => {
+          clearTimeout(timer);
+          this.#waiting.delete(wake);
+          resolve();
+        };
+        this.#waiting.add(wake);
+        res.once("close", wake);
+      });
     }
     const update = next();
     if (res.destroyed) return;

@@ -9,10 +9,28 @@ export class Host {
   /** `box:port` → local port of the app that plays the box's port. */
   readonly ports = new Map<string, number>();
   dials = 0;
+  /** Answers of `GET /fences`: what an edge must not serve. */
+  standing = { version: 0, hostnames: [] as string[] };
+  /** `applied` of each question for it. */
+  readonly asked: number[] = [];
   readonly #sockets = new Set<Duplex>();
-  readonly #server = createServer((_req, res) => res.writeHead(404).end());
+  #port = 0;
+  #server = createServer();
 
+  /** Listens, on the same port as before if it did already. */
   async start(): Promise<void> {
+    this.#server = createServer((req, res) => {
+      const url = new URL(req.url ?? "/", "http://host");
+      if (url.pathname !== "/fences") {
+        res.writeHead(404).end();
+        return;
+      }
+      const applied = Number(url.searchParams.get("applied"));
+      this.asked.push(applied);
+      const free = { version: 0, hostnames: [] };
+      res.setHeader("content-type", "application/json");
+      res.end(JSON.stringify(applied < this.standing.version ? this.standing : free));
+    });
     this.#server.on("connect", (req, client, head) => {
       this.#sockets.add(client);
       client.on("error", () => client.destroy());
@@ -26,14 +44,16 @@ export class Host {
       this.dials++;
       this.#join(client as Socket, port, head, refuse);
     });
-    await new Promise<void>((resolve) => this.#server.listen(0, "127.0.0.1", resolve));
+    await new Promise<void>((resolve) => this.#server.listen(this.#port, "127.0.0.1", resolve));
+    this.#port = (this.#server.address() as AddressInfo).port;
   }
 
   get url(): string {
-    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+    return `http://127.0.0.1:${this.#port}`;
   }
 
   async stop(): Promise<void> {
+    if (!this.#server.listening) return;
     const closed = new Promise((resolve) => this.#server.close(resolve));
     for (const socket of this.#sockets) socket.destroy();
     this.#server.closeAllConnections();

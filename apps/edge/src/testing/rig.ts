@@ -35,6 +35,7 @@ export class Rig {
     try {
       await rig.controlPlane.start();
       await rig.host.start();
+      rig.controlPlane.witnesses = [rig.host.url];
       await rig.startEdge(settings);
     } catch (error) {
       await rig.stop();

@@ -1,15 +1,26 @@
-import { BoxKey, BoxPatch, BoxSpec, HostError, ImageBuildSpec, type Doctor } from "@platform/host-api";
+import {
+  BoxKey,
+  BoxPatch,
+  BoxSpec,
+  FenceRequest,
+  HostError,
+  ImageBuildSpec,
+  StandingQuery,
+  type Doctor,
+} from "@platform/host-api";
 import { z } from "zod";
 import type { Artifacts } from "../artifacts/index.ts";
 import type { Boxes } from "../boxes/index.ts";
 import { isOwnBox, type Images } from "../images/index.ts";
 import type { EngineRegistry } from "../engines/registry.ts";
+import type { Fences } from "./fences.ts";
 
 export interface Services {
   readonly boxes: Boxes;
   readonly artifacts: Artifacts;
   readonly engines: EngineRegistry;
   readonly images: Images;
+  readonly fences: Fences;
   readonly doctor: () => Promise<Doctor>;
 }
 
@@ -103,6 +114,16 @@ function databaseRoutes({ engines }: Services): Record<string, Handler> {
   };
 }
 
+function fenceRoutes({ fences }: Services): Record<string, Handler> {
+  return {
+    "POST /fences": ({ body }) => fences.put(FenceRequest.parse(body)),
+    "GET /fences": ({ query }) => {
+      const { edge, applied } = StandingQuery.parse(Object.fromEntries(query));
+      return fences.ask(edge, applied);
+    },
+  };
+}
+
 export type Routes = Readonly<Record<string, Handler>>;
 
 export function createRoutes(services: Services): Routes {
@@ -111,6 +132,7 @@ export function createRoutes(services: Services): Routes {
     ...boxRoutes(services),
     ...imageRoutes(services),
     ...databaseRoutes(services),
+    ...fenceRoutes(services),
   };
 }
 
