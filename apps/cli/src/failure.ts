@@ -78,6 +78,8 @@ function apiRemedy(error: ApiError): string {
   if (error.status === 403) return "Use a key with the scope named above.";
   if (error.status === 404) return "List what there is (… ls) and use an id from there.";
   if (error.status === 422) return "Correct the values named above and run the command again.";
+  if (error.code === "DISK_FULL")
+    return "Remove files that are not needed, or create a sandbox with a larger disk (--size, or disk_size_mb) and copy what is needed.";
   if (error.retryable || error.status === 429 || error.status >= 500) {
     return "Try again in a moment; if it stays, report it with the request id.";
   }

@@ -1,5 +1,5 @@
 import { dirname } from "node:path";
-import type { AppliedConfig, GuestConfig, GuestLink, Readiness } from "@platform/guest-protocol";
+import type { AppliedConfig, GuestConfig, GuestLimits, GuestLink, Readiness } from "@platform/guest-protocol";
 import { Access } from "./access.ts";
 import { Environment } from "./environment.ts";
 import { AgentError, EnvdError, stringMap } from "./http.ts";
@@ -15,12 +15,14 @@ export class Agent {
   readonly #logDir: string;
   readonly #runFolder: string;
   #links: readonly GuestLink[];
+  limits: GuestLimits | null;
 
   constructor(config: GuestConfig) {
     this.environment = new Environment(config);
     this.supervisor = new Supervisor(this.environment, config.logDir);
     this.#outbound = new Outbound(config.outboundPath);
     this.#links = config.links;
+    this.limits = config.limits;
     this.#logDir = config.logDir;
     this.#runFolder = dirname(config.outboundPath);
   }
@@ -35,6 +37,8 @@ export class Agent {
     const links = body["links"] === undefined ? this.#links : toLinks(body["links"]);
     const proxyPort =
       body["proxyPort"] === undefined ? this.environment.proxyPort : toProxyPort(body["proxyPort"]);
+    const limits = body["limits"] === undefined ? this.limits : toLimits(body["limits"]);
+    this.limits = limits;
     if (env) this.environment.configure(env);
     this.#links = links;
     this.environment.proxyPort = proxyPort;
@@ -83,6 +87,14 @@ const isPort = (value: unknown): value is number =>
 function toProxyPort(value: unknown): number | null {
   if (value === null || isPort(value)) return value;
   throw invalid(`"proxyPort" is a port or null.`);
+}
+
+function toLimits(value: unknown): GuestLimits | null {
+  if (value === null) return null;
+  const { memoryBytes, cpuMillis } = (value ?? {}) as Record<string, unknown>;
+  if (typeof memoryBytes === "number" && memoryBytes > 0 && typeof cpuMillis === "number" && cpuMillis > 0)
+    return { memoryBytes, cpuMillis };
+  throw invalid(`"limits" is {"memoryBytes", "cpuMillis"} or null.`);
 }
 
 function toLinks(value: unknown): GuestLink[] {

@@ -10,6 +10,7 @@ const defaults: GuestConfig = {
   proxyPort: null,
   links: [],
   services: [],
+  limits: null,
   logDir: "/var/log/services",
 };
 

@@ -104,7 +104,7 @@ async function serveEnvd(
   agent.access.check(request, query);
   if (route === "GET /metrics") {
     const { readMetrics } = await import("./metrics.ts");
-    answerJson(response, 200, await readMetrics(agent.environment.workdir));
+    answerJson(response, 200, await readMetrics(agent.environment.workdir, agent.limits));
   } else if (route === "GET /envs") {
     answerJson(response, 200, agent.environment.given);
   } else if (route === "POST /init") {

@@ -8,7 +8,7 @@ import {
   NoBody,
   Placement,
   Port,
-  Slug,
+  HostSlug,
   EnvName,
   queryInt,
 } from "./fields.ts";
@@ -42,7 +42,7 @@ export const PublishFields = z.object({
   env: EnvMap.optional(),
   deployment_id: z.string().optional(),
   name: Name.optional(),
-  slug: Slug.optional(),
+  slug: HostSlug.optional(),
   database: DatabaseChoice.optional(),
   data_services: z.array(z.unknown()).optional(),
   domain: z.string().optional(),
@@ -100,7 +100,7 @@ export const deploymentRoutes = {
     idempotent: true,
     body: z.object({
       name: Name,
-      slug: Slug.optional(),
+      slug: HostSlug.optional(),
       repo_url: z.string().optional(),
       branch: z.string().optional(),
       build_command: optionalText,

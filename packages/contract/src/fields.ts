@@ -11,6 +11,26 @@ export const Slug = z
     /^[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?$/,
     "lower case letters, digits and inner hyphens, at most 48",
   );
+/** First labels that the platform itself serves below a tenant's domain, or that the web's own customs give a meaning. */
+const reservedLabels = new Set(
+  (
+    "sandbox api s3 www storage edge internal admin app auth login account dashboard console status docs help support " +
+    "billing mail smtp imap pop mx ns ns1 ns2 ftp ssh git cdn static assets media files db database registry webhook webhooks " +
+    "autoconfig autodiscover wpad isatap localhost preview previews deploy security abuse postmaster hostmaster root"
+  ).split(" "),
+);
+const reserved = (label: string): string =>
+  `"${label}" is a name of the platform's own below this domain; choose another one, such as "${label}-app"`;
+
+/** A slug that becomes a host name: `{slug}.{tenant}`. */
+export const HostSlug = Slug.refine((slug) => !reservedLabels.has(slug), {
+  error: ({ input }) => reserved(String(input)),
+});
+/** `{slug}.sandbox.{tenant}`, beside `{port}-{slug}` for each port. */
+export const SandboxSlug = HostSlug.refine(
+  (slug) => !/^\d{1,5}-/.test(slug),
+  "starts like the address of a port: choose a slug that does not begin with a number and a hyphen",
+);
 export const EnvName = z
   .string()
   .regex(/^[A-Za-z_][A-Za-z0-9_]*$/, "letters, digits and underscores, not starting with a digit")

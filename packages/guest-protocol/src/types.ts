@@ -17,6 +17,13 @@ export interface GuestLink {
 }
 
 /** Content of /run/agent/config.json. Absent members take the default named here. */
+/** What the box may use; a kernel that it shares with the machine shows the machine's figures instead. */
+export interface GuestLimits {
+  readonly memoryBytes: number;
+  /** Thousandths of a core. */
+  readonly cpuMillis: number;
+}
+
 export interface GuestConfig {
   /** /run/agent/guest.sock */
   readonly socketPath: string;
@@ -33,12 +40,14 @@ export interface GuestConfig {
   readonly links: readonly GuestLink[];
   /** Started once the agent listens. */
   readonly services: readonly GuestService[];
+  /** `null`: not known. */
+  readonly limits: GuestLimits | null;
   /** /var/log/services */
   readonly logDir: string;
 }
 
 /** What PUT /config may change while the agent runs. Members left out stay. */
-export type GuestConfigPatch = Partial<Pick<GuestConfig, "env" | "links" | "proxyPort">> & {
+export type GuestConfigPatch = Partial<Pick<GuestConfig, "env" | "links" | "proxyPort" | "limits">> & {
   /** The box waited for its user: files get the time of now. */
   readonly isFirstUse?: boolean;
 };

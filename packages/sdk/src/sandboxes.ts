@@ -150,9 +150,14 @@ export class Sandboxes {
     ).lines;
 
   /** Resolves with a URL only once the port answered. */
-  expose = (id: string, port?: number) =>
+  expose = (id: string, port?: number, waitMs?: number) =>
     this.#http.json<Exposed>("POST", `${at(id)}/expose`, {
-      body: port === undefined ? {} : { port },
+      body: {
+        ...(port === undefined ? {} : { port }),
+        ...(waitMs === undefined ? {} : { wait_ms: waitMs }),
+      },
+      // The server waits for the port: asking again would wait as long once more.
+      maxRetries: 0,
       // The same port gives the same preview for the sandbox's whole life.
       idempotencyKey: newIdempotencyKey(),
       timeoutMs: 120_000,

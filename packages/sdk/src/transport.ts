@@ -33,6 +33,8 @@ export interface CallOptions {
   /** Sent as Idempotency-Key, the same on every retry; makes a POST safe to repeat. */
   readonly idempotencyKey?: string;
   readonly timeoutMs?: number;
+  /** Of this call. 0 where the server itself waits for what is asked. */
+  readonly maxRetries?: number;
   readonly signal?: AbortSignal;
 }
 
@@ -107,7 +109,7 @@ export class Transport {
   async #send(method: Method, path: string, accept: string, options: CallOptions): Promise<Response> {
     const mayRepeat = method !== "POST" && method !== "PATCH" ? true : options.idempotencyKey !== undefined;
     for (let attempt = 0; ; attempt++) {
-      const isLast = attempt >= (this.#options.maxRetries ?? 3);
+      const isLast = attempt >= (options.maxRetries ?? this.#options.maxRetries ?? 3);
       try {
         const response = await this.#once(method, path, accept, options);
         if (response.ok) return response;

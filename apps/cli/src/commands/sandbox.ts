@@ -52,7 +52,10 @@ export function addSandbox(program: Command, context: () => Context): void {
     .description("prove a port reachable and print its URL")
     .argument("<sandbox>", "id or name")
     .argument("<port>", "", parsePort)
-    .action(async (id: string, port: number) => expose(context(), id, port));
+    .option("--wait <seconds>", "for a server that is still starting", parseCount, 20)
+    .action(async (id: string, port: number, options: { wait: number }) =>
+      expose(context(), id, port, options.wait),
+    );
   sandbox
     .command("rm")
     .description("destroy sandboxes")
@@ -181,10 +184,14 @@ async function logs(context: Context, id: string, lines: number): Promise<void> 
   });
 }
 
-async function expose(context: Context, id: string, port: number): Promise<void> {
+async function expose(context: Context, id: string, port: number, waitSeconds: number): Promise<void> {
   await withClient(context, async (client) => {
     const step = context.output.step(`port ${port}`);
-    const exposed = await client.sandboxes.expose((await client.sandboxes.find(id)).id, port);
+    const exposed = await client.sandboxes.expose(
+      (await client.sandboxes.find(id)).id,
+      port,
+      waitSeconds * 1000,
+    );
     step.done();
     context.output.result(exposed, exposed.url);
   });

@@ -186,4 +186,35 @@ test("the life of a sandbox", { skip }, async (t) => {
       await serves(boxes, id);
     },
   );
+
+  await t.test("a snapshot that is cut off says so at once, and its repeat makes it", async () => {
+    const id = await withService(boxes);
+    const key = randomUUID();
+    const snapshot = () => boxes.api("POST", `/sandboxes/${id}/snapshots`, {}, { "idempotency-key": key });
+    await boxes.armFault("control-plane.snapshot.stored");
+    await snapshot().catch(() => undefined); // The connection ends with the control plane.
+    await boxes.restartControlPlane();
+    const list = () => must<Row[]>("GET", `/sandboxes/${id}/snapshots`);
+    const [cut] = await list();
+    await waitFor("the cut off one to fail", async () => (await list())[0]?.["status"] === "failed", 60_000);
+    const again = insideOf<Row>(await snapshot(), "the repeat");
+    assert.deepEqual([again["id"], again["status"], again["error"]], [cut?.["id"], "ready", null]);
+    const used = await boxes.sandbox({ snapshot_id: again["id"] });
+    assert.match(
+      String((await must("POST", `/sandboxes/${used}/exec`, { command: "ls" }))["stdout"]),
+      /server.js/,
+    );
+  });
+
+  await t.test("the guest's own figures are the sandbox's, not the machine's", async () => {
+    const id = await boxes.sandbox({ size: "xs" });
+    const box = (await boxes.host.boxes()).find((one) => one.key === `sb-${id}`);
+    assert.equal(box?.isolation?.driver, "bubblewrap");
+    const figures = await must("POST", `/sandboxes/${id}/exec`, {
+      command: "curl -s --unix-socket /run/agent/guest.sock http://box/metrics",
+    });
+    const seen = JSON.parse(String(figures["stdout"])) as Record<string, number>;
+    assert.deepEqual([seen["mem_total"], seen["cpu_count"]], [2048 * 1024 * 1024, 1]);
+    assert.ok(seen["mem_used"]! > 0 && seen["mem_used"]! < seen["mem_total"]!, JSON.stringify(seen));
+  });
 });

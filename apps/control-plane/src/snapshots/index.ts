@@ -5,6 +5,7 @@ import { query, queryOne } from "@platform/postgres";
 import { record } from "../events/index.ts";
 import { handler, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
+import { isPresent } from "../presence.ts";
 import { liveSandbox, loadSandbox, nextBoxKey, ownSandbox, wantSandbox } from "../sandboxes/index.ts";
 import { mayUse } from "../tenants/index.ts";
 
@@ -91,8 +92,9 @@ export async function createSnapshot(
   const id = call.idFor("snapshot");
   const retention = retentionOf(wanted) ?? Number(sandbox.metadata["snapshot_expiration_sec"] ?? NaN);
   await platform.pool.query(
-    `insert into snapshots (id, tenant_id, sandbox_id, snapshot_key, comment, keep, retention_seconds, expires_at, sandbox_settings)
-     values ($1, $2, $3, $4, $5, $6, $7, now() + interval '1 second' * $7::integer, $8) on conflict (id) do nothing`,
+    `insert into snapshots (id, tenant_id, sandbox_id, snapshot_key, comment, keep, retention_seconds, expires_at, sandbox_settings, holder)
+     values ($1, $2, $3, $4, $5, $6, $7, now() + interval '1 second' * $7::integer, $8, $9)
+     on conflict (id) do update set holder = excluded.holder`,
     [
       id,
       sandbox.tenant_id,
@@ -102,16 +104,22 @@ export async function createSnapshot(
       wanted.keep ?? false,
       Number.isFinite(retention) ? retention : null,
       JSON.stringify({ template_id: sandbox.template_id, size: sandbox.size }),
+      platform.holder,
     ],
   );
+  faultPoint("control-plane.snapshot.stored");
   try {
     const made = await platform.host.putSnapshot(`sn-${id}`, sandbox.box_key, call.signal);
     await platform.pool.query(
-      "update snapshots set status = 'ready', size_bytes = $2, updated_at = now() where id = $1",
+      "update snapshots set status = 'ready', size_bytes = $2, error = null, updated_at = now() where id = $1",
       [id, made.sizeBytes],
     );
   } catch (error) {
-    if (!(error instanceof HostError) || error.code === "UNREACHABLE") throw error;
+    if (!(error instanceof HostError) || error.code === "UNREACHABLE") {
+      // Nobody makes it any more; the tidying finds out whether the machine did.
+      await platform.pool.query("update snapshots set holder = null where id = $1", [id]);
+      throw error;
+    }
     await platform.pool.query(
       "update snapshots set status = 'failed', error = $2, updated_at = now() where id = $1",
       [id, error.message],
@@ -176,6 +184,8 @@ export async function expireSnapshots(platform: Platform): Promise<void> {
 
 /** Longer than any request that makes a snapshot runs, milliseconds. */
 const settledAfterMs = 10 * 60_000;
+/** For what a machine was making when its caller went, milliseconds. */
+const madeAfterMs = 5_000;
 
 /**
  * Removes snapshots that no row names: a fork whose request was cut off between its copy and its row. What
@@ -196,8 +206,9 @@ export async function tidySnapshots(platform: Platform): Promise<void> {
   }
   for (const row of await query<SnapshotRow>(
     platform.pool,
-    "select * from snapshots where status = 'pending' and updated_at < now() - $1 * interval '1 millisecond' limit 50",
-    [settledAfterMs],
+    `select * from snapshots where status = 'pending' and (updated_at < now() - $1 * interval '1 millisecond'
+       or (updated_at < now() - $2 * interval '1 millisecond' and (holder is null or not ${isPresent("snapshots.holder")}))) limit 50`,
+    [settledAfterMs, madeAfterMs],
   )) {
     const made = found.find((one) => one.key === row.snapshot_key);
     await platform.pool.query(

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { Readable } from "node:stream";
 import { text } from "node:stream/consumers";
 import { test } from "node:test";
+import { gzipSync } from "node:zlib";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { waitFor } from "@platform/daemon";
 import { EventType, FileType, GuestError } from "@platform/guest-protocol";
@@ -17,7 +18,7 @@ function call(
   method: string,
   path: string,
   headers: Record<string, string> = {},
-  body = "",
+  body: string | Buffer = "",
 ) {
   return new Promise<{ status: number; body: string }>((resolve, reject) => {
     const sent = request({ socketPath: agent.socketPath, method, path, headers }, (response) => {
@@ -109,6 +110,33 @@ test("what an upload notes about a file stays with it until the next upload", as
   assert.deepEqual(await of("b.txt"), {});
   const long = { ...noted, "x-metadata-long": "x".repeat(4096) };
   assert.equal((await call(agent, "POST", "/files?path=a.txt", long, "1")).status, 400);
+});
+
+test("a link that leads in a circle and a body that is no gzip are refused as what they are", async (t) => {
+  const agent = await startAgent(t);
+  await symlink("b", join(agent.home, "a"));
+  await symlink("a", join(agent.home, "b"));
+  for (const look of [
+    agent.client.filesystem.listDir({ path: "a", depth: 1 }),
+    agent.client.filesystem.listDir({ path: "a/deep", depth: 2 }),
+  ])
+    await assert.rejects(look, (error: unknown) => {
+      assert.ok(error instanceof ConnectError);
+      assert.equal(error.code, Code.InvalidArgument);
+      assert.match(error.rawMessage, /circle/);
+      return true;
+    });
+  const gzip = { "content-type": "application/octet-stream", "content-encoding": "gzip" };
+  const cut = gzipSync("x".repeat(10_000)).subarray(0, 20).toString("latin1");
+  for (const [body, said] of [
+    ["this is no gzip", /no gzip/],
+    [Buffer.from(cut, "latin1"), /ends early/],
+  ] as const) {
+    const answer = await call(agent, "POST", "/files?path=new.txt", gzip, body);
+    assert.equal(answer.status, 400, answer.body);
+    assert.match(answer.body, said);
+  }
+  assert.deepEqual((await readdir(agent.home)).sort(), ["a", "b"]);
 });
 
 test("files are composed in order and the parts removed", async (t) => {

@@ -13,6 +13,8 @@ export async function guarded<T>(path: string, action: (path: string) => Promise
       EEXIST: [Code.AlreadyExists, `path exists already: ${path}`],
       ENOTEMPTY: [Code.AlreadyExists, `the destination of ${path} is a directory that is not empty`],
       EINVAL: [Code.InvalidArgument, `a directory cannot be moved into itself: ${path}`],
+      ELOOP: [Code.InvalidArgument, `too many symbolic links, or links that lead in a circle: ${path}`],
+      ENXIO: [Code.InvalidArgument, `nothing reads or writes at: ${path}`],
       ENAMETOOLONG: [Code.InvalidArgument, `path is too long: ${path}`],
       ERR_INVALID_ARG_VALUE: [Code.InvalidArgument, "path holds a zero byte"],
       EACCES: [Code.PermissionDenied, `permission denied: ${path}`],

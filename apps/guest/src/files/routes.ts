@@ -95,6 +95,8 @@ async function decoded(request: Request): Promise<Readable> {
     throw new EnvdError(400, `content-encoding '${String(encoding)}' is not supported`);
   const { createGunzip } = await import("node:zlib");
   const content = createGunzip();
+  // It may fail before anybody reads; who reads then finds the stream ended with its error.
+  content.on("error", () => undefined);
   // A refusal leaves a rest that is not the connection's next request; a caller that left sends no end.
   content.once("close", () => request.unpipe(content).resume());
   request.once("close", () => {

@@ -70,10 +70,7 @@ async function list(root: string, depth: number, notes: FileMetadata): Promise<E
       const entry = await readEntry(path, notes).catch(() => null);
       if (!entry) continue;
       if (entries.push(entry) > MAX_ENTRIES) {
-        throw new ConnectError(
-          `more than ${MAX_ENTRIES} entries: use a smaller depth`,
-          Code.ResourceExhausted,
-        );
+        throw new ConnectError(`more than ${MAX_ENTRIES} entries: use a smaller depth`, Code.InvalidArgument);
       }
       if (levels > 1 && found.isDirectory()) await walk(path, levels - 1);
     }

@@ -75,9 +75,10 @@ const trust: Record<string, string> = {
   ...(existsSync(systemBundle) ? { npm_config_cafile: systemBundle, PIP_CERT: systemBundle } : {}),
 };
 
-export function guestConfig(spec: Pick<ResolvedBoxSpec, "env" | "links">) {
+export function guestConfig(spec: Pick<ResolvedBoxSpec, "env" | "links" | "limits">) {
   const links = spec.links.map((link) => ({ host: link.hostname, port: link.port }));
-  return { env: { ...trust, ...spec.env }, links, proxyPort };
+  const { memoryBytes, cpuMillis } = spec.limits;
+  return { env: { ...trust, ...spec.env }, links, proxyPort, limits: { memoryBytes, cpuMillis } };
 }
 
 /** Read by the agent when it starts. Only before the box runs: later its folder belongs to it. */
