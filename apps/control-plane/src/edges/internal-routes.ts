@@ -90,7 +90,7 @@ export function registerEdgeRoutes(
       async () => (await updateAfter(platform, poll.applied)) ?? undefined,
       gone.signal,
     );
-    return update ? await reply.send(update) : await reply.status(204).send();
+    return update ? reply.send(update) : reply.status(204).send();
   });
 
   app.post("/internal/edge/wake", async (request) => {
