@@ -3,6 +3,12 @@ import { unguessableId } from "@platform/daemon";
 import type { Route } from "@platform/edge-api";
 import { normalizeHostname } from "./routes/index.ts";
 
+export interface RequestBody {
+  readonly body: AsyncIterable<Buffer> | Buffer | null;
+  /** Sending the request twice does no harm, and its body is at hand to do so. */
+  readonly replayable: boolean;
+}
+
 /** One request with what the edge found out about it. */
 export interface Exchange {
   readonly req: IncomingMessage;
@@ -21,6 +27,10 @@ export interface Exchange {
   readonly target: string;
   /** What is served; null as long as no route is found. */
   route: Route | null;
+  /** A release that was asked first and failed; another one answers. */
+  failedReleaseId: string | null;
+  /** Opened once, whoever is asked how often. */
+  body: Promise<RequestBody> | null;
   /** Protocol that the client wants to change to, such as `websocket`. */
   readonly upgrade: string | null;
   /** The client sent `Expect: 100-continue` and waits for our word. */
@@ -72,6 +82,8 @@ export function openExchange(
     host,
     target,
     route: null,
+    failedReleaseId: null,
+    body: null,
   };
   const isBad = hosts.length !== 1 || hostname === null || !target.startsWith("/") || !isFramed(req);
   return { exchange, malformed: isTooLarge(req) ? "headers_too_large" : isBad ? "bad_request" : null };

@@ -1,6 +1,6 @@
 import type { Socket } from "node:net";
 import type { Log } from "@platform/daemon";
-import { guestAgentPort, type Brand, type RouteTarget } from "@platform/edge-api";
+import { guestAgentPort, type Brand } from "@platform/edge-api";
 import type { RequestLog } from "./access-log/index.ts";
 import { clientGone, type Exchange } from "./exchange.ts";
 import { acceptsHtml, sendPage, type PageKind } from "./pages/index.ts";
@@ -32,6 +32,7 @@ import {
   type SandboxRefusal,
   type TokenOf,
 } from "./sandbox/index.ts";
+import { choicesOf, type Choice } from "./releases/index.ts";
 import { serveStatic, type StaticBundles } from "./static/index.ts";
 import type { WakeCalls } from "./wake/index.ts";
 
@@ -133,15 +134,16 @@ export class Gateway {
     if ((target.type === "boxes" || target.type === "wake") && !this.#mayEnter(exchange, target)) return;
     switch (target.type) {
       case "boxes":
-        return this.#serveBoxes(exchange, served);
+      case "static":
+        return this.#serveReleases(exchange, served);
       case "control-plane":
         return this.#serveService(exchange, this.#parts.controlPlane);
       case "service":
         return this.#serveService(exchange, this.#parts.services.origin(target.url));
       case "redirect":
         return this.#redirect(exchange, target.hostname);
-      case "static":
-        return this.#serveStatic(exchange, target);
+      case "hold":
+        return this.#serveHeld(exchange);
       case "page":
         return this.#page(exchange, target.page, target.detail);
       case "wake":
@@ -232,27 +234,43 @@ export class Gateway {
     return access.type === "granted";
   }
 
-  async #serveBoxes(exchange: Exchange, served: ServedRoute): Promise<void> {
+  /** Asks one release after the other until one answers. */
+  async #serveReleases(exchange: Exchange, served: ServedRoute): Promise<void> {
+    const { facts } = this.#parts;
+    const main = served.route.target;
+    if (main.type !== "boxes" && main.type !== "static") return;
+    const choices = choicesOf(main, exchange, facts);
+    for (const [index, choice] of choices.entries()) {
+      const { target, releaseId } = choice;
+      exchange.route = releaseId === null ? served.route : { ...served.route, releaseId };
+      if (target.type === "static") return this.#serveStatic(exchange, target);
+      const outcome = await forward({
+        exchange,
+        facts,
+        rewriteHost: main.type === "boxes" ? main.rewriteHost : null,
+        origins: this.#originsOf(exchange, served, choice),
+        upgrade: exchange.upgrade,
+        refusesErrors: choice.refusesErrors && index < choices.length - 1,
+      });
+      const isLast = index === choices.length - 1 || !(await mayAskAnother(exchange, outcome));
+      const closeMs = main.type === "boxes" ? main.webSocketCloseMs : undefined;
+      if (isLast) return this.#conclude(exchange, outcome, "error", closeMs);
+      exchange.failedReleaseId ??= exchange.route?.releaseId ?? null;
+    }
+  }
+
+  /** Those of the main release are read again each time: its route may have moved. */
+  #originsOf(exchange: Exchange, served: ServedRoute, choice: Choice): () => readonly Origin[] {
     const { table, pools } = this.#parts;
-    const { target } = served.route;
-    if (target.type !== "boxes") return;
-    const origins = (): readonly Origin[] => {
-      const now = table.find(exchange.hostname) ?? served;
-      const { target: current } = now.route;
+    return () => {
+      const now = choice.releaseId === null ? (table.find(exchange.hostname) ?? served) : served;
+      const current = choice.releaseId === null ? now.route.target : choice.target;
       if (current.type !== "boxes") return [];
       const first = now.cursor++ % current.upstreams.length;
       const ordered = [...current.upstreams.slice(first), ...current.upstreams.slice(0, first)];
-      exchange.route = now.route;
+      if (choice.releaseId === null) exchange.route = now.route;
       return ordered.map((upstream) => pools.origin(upstream));
     };
-    const outcome = await forward({
-      exchange,
-      facts: this.#parts.facts,
-      rewriteHost: target.rewriteHost,
-      origins,
-      upgrade: exchange.upgrade,
-    });
-    this.#conclude(exchange, outcome, "error");
   }
 
   /** The Host header stays: what the program answers, and a signature over it, depend on it. */
@@ -269,12 +287,16 @@ export class Gateway {
     this.#conclude(exchange, outcome, outcome.type === "unsent" ? "unavailable" : "error");
   }
 
-  #conclude(exchange: Exchange, outcome: Outcome, failure: PageKind): void {
+  #conclude(exchange: Exchange, outcome: Outcome, failure: PageKind, webSocketCloseMs?: number): void {
     const { log, tunnels } = this.#parts;
     if (outcome.type === "upgraded") {
       const client = exchange.req.socket as Socket;
       exchange.res.detachSocket(client);
-      tunnels.join(client, outcome.socket);
+      const isWebSocket = exchange.upgrade?.toLowerCase() === "websocket";
+      tunnels.join(client, outcome.socket, {
+        origin: outcome.origin ?? null,
+        closeMs: isWebSocket ? (webSocketCloseMs ?? null) : null,
+      });
       return;
     }
     if (outcome.type === "done" || outcome.type === "client-gone") return;
@@ -288,7 +310,7 @@ export class Gateway {
     else this.#page(exchange, isTimeout(error) ? "timeout" : failure);
   }
 
-  async #serveStatic(exchange: Exchange, target: RouteTarget & { type: "static" }): Promise<void> {
+  async #serveStatic(exchange: Exchange, target: { digest: string; spaFallback: boolean }): Promise<void> {
     const result = await serveStatic(exchange, this.#parts.bundles, target);
     if (result === "missing") this.#page(exchange, "file_not_found");
     else if (result === "refused") this.#page(exchange, "bad_request");
@@ -329,6 +351,18 @@ export class Gateway {
     const served = await this.#hold(exchange, pick, () => wake.ask(hostname));
     if (served === "busy") return this.#page(exchange, "busy");
     if (!served) return this.#page(exchange, "starting");
+    exchange.route = served.route;
+    return this.#serveTarget(exchange, served);
+  }
+
+  /** Waits for the route to lead somewhere again. */
+  async #serveHeld(exchange: Exchange): Promise<void> {
+    const pick = () => {
+      const found = this.#parts.table.find(exchange.hostname);
+      return found?.route.target.type === "hold" ? null : found;
+    };
+    const served = await this.#hold(exchange, pick, () => undefined);
+    if (served === "busy" || !served) return this.#page(exchange, served === "busy" ? "busy" : "maintenance");
     exchange.route = served.route;
     return this.#serveTarget(exchange, served);
   }
@@ -377,4 +411,11 @@ export class Gateway {
     const ofTenant = exchange.route ? table.brandOfTenant(exchange.route.tenantId) : null;
     sendPage(exchange, kind, ofTenant ?? table.brandOf(exchange.hostname), detail);
   }
+}
+
+/** Nothing was done yet, or doing it again is harmless. */
+async function mayAskAnother(exchange: Exchange, outcome: Outcome): Promise<boolean> {
+  if (outcome.type === "unsent" || outcome.type === "refused") return true;
+  if (outcome.type !== "unanswered" || isTimeout(outcome.error)) return false;
+  return (await exchange.body)?.replayable ?? false;
 }

@@ -74,7 +74,9 @@ let retaining: NodeJS.Timeout | null = null;
 table.onChange(() => {
   retaining ??= setTimeout(() => {
     retaining = null;
-    pools.retain(upstreams(), sandboxes());
+    const led = [...upstreams()];
+    pools.retain(led, sandboxes());
+    tunnels.retain(new Set(led.map(({ boxKey, port }) => `${boxKey}:${port}`)));
     services.retain(serviceUrls());
   }, RETAIN_AFTER_MS).unref();
 });
@@ -107,7 +109,11 @@ async function restoreRoutes(): Promise<void> {
 }
 
 function* upstreams(): IterableIterator<BoxUpstream> {
-  for (const { target } of table.routes()) if (target.type === "boxes") yield* target.upstreams;
+  for (const { target } of table.routes()) {
+    if (target.type !== "boxes" && target.type !== "static") continue;
+    for (const one of [target, target.canary?.target, target.fallback?.target])
+      if (one?.type === "boxes") yield* one.upstreams;
+  }
 }
 
 function* sandboxes(): IterableIterator<Omit<BoxUpstream, "port">> {

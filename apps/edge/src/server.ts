@@ -176,6 +176,7 @@ export class EdgeServer {
       durationMs,
       deploymentId: route?.deploymentId ?? null,
       releaseId: route?.releaseId ?? null,
+      failedReleaseId: exchange.failedReleaseId,
       sandboxId: route?.sandboxId ?? null,
     };
     const bytes = socket.bytesWritten - exchange.bytesWrittenBefore;

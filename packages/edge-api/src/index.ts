@@ -43,16 +43,53 @@ const AccessGrants = z
   .max(200)
   .optional();
 
+const Boxes = z.object({ type: z.literal("boxes"), upstreams: z.array(BoxUpstream).min(1) });
+/** Files of a bundle in the artifact store; `spaFallback` serves index.html for unknown paths without extension. */
+const StaticFiles = z.object({
+  type: z.literal("static"),
+  digest: z.string(),
+  spaFallback: z.boolean().default(false),
+});
+
+/** Another release of the same deployment, and what serves it. */
+export const OtherRelease = z.object({
+  releaseId: z.string(),
+  target: z.discriminatedUnion("type", [Boxes, StaticFiles]),
+});
+export type OtherRelease = z.output<typeof OtherRelease>;
+
+/**
+ * A release that gets a part of the requests. What it refuses, and each repeatable request that it answers
+ * with 5xx, is answered by the main release instead and counted against the canary.
+ */
+export const Canary = OtherRelease.extend({
+  percent: z.number().min(0).max(100),
+  /** `client`: by a hash of address and user agent, so that a visitor stays where they are; `request`: by chance. */
+  sticky: z.enum(["client", "request"]),
+});
+export type Canary = z.output<typeof Canary>;
+
+const sharedTraffic = {
+  canary: Canary.optional(),
+  /** Answers what the main release does not take at all: the one before it, while the new one is on trial. */
+  fallback: OtherRelease.optional(),
+};
+
 export const RouteTarget = z.discriminatedUnion("type", [
-  z.object({
-    type: z.literal("boxes"),
-    upstreams: z.array(BoxUpstream).min(1),
+  Boxes.extend({
     rewriteHost: z.string().nullable().default(null),
     accessSha256: AccessSha256,
     grants: AccessGrants,
+    ...sharedTraffic,
+    /**
+     * Once no route leads to their box any more, WebSockets are closed with 1001 after this time,
+     * milliseconds; absent: each lives until one of its ends closes it.
+     */
+    webSocketCloseMs: z.int().min(0).optional(),
   }),
-  /** Files of a bundle in the artifact store; `spaFallback` serves index.html for unknown paths without extension. */
-  z.object({ type: z.literal("static"), digest: z.string(), spaFallback: z.boolean().default(false) }),
+  StaticFiles.extend(sharedTraffic),
+  /** Requests wait for the route to change, each for at most the edge's own bound. */
+  z.object({ type: z.literal("hold") }),
   z.object({ type: z.literal("control-plane") }),
   /** Another program of the platform, such as the object store; it sees the Host header as it was sent. */
   z.object({ type: z.literal("service"), url: z.url({ protocol: /^http$/ }) }),
@@ -132,6 +169,8 @@ export const RequestLogEntry = z.object({
   requestId: z.string(),
   deploymentId: z.string().nullable(),
   releaseId: z.string().nullable(),
+  /** A release that was asked first and failed; another one's answer was sent. */
+  failedReleaseId: z.string().nullable().default(null),
   sandboxId: z.string().nullable(),
   hostname: z.string(),
   method: z.string(),

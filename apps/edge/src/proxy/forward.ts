@@ -1,9 +1,9 @@
 import type { Dispatcher } from "undici";
-import { clientGone, type Exchange } from "../exchange.ts";
+import { clientGone, type Exchange, type RequestBody } from "../exchange.ts";
 import { upstreamHeaders, type ForwardedFacts } from "./headers.ts";
 import type { Origin } from "./pools.ts";
 import { Relay, type Outcome } from "./relay.ts";
-import { openRequestBody, type RequestBody } from "./request-body.ts";
+import { openRequestBody } from "./request-body.ts";
 
 export interface ForwardRequest {
   readonly exchange: Exchange;
@@ -17,6 +17,8 @@ export interface ForwardRequest {
   readonly origins: () => readonly Origin[];
   /** Set for an upgrade: the protocol asked for. */
   readonly upgrade: string | null;
+  /** Another release answers a repeatable request instead of an answer with 5xx: the outcome is `refused`. */
+  readonly refusesErrors?: boolean;
 }
 
 /**
@@ -32,7 +34,7 @@ export async function forward(request: ForwardRequest): Promise<Outcome> {
   const gone = clientGone(exchange);
   let body: RequestBody;
   try {
-    body = await openRequestBody(exchange);
+    body = await (exchange.body ??= openRequestBody(exchange));
   } catch (error) {
     if (gone.aborted || exchange.req.destroyed) return { type: "client-gone" };
     throw error;
@@ -59,6 +61,7 @@ async function tryAll(
   let outcome: Outcome = { type: "unsent", error: new Error("no upstream") };
   for (const [index, origin] of origins.entries()) {
     outcome = await attempt(request, origin.pooled(), body, gone);
+    if (outcome.type === "upgraded") return { ...outcome, origin: origin.name };
     if (outcome.type === "unsent") continue;
     if (outcome.type !== "unanswered" || !body.replayable || isTimeout(outcome.error)) return outcome;
     const again = origins[(index + 1) % origins.length]!;
@@ -75,12 +78,12 @@ async function tryAll(
 async function attempt(
   request: ForwardRequest,
   dispatcher: Dispatcher,
-  { body }: RequestBody,
+  { body, replayable }: RequestBody,
   gone: AbortSignal,
 ): Promise<Outcome> {
   if (gone.aborted) return { type: "client-gone" };
   const { exchange, upgrade } = request;
-  const relay = new Relay(exchange, gone);
+  const relay = new Relay(exchange, gone, replayable && (request.refusesErrors ?? false));
   const options: Dispatcher.DispatchOptions = {
     path: exchange.target,
     method: exchange.req.method as Dispatcher.HttpMethod,

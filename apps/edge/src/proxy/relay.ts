@@ -8,11 +8,13 @@ import { clientHeaders } from "./headers.ts";
 /**
  * What became of one attempt. `unsent`: no byte of the request left, so any method may go elsewhere.
  * `unanswered`: it may have arrived. `cut`: the response broke off, and so did the client's
- * connection. `upgraded`: both sides talk through a tunnel now.
+ * connection. `upgraded`: both sides talk through a tunnel now. `refused`: an answer with 5xx that
+ * the client did not get to see.
  */
 export type Outcome =
   | { type: "done" }
-  | { type: "upgraded"; socket: Duplex }
+  | { type: "upgraded"; socket: Duplex; origin?: string }
+  | { type: "refused"; error: Error }
   | { type: "unsent"; error: Error }
   | { type: "unanswered"; error: Error }
   | { type: "cut"; error: Error }
@@ -27,10 +29,13 @@ export class Relay implements Dispatcher.DispatchHandler {
   #sent = false;
   #controller: Dispatcher.DispatchController | null = null;
   #bodyStarted = false;
+  readonly #refusesErrors: boolean;
+  #isRefused = false;
 
-  constructor(exchange: Exchange, gone: AbortSignal) {
+  constructor(exchange: Exchange, gone: AbortSignal, refusesErrors = false) {
     this.#exchange = exchange;
     this.#gone = gone;
+    this.#refusesErrors = refusesErrors;
     this.outcome = new Promise((resolve) => (this.#settle = resolve));
     gone.addEventListener("abort", this.#abandon, { once: true });
   }
@@ -48,6 +53,13 @@ export class Relay implements Dispatcher.DispatchHandler {
     statusMessage?: string,
   ): void {
     if (statusCode < 200) return;
+    if (this.#refusesErrors && statusCode >= 500) {
+      this.#isRefused = true;
+      // Its body is of no use, and may have no end.
+      controller.abort(new Error("another release answers"));
+      this.#finish({ type: "refused", error: new Error(`answered with ${statusCode}`) });
+      return;
+    }
     const { res } = this.#exchange;
     res.writeHead(statusCode, statusMessage ?? "", clientHeaders(rawOf(controller)));
     res.on("drain", this.#resume);
@@ -59,12 +71,14 @@ export class Relay implements Dispatcher.DispatchHandler {
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    if (this.#isRefused) return;
     this.#bodyStarted = true;
     faultPoint("edge.proxy.mid-body");
     if (!this.#exchange.res.write(chunk)) controller.pause();
   }
 
   onResponseEnd(_controller: Dispatcher.DispatchController, trailers: unknown): void {
+    if (this.#isRefused) return;
     const { res } = this.#exchange;
     if (trailers && typeof trailers === "object" && Object.keys(trailers).length > 0) {
       res.addTrailers(trailers as Record<string, string>);
@@ -88,6 +102,7 @@ export class Relay implements Dispatcher.DispatchHandler {
   }
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+    if (this.#isRefused) return;
     const { res, req } = this.#exchange;
     if (this.#gone.aborted) this.#finish({ type: "client-gone" });
     else if (res.headersSent) {

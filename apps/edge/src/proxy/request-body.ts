@@ -1,14 +1,8 @@
-import type { Exchange } from "../exchange.ts";
+import type { Exchange, RequestBody } from "../exchange.ts";
 
 /** Bodies up to this many bytes are kept, so that an idempotent request can be sent again. */
 const REPLAYABLE_BYTES = 16 * 1024;
 const idempotentMethods = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]);
-
-export interface RequestBody {
-  readonly body: AsyncIterable<Buffer> | Buffer | null;
-  /** Sending the request twice does no harm, and its body is at hand to do so. */
-  readonly replayable: boolean;
-}
 
 /** @throws Error if the client goes away while a small body is read */
 export async function openRequestBody(exchange: Exchange): Promise<RequestBody> {

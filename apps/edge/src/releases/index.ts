@@ -1,0 +1,1 @@
+export { choicesOf, type Choice } from "./choose.ts";
