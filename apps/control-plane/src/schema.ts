@@ -5,6 +5,7 @@ import { lifecycleMigrations } from "./schema-lifecycle.ts";
 import { guardsMigration } from "./schema-guards.ts";
 import { provenanceMigration } from "./schema-provenance.ts";
 import { e2bMigration } from "./schema-e2b.ts";
+import { edgesMigration } from "./edges/schema.ts";
 import { snapshotsMigration } from "./snapshots/schema.ts";
 import { templatesMigration } from "./templates/schema.ts";
 import { resourcesMigration } from "./schema-resources.ts";
@@ -171,4 +172,5 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   installCacheMigration,
   uploadsMigration,
   snapshotsMigration,
+  edgesMigration,
 ];

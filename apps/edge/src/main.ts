@@ -1,9 +1,10 @@
+import { join } from "node:path";
 import { openArtifactStore } from "@platform/bundle";
 import { createLog, faultPoint, onShutdown, readConfig, runUntilSignal } from "@platform/daemon";
 import { authorityName, openAuthority } from "@platform/certificates";
 import { sandboxToken, type BoxUpstream } from "@platform/edge-api";
 import { Agent } from "undici";
-import { RequestLog } from "./access-log/index.ts";
+import { AccessFile, Metrics, MetricsServer, RequestLog } from "./access-log/index.ts";
 import { EdgeConfig } from "./config.ts";
 import { Gateway } from "./gateway.ts";
 import { BoxPools, ServiceOrigin, ServiceOrigins, Tunnels } from "./proxy/index.ts";
@@ -39,6 +40,24 @@ const controlPlane = new ServiceOrigin("control-plane", config.CONTROL_PLANE_URL
 const services = new ServiceOrigins();
 const tunnels = new Tunnels();
 const requestLog = new RequestLog(internal);
+const accessFile = new AccessFile({
+  path: config.EDGE_ACCESS_LOG ?? join(config.EDGE_DATA_DIR, "access.log"),
+  log,
+});
+const metrics = new Metrics([
+  { name: "edge_routes", help: "Routes in force.", read: () => table.size },
+  { name: "edge_routes_version", help: "Version of the routes in force.", read: () => table.version },
+  { name: "edge_lease_seconds", help: "Until the lease ends.", read: () => lease.remainingMs / 1000 },
+  { name: "edge_tunnels", help: "Open WebSockets and other upgrades.", read: () => tunnels.size },
+  { name: "edge_upstream_pools", help: "Pools of connections to apps.", read: () => pools.size },
+  {
+    name: "edge_dropped_log_lines",
+    help: "Lines of logs lost.",
+    read: () => accessFile.dropped + requestLog.dropped,
+  },
+  { name: "process_resident_memory_bytes", help: "Memory.", read: () => process.memoryUsage.rss() },
+]);
+const metricsServer = new MetricsServer(metrics, config.EDGE_METRICS_TOKEN ?? "");
 const feed = new RouteFeed({ ...internal, edgeId: config.EDGE_ID, table, copy, lease });
 const gateway = new Gateway({
   table,
@@ -65,6 +84,8 @@ const server = new EdgeServer({
   gateway,
   tunnels,
   requestLog,
+  accessFile,
+  metrics,
   certificates,
   maxConnections: config.EDGE_MAX_CONNECTIONS,
   log,
@@ -89,13 +110,17 @@ const tlsPort = config.EDGE_TLS_PORT === undefined ? null : await server.listenT
 feed.start();
 lease.start();
 requestLog.start();
+accessFile.start();
+const metricsPort =
+  config.EDGE_METRICS_PORT === undefined ? null : await metricsServer.listen(config.EDGE_METRICS_PORT);
 
 // The last registered runs first: requests finish before what serves them goes away.
 onShutdown(() => Promise.all([pools.close(), controlPlane.close(), services.close(), dispatcher.destroy()]));
-onShutdown(() => Promise.all([feed.stop(), lease.stop(), requestLog.stop()]));
+onShutdown(() => Promise.all([feed.stop(), lease.stop(), requestLog.stop(), accessFile.stop()]));
+onShutdown(() => (metricsPort === null ? undefined : metricsServer.close()));
 onShutdown(() => server.drain(DRAIN_MS));
 runUntilSignal({ graceMs: STOP_MS, parent: true });
-process.stdout.write(`${JSON.stringify({ ready: true, port, tlsPort })}\n`);
+process.stdout.write(`${JSON.stringify({ ready: true, port, tlsPort, metricsPort })}\n`);
 
 async function restoreRoutes(): Promise<void> {
   try {

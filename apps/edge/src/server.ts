@@ -2,7 +2,8 @@ import { createServer, ServerResponse, STATUS_CODES, type IncomingMessage, type 
 import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import { Deadline, unguessableId, waitFor, type Log } from "@platform/daemon";
-import type { RequestLog } from "./access-log/index.ts";
+import type { Route } from "@platform/edge-api";
+import type { AccessFile, Metrics, RequestLog } from "./access-log/index.ts";
 import { openExchange, type Exchange } from "./exchange.ts";
 import type { Gateway } from "./gateway.ts";
 import { renderPage, sendPage, type PageKind } from "./pages/index.ts";
@@ -31,6 +32,8 @@ export interface ServerOptions {
   readonly gateway: Gateway;
   readonly tunnels: Tunnels;
   readonly requestLog: RequestLog;
+  readonly accessFile: AccessFile;
+  readonly metrics: Metrics;
   readonly certificates: CertificateStore;
   readonly maxConnections: number;
   readonly log: Log;
@@ -179,9 +182,12 @@ export class EdgeServer {
       failedReleaseId: exchange.failedReleaseId,
       sandboxId: route?.sandboxId ?? null,
     };
-    const bytes = socket.bytesWritten - exchange.bytesWrittenBefore;
-    this.#options.log.debug({ ...line, bytes }, "request");
-    if (route) this.#options.requestLog.add({ at: exchange.startedAt.toISOString(), ...line });
+    const bytes = Math.max(0, socket.bytesWritten - exchange.bytesWrittenBefore);
+    const { accessFile, metrics, requestLog } = this.#options;
+    const entry = { at: exchange.startedAt.toISOString(), ...line, bytes };
+    accessFile.add({ ...entry, tenantId: route?.tenantId ?? null });
+    metrics.add({ tenantId: route?.tenantId ?? null, app: appOf(route), status, durationMs, bytes });
+    if (route) requestLog.add(entry);
   }
 
   /** The parser gave up: there is no request object, only a connection to explain it on. */
@@ -224,4 +230,11 @@ function mayUpgrade(req: IncomingMessage): boolean {
     req.headers["transfer-encoding"] !== undefined || Number(req.headers["content-length"] ?? 0) > 0;
   const protocol = (req.headers.upgrade ?? "").toLowerCase();
   return req.method === "GET" && !hasBody && protocol !== "" && !/^h2c?\b/.test(protocol);
+}
+
+/** Whose series a request counts in. */
+function appOf(route: Route | null): string {
+  if (!route) return "none";
+  if (route.deploymentId) return `deployment:${route.deploymentId}`;
+  return route.sandboxId ? `sandbox:${route.sandboxId}` : route.kind;
 }

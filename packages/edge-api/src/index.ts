@@ -177,5 +177,6 @@ export const RequestLogEntry = z.object({
   path: z.string().max(2048).describe("Without query"),
   status: z.int(),
   durationMs: z.number(),
+  bytes: z.int().min(0).default(0).describe("Sent to the client, head included"),
 });
 export type RequestLogEntry = z.output<typeof RequestLogEntry>;
