@@ -87,3 +87,10 @@ create index egress_rules_by_tenant on egress_rules (tenant_id);
 create table egress_pending (sandbox_id uuid primary key references sandboxes on delete cascade, since timestamptz not null default now());
 `,
 };
+
+/** Looks of single deployments and sandboxes, where they differ from their tenant's. */
+export const appBrandingsMigration: Migration = {
+  name: "0030-app-brandings",
+  sql: `create table app_brandings (app_id uuid primary key, tenant_id uuid not null references tenants, branding jsonb not null);
+create index app_brandings_by_tenant on app_brandings (tenant_id);`,
+};

@@ -1,5 +1,5 @@
 import type { Migration } from "@platform/postgres";
-import { tenancyMigration } from "./schema-tenancy.ts";
+import { appBrandingsMigration, tenancyMigration } from "./schema-tenancy.ts";
 import { installCacheMigration, uploadsMigration } from "./schema-releases.ts";
 import { lifecycleMigrations } from "./schema-lifecycle.ts";
 import { guardsMigration } from "./schema-guards.ts";
@@ -171,6 +171,7 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   guardsMigration,
   installCacheMigration,
   uploadsMigration,
+  appBrandingsMigration,
   snapshotsMigration,
   edgesMigration,
 ];

@@ -3,7 +3,7 @@ import type { Log } from "@platform/daemon";
 import { guestAgentPort, type Brand } from "@platform/edge-api";
 import type { RequestLog } from "./access-log/index.ts";
 import { clientGone, type Exchange } from "./exchange.ts";
-import { acceptsHtml, sendPage, type PageKind } from "./pages/index.ts";
+import { acceptsHtml, sendPage, Waits, type PageKind, type Wait } from "./pages/index.ts";
 import { accessOf, type Grant } from "./preview-access.ts";
 import {
   forward,
@@ -63,6 +63,7 @@ export interface GatewayParts {
 /** Answers requests by what the route table says about their host name. */
 export class Gateway {
   readonly #parts: GatewayParts;
+  readonly #waits = new Waits();
   #held = 0;
 
   constructor(parts: GatewayParts) {
@@ -145,7 +146,9 @@ export class Gateway {
       case "hold":
         return this.#serveHeld(exchange);
       case "page":
-        return this.#page(exchange, target.page, target.detail);
+        return target.page === "starting"
+          ? this.#starting(exchange, target.detail, target.since)
+          : this.#page(exchange, target.page, target.detail);
       case "wake":
         return this.#serveWake(exchange);
       case "sandbox":
@@ -339,8 +342,7 @@ export class Gateway {
     const { wake, table } = this.#parts;
     const { hostname, req } = exchange;
     wake.ask(hostname);
-    if (req.method === "GET" && acceptsHtml(req) && !exchange.upgrade)
-      return this.#page(exchange, "starting");
+    if (req.method === "GET" && acceptsHtml(req) && !exchange.upgrade) return this.#starting(exchange);
     const pick = () => {
       const found = table.find(hostname);
       if (!found) return null;
@@ -406,10 +408,17 @@ export class Gateway {
     res.end(body);
   }
 
-  #page(exchange: Exchange, kind: PageKind, detail: string | null = null): void {
+  /** The page that waits for an app, until it gives up. */
+  #starting(exchange: Exchange, detail: string | null = null, since?: number): void {
+    const wait = this.#waits.look(exchange.hostname, Date.now(), since);
+    const failure = wait.isOver ? this.#parts.wake.failureOf(exchange.hostname) : null;
+    this.#page(exchange, wait.isOver ? "start_failed" : "starting", failure ?? detail, wait);
+  }
+
+  #page(exchange: Exchange, kind: PageKind, detail: string | null = null, wait: Wait | null = null): void {
     const { table } = this.#parts;
-    const ofTenant = exchange.route ? table.brandOfTenant(exchange.route.tenantId) : null;
-    sendPage(exchange, kind, ofTenant ?? table.brandOf(exchange.hostname), detail);
+    const brand = exchange.route ? table.brandOfRoute(exchange.route) : null;
+    sendPage(exchange, kind, brand ?? table.brandOf(exchange.hostname), detail, wait);
   }
 }
 

@@ -76,7 +76,7 @@ const gateway = new Gateway({
 const authority = config.TLS_AUTHORITY_DIR
   ? new DevelopmentCertificates({
       authority: await openAuthority(config.TLS_AUTHORITY_DIR, authorityName(config.TLS_AUTHORITY_NAME)),
-      owns: (hostname) => table.brandOf(hostname)?.domain ?? table.find(hostname)?.route.hostname ?? null,
+      owns: (hostname) => table.domainOf(hostname) ?? table.find(hostname)?.route.hostname ?? null,
     })
   : null;
 const certificates = new CertificateStore(authority ? [authority] : []);

@@ -6,7 +6,7 @@ import type { Route } from "@platform/edge-api";
 import type { AccessFile, Metrics, RequestLog } from "./access-log/index.ts";
 import { openExchange, type Exchange } from "./exchange.ts";
 import type { Gateway } from "./gateway.ts";
-import { renderPage, sendPage, type PageKind } from "./pages/index.ts";
+import { languageFor, negotiate, renderPage, sendPage, type PageKind } from "./pages/index.ts";
 import type { Tunnels } from "./proxy/index.ts";
 import { normalizeHostname } from "./routes/index.ts";
 import type { CertificateStore } from "./tls/index.ts";
@@ -200,21 +200,21 @@ export class EdgeServer {
     const raw = error.rawPacket?.toString("latin1") ?? "";
     const host = normalizeHostname(/\r\nhost:[ \t]*([^\r\n]*)/i.exec(raw)?.[1]?.trim() ?? "");
     const kind: PageKind = error.code === "HPE_HEADER_OVERFLOW" ? "headers_too_large" : "bad_request";
-    const wantsHtml = /\r\naccept:[^\r\n]*text\/html/i.test(raw);
-    const page = renderPage(
-      { type: wantsHtml ? "html" : "problem" },
-      {
-        kind,
-        brand: host ? this.#options.gateway.brandOf(host) : null,
-        detail: null,
-        requestId: unguessableId(),
-      },
-    );
+    const header = (name: string) => new RegExp(`\\r\\n${name}:[ \\t]*([^\\r\\n]*)`, "i").exec(raw)?.[1];
+    const brand = host ? this.#options.gateway.brandOf(host) : null;
+    const page = renderPage(negotiate({ headers: { accept: header("accept") }, url: "/" }), {
+      kind,
+      brand,
+      detail: null,
+      requestId: unguessableId(),
+      language: languageFor(header("accept-language"), brand),
+    });
     const status = error.code === "ERR_HTTP_REQUEST_TIMEOUT" ? 408 : page.status;
     let text = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nconnection: close\r\n`;
     for (const [name, value] of Object.entries(page.headers)) text += `${name}: ${value}\r\n`;
     // Closing over unread bytes would reset the connection, and the answer would be lost with it.
-    socket.end(`${text}\r\n${page.body}`);
+    socket.write(`${text}\r\n`);
+    socket.end(page.body);
     socket.resume();
     const timer = setTimeout(() => socket.destroy(), LINGER_MS);
     socket.once("end", () => socket.destroySoon()).once("close", () => clearTimeout(timer));

@@ -6,7 +6,17 @@ import { get, type IncomingMessage } from "node:http";
 import { connect } from "node:net";
 import { text } from "node:stream/consumers";
 import { test } from "node:test";
-import { GetObjectCommand, ListObjectsV2Command, PutObjectCommand } from "@aws-sdk/client-s3";
+import {
+  CopyObjectCommand,
+  DeleteObjectCommand,
+  DeleteObjectsCommand,
+  GetObjectCommand,
+  ListMultipartUploadsCommand,
+  ListObjectsV2Command,
+  ListObjectVersionsCommand,
+  PutBucketCorsCommand,
+  PutObjectCommand,
+} from "@aws-sdk/client-s3";
 import { getSignedUrl } from "@aws-sdk/s3-request-presigner";
 import { waitFor } from "@platform/daemon";
 import { createPool, query } from "@platform/postgres";
@@ -115,6 +125,41 @@ test("a key opens its own bucket only, and a reading key writes nothing", async 
   await assert.rejects(one.client.send(new GetObjectCommand({ Bucket: "one", Key: "a" })), {
     name: "InvalidAccessKeyId",
   });
+});
+
+test("a key that is held to a prefix or to some actions does no more than that", async (t) => {
+  const store = await startTestStore(t);
+  const Bucket = "one";
+  const { client } = await store.bucket(Bucket);
+  for (const Key of ["mine/a", "theirs/a"])
+    await client.send(new PutObjectCommand({ Bucket, Key, Body: "x" }));
+  const held = (await store.bucket(Bucket, { prefix: "mine/" })).client;
+  const denied = { name: "AccessDenied" };
+  await held.send(new PutObjectCommand({ Bucket, Key: "mine/b", Body: "y" }));
+  await held.send(new ListObjectsV2Command({ Bucket, Prefix: "mine/" }));
+  await assert.rejects(held.send(new ListObjectsV2Command({ Bucket })), denied);
+  await assert.rejects(held.send(new ListObjectVersionsCommand({ Bucket, Prefix: "min" })), denied);
+  await assert.rejects(held.send(new ListMultipartUploadsCommand({ Bucket })), denied);
+  await assert.rejects(held.send(new GetObjectCommand({ Bucket, Key: "theirs/a" })), denied);
+  await assert.rejects(held.send(new GetObjectCommand({ Bucket, Key: "mine/../theirs/a" })), {
+    name: "NoSuchKey",
+  });
+  const copy = { Bucket, Key: "mine/c", CopySource: `${Bucket}/theirs/a` };
+  await assert.rejects(held.send(new CopyObjectCommand(copy)), denied);
+  const several = { Objects: [{ Key: "mine/b" }, { Key: "theirs/a" }] };
+  const deleted = await held.send(new DeleteObjectsCommand({ Bucket, Delete: several }));
+  assert.deepEqual(
+    [deleted.Deleted!.map(({ Key }) => Key), deleted.Errors!.map(({ Key, Code }) => [Key, Code])],
+    [["mine/b"], [["theirs/a", "AccessDenied"]]],
+  );
+  const cors = { CORSRules: [{ AllowedOrigins: ["*"], AllowedMethods: ["GET"] }] };
+  await assert.rejects(held.send(new PutBucketCorsCommand({ Bucket, CORSConfiguration: cors })), denied);
+
+  const dropBox = (await store.bucket(Bucket, { actions: ["put"] })).client;
+  await dropBox.send(new PutObjectCommand({ Bucket, Key: "drop", Body: "y" }));
+  await assert.rejects(dropBox.send(new GetObjectCommand({ Bucket, Key: "drop" })), denied);
+  await assert.rejects(dropBox.send(new ListObjectsV2Command({ Bucket })), denied);
+  await assert.rejects(dropBox.send(new DeleteObjectCommand({ Bucket, Key: "drop" })), denied);
 });
 
 test("a public bucket gives its objects to all, and neither its list nor a write", async (t) => {

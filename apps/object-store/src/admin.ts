@@ -4,7 +4,8 @@ import type { Log } from "@platform/daemon";
 import { z } from "zod";
 import { type Bucket, deleteBucket, findBucket, putBucket } from "./bucket-index.ts";
 import { type Call, createBodyReader, type Gateway, send } from "./call.ts";
-import { createCredential, deleteCredential, internalCredential } from "./credentials.ts";
+import { actions, createCredential, deleteCredential, internalCredential } from "./credentials.ts";
+import { applyLifecycle } from "./lifecycle.ts";
 import { listPage, parseLimit } from "./listing.ts";
 import { getObject, putObject, removeObject } from "./objects.ts";
 import { presign } from "./presign.ts";
@@ -21,7 +22,13 @@ const BucketRequest = z.strictObject({
   quotaBytes: z.int().min(0).nullable().default(null),
   public: z.boolean().default(false),
 });
-const CredentialRequest = z.strictObject({ access: z.enum(["read", "write"]) });
+const CredentialRequest = z.strictObject({
+  access: z.enum(["read", "write"]),
+  /** What the key may do, in place of what the access stands for. */
+  actions: z.array(z.enum(actions)).min(1).nullable().default(null),
+  /** Every key that it may touch or list begins so. */
+  prefix: z.string().max(1024).default(""),
+});
 
 const PresignRequest = z.strictObject({
   method: z.enum(["GET", "PUT"]),
@@ -113,8 +120,8 @@ async function handleCredentials(call: AdminCall, accessKeyId: string): Promise<
     await deleteCredential(gateway.pool, bucketId, accessKeyId);
     send({ response }, 204, {});
   } else if (method === "POST" && accessKeyId === "") {
-    const { access } = await readJson(request, CredentialRequest);
-    const created = await createCredential(gateway.pool, gateway.sealer, bucketId, access);
+    const bounds = await readJson(request, CredentialRequest);
+    const created = await createCredential(gateway.pool, gateway.sealer, bucketId, bounds);
     sendJson(response, { accessKeyId: created.accessKeyId, secretAccessKey: created.secretAccessKey }, 201);
   } else throw new AdminError(405, "METHOD_NOT_ALLOWED", "Use POST, or DELETE with a key id.");
 }
@@ -204,6 +211,10 @@ export async function handleAdmin(
     if (path === "/internal/health") {
       await gateway.pool.query("select 1");
       sendJson(response, { ok: true });
+      return;
+    }
+    if (path === "/internal/lifecycle" && method === "POST") {
+      sendJson(response, { removed: await applyLifecycle(gateway, gateway.now()) });
       return;
     }
     if (mustContinue && !/^\/internal\/buckets\/[^/]+\/objects\//.test(path)) response.writeContinue();

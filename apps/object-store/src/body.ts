@@ -91,6 +91,59 @@ export function readBody(
   };
 }
 
+/** Content that does not come from a client: nothing was announced for it but its size. */
+export function digested(
+  source: AsyncIterable<Buffer>,
+  sizeBytes: number,
+  algorithm: ChecksumAlgorithm | null,
+): Body {
+  const digests = {
+    md5: createHash("md5"),
+    sha256: null,
+    checksum: algorithm ? createChecksum(algorithm) : null,
+  };
+  let result: { md5: Buffer; checksum: Checksum | null } | null = null;
+  let received = 0;
+  return {
+    sizeBytes,
+    content: measured(source, sizeBytes, digests, (bytes) => (received += bytes)),
+    check: () => {
+      if (received !== sizeBytes) throw new S3Error("IncompleteBody");
+      const value = digests.checksum?.digest().toString("base64");
+      result = { md5: digests.md5.digest(), checksum: algorithm && value ? { algorithm, value } : null };
+    },
+    result: () => {
+      if (!result) throw new Error("the body was not checked");
+      return result;
+    },
+  };
+}
+
+/** Content of a size that nobody announced, between two bounds in bytes. */
+export function createMeter(
+  source: AsyncIterable<Buffer>,
+  { least, most }: { least: number; most: number },
+): Omit<Body, "sizeBytes"> {
+  const digests = { md5: createHash("md5"), sha256: null, checksum: null };
+  let received = 0;
+  let result: { md5: Buffer; checksum: null } | null = null;
+  return {
+    content: measured(source, Number.POSITIVE_INFINITY, digests, (bytes) => {
+      received += bytes;
+      if (received > most) throw new S3Error("EntityTooLarge", `The file is larger than ${most} bytes.`);
+      return received;
+    }),
+    check: () => {
+      if (received < least) throw new S3Error("EntityTooSmall", `The file is smaller than ${least} bytes.`);
+      result = { md5: digests.md5.digest(), checksum: null };
+    },
+    result: () => {
+      if (!result) throw new Error("the body was not checked");
+      return result;
+    },
+  };
+}
+
 interface Digests {
   md5: Hash;
   sha256: Hash | null;

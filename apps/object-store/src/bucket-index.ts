@@ -1,9 +1,14 @@
-import { randomUUID } from "node:crypto";
 import { type Queryable, query, queryOne, transaction } from "@platform/postgres";
 import type { Pool } from "pg";
 import type { Segment } from "./blobs.ts";
 import type { Checksum } from "./checksums.ts";
 import { S3Error } from "./s3-error.ts";
+
+/** Whether a bucket keeps versions; `''`: it never did. */
+export type Versioning = "" | "Enabled" | "Suspended";
+
+/** Documents of the protocol that a bucket may have, parsed. */
+export type DocumentName = "cors" | "lifecycle" | "tagging";
 
 export interface Bucket {
   id: string;
@@ -12,12 +17,17 @@ export interface Bucket {
   quotaBytes: number | null;
   isPublic: boolean;
   usedBytes: number;
+  /** Keys that a list shows. */
   objectCount: number;
+  versioning: Versioning;
+  documents: Partial<Record<DocumentName, unknown>>;
   createdAt: Date;
 }
 
 /** Headers that are stored with an object and given back, names in lower case. */
 export type StoredHeaders = Record<string, string>;
+/** At most ten. */
+export type Tags = Record<string, string>;
 
 export interface NewObject {
   key: string;
@@ -26,11 +36,15 @@ export interface NewObject {
   headers: StoredHeaders;
   metadata: StoredHeaders;
   checksum: Checksum | null;
+  tags: Tags;
   segments: readonly Segment[];
 }
 
 export interface StoredObject extends NewObject {
   modifiedAt: Date;
+  versionId: string;
+  /** Stands for a deletion; has no content. */
+  isDeleteMarker: boolean;
 }
 
 export interface ListedObject {
@@ -50,7 +64,8 @@ export interface WriteCondition {
 }
 
 const bucketColumns = `id, name, quota_bytes::float8 as "quotaBytes", is_public as "isPublic",
-  used_bytes::float8 as "usedBytes", object_count::float8 as "objectCount", created_at as "createdAt"`;
+  used_bytes::float8 as "usedBytes", object_count::float8 as "objectCount", versioning, documents,
+  created_at as "createdAt"`;
 
 export const findBucket = (database: Queryable, id: string) =>
   queryOne<Bucket>(database, `select ${bucketColumns} from object_store.buckets where id = $1`, [id]);
@@ -119,103 +134,56 @@ export async function charge(
 }
 
 /** Locks the bucket, so that what follows sees every write that came before. */
-export async function lockBucket(client: Queryable, bucketId: string): Promise<void> {
-  const row = await queryOne(client, "select id from object_store.buckets where id = $1 for update", [
-    bucketId,
-  ]);
+export async function lockBucket(client: Queryable, bucketId: string): Promise<{ versioning: Versioning }> {
+  const row = await queryOne<{ versioning: Versioning }>(
+    client,
+    "select versioning from object_store.buckets where id = $1 for update",
+    [bucketId],
+  );
   if (!row) throw new S3Error("NoSuchBucket");
+  return row;
 }
 
-/** Removes the object's rows. @returns `null` if there is no such object */
-async function removeRows(client: Queryable, bucketId: string, key: string) {
-  const object = await queryOne<{ id: string; sizeBytes: number; etag: string }>(
-    client,
-    `select id, size_bytes::float8 as "sizeBytes", etag from object_store.objects
-     where bucket_id = $1 and key = $2`,
-    [bucketId, key],
-  );
-  if (!object) return null;
-  const blobs = await query<{ blob: string }>(
-    client,
-    "delete from object_store.segments where object_id = $1 returning blob",
-    [object.id],
-  );
-  await client.query("delete from object_store.objects where id = $1", [object.id]);
-  return { ...object, blobs: blobs.map(({ blob }) => blob) };
-}
-
-/**
- * Makes an object visible, in place of what its key named, within a transaction.
- *
- * @param alreadyCharged bytes of it that the bucket was charged for before
- * @returns blobs that nothing names once the transaction is committed
- */
-export async function writeRows(
-  client: Queryable,
-  bucketId: string,
-  object: NewObject,
-  condition: WriteCondition,
-  alreadyCharged: number,
-): Promise<string[]> {
-  await lockBucket(client, bucketId);
-  const previous = await removeRows(client, bucketId, object.key);
-  if (condition.ifNoneMatch !== undefined && previous) throw new S3Error("PreconditionFailed");
-  if (condition.ifMatch !== undefined) {
-    if (!previous) throw new S3Error("NoSuchKey");
-    if (condition.ifMatch !== "*" && condition.ifMatch !== previous.etag)
-      throw new S3Error("PreconditionFailed");
-  }
-  const added = object.sizeBytes - alreadyCharged - (previous?.sizeBytes ?? 0);
-  await charge(client, bucketId, added, previous ? 0 : 1);
-  const id = randomUUID();
-  await client.query(
-    `insert into object_store.objects (id, bucket_id, key, size_bytes, etag, headers, metadata, checksum)
-     values ($1, $2, $3, $4, $5, $6, $7, $8)`,
-    [
-      id,
-      bucketId,
-      object.key,
-      object.sizeBytes,
-      object.etag,
-      object.headers,
-      object.metadata,
-      object.checksum,
-    ],
-  );
-  await client.query(
-    `insert into object_store.segments (object_id, position, blob, size_bytes)
-     select $1, at, blob, size from unnest($2::text[], $3::bigint[]) with ordinality as t(blob, size, at)`,
-    [id, object.segments.map(({ blob }) => blob), object.segments.map(({ sizeBytes }) => sizeBytes)],
-  );
-  return previous?.blobs ?? [];
-}
-
-export const commitObject = (
-  pool: Pool,
-  bucketId: string,
-  object: NewObject,
-  condition: WriteCondition = {},
-) => transaction(pool, (client) => writeRows(client, bucketId, object, condition, 0));
-
-/** @returns blobs that nothing names any more; none if there was no object */
-export const deleteObject = (pool: Pool, bucketId: string, key: string): Promise<string[]> =>
-  transaction(pool, async (client) => {
-    await lockBucket(client, bucketId);
-    const removed = await removeRows(client, bucketId, key);
-    if (!removed) return [];
-    await charge(client, bucketId, -removed.sizeBytes, -1);
-    return removed.blobs;
-  });
-
-export const findObject = (database: Queryable, bucketId: string, key: string) =>
+/** @param versionId `undefined`: what the key names now, which may be the mark of a deletion */
+export const findObject = (database: Queryable, bucketId: string, key: string, versionId?: string) =>
   queryOne<StoredObject>(
     database,
-    `select key, size_bytes::float8 as "sizeBytes", etag, headers, metadata, checksum,
-       modified_at as "modifiedAt",
+    `select key, size_bytes::float8 as "sizeBytes", etag, headers, metadata, checksum, tags,
+       modified_at as "modifiedAt", version_id as "versionId", is_delete_marker as "isDeleteMarker",
        (select coalesce(json_agg(json_build_object('blob', blob, 'sizeBytes', size_bytes) order by position), '[]')
         from object_store.segments where object_id = o.id) as segments
-     from object_store.objects o where bucket_id = $1 and key = $2`,
-    [bucketId, key],
+     from object_store.objects o
+     where bucket_id = $1 and key = $2 and case when $3::text is null then is_latest else version_id = $3 end`,
+    [bucketId, key, versionId ?? null],
+  );
+
+/** @returns whether the object was there */
+export async function setTags(
+  database: Queryable,
+  bucketId: string,
+  key: string,
+  versionId: string,
+  tags: Tags,
+): Promise<boolean> {
+  const rows = await query(
+    database,
+    `update object_store.objects set tags = $4 where bucket_id = $1 and key = $2 and version_id = $3 returning id`,
+    [bucketId, key, versionId, tags],
+  );
+  return rows.length > 0;
+}
+
+export const setVersioning = (database: Queryable, bucketId: string, versioning: Versioning) =>
+  query(database, "update object_store.buckets set versioning = $2 where id = $1", [bucketId, versioning]);
+
+/** @param document `null` removes it */
+export const setDocument = (database: Queryable, bucketId: string, name: DocumentName, document: unknown) =>
+  query(
+    database,
+    `update object_store.buckets
+     set documents = case when $3::jsonb is null then documents - $2 else documents || jsonb_build_object($2::text, $3::jsonb) end
+     where id = $1`,
+    [bucketId, name, document === null ? null : JSON.stringify(document)],
   );
 
 /** Objects in byte order of their keys, from `from` on, that begin with `prefix`. */
@@ -229,7 +197,7 @@ export const listObjects = (
     `select key, size_bytes::float8 as "sizeBytes", etag, modified_at as "modifiedAt",
        headers->>'content-type' as "contentType"
      from object_store.objects
-     where bucket_id = $1 and starts_with(key, $2) and key >= $2
+     where bucket_id = $1 and is_latest and not is_delete_marker and starts_with(key, $2) and key >= $2
        and (key > $3 or ($4 and key = $3))
      order by key limit $5`,
     [bucketId, options.prefix, options.from, options.isInclusive, options.limit],

@@ -1,9 +1,11 @@
 import { z } from "zod";
 import { readSmallBody } from "./body.ts";
-import { deleteObject, findBucket } from "./bucket-index.ts";
+import { checkReach, mayDo } from "./access.ts";
+import { findBucket } from "./bucket-index.ts";
 import { allowQuery, type Call, checkKey, sendXml } from "./call.ts";
 import type { Credential } from "./credentials.ts";
 import { S3Error } from "./s3-error.ts";
+import { deleteObject } from "./versions.ts";
 import { parseXml, renderXml, type XmlMembers } from "./xml.ts";
 
 export async function sendBuckets(
@@ -33,12 +35,6 @@ export function sendLocation(call: Call): void {
   sendXml(call, region === "us-east-1" ? text : text.replace("></", `>${region}</`));
 }
 
-/** Buckets keep no versions, which is what an empty document says. */
-export function sendVersioning(call: Call): void {
-  allowQuery(call, "versioning");
-  sendXml(call, renderXml("VersioningConfiguration", {}));
-}
-
 const Deletion = z.object({
   Delete: z.object({
     Quiet: z.string().optional(),
@@ -59,9 +55,13 @@ export async function deleteObjects(call: Call): Promise<void> {
   for (const { Key, VersionId } of listed) {
     try {
       checkKey(Key);
-      if (VersionId !== undefined && VersionId !== "null") throw new S3Error("NotImplemented");
-      await call.gateway.blobs.remove(await deleteObject(call.gateway.pool, call.bucket.id, Key));
-      deleted.push({ Key });
+      checkReach(call.credential, Key);
+      const removed = await deleteObject(call.gateway.pool, call.bucket.id, Key, VersionId);
+      await call.gateway.blobs.remove(removed.blobs);
+      const mark = removed.isDeleteMarker
+        ? { DeleteMarker: true, DeleteMarkerVersionId: removed.versionId! }
+        : {};
+      deleted.push({ Key, VersionId, ...mark });
     } catch (error) {
       if (!(error instanceof S3Error)) throw error;
       failed.push({ Key, Code: error.code, Message: error.message });
@@ -74,5 +74,6 @@ export async function deleteObjects(call: Call): Promise<void> {
 /** Buckets are made by the control plane; tools that always try to make theirs may go on. */
 export function createBucket(call: Call): void {
   allowQuery(call);
+  if (call.credential && !mayDo(call.credential, "put")) throw new S3Error("AccessDenied");
   throw new S3Error("BucketAlreadyOwnedByYou");
 }

@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Pool } from "pg";
 import type { Blobs } from "./blobs.ts";
 import { type Body, type BodyOptions, readBody } from "./body.ts";
-import { type Bucket, findBucketByName } from "./bucket-index.ts";
+import type { Bucket } from "./bucket-index.ts";
 import { type Credential, findCredential } from "./credentials.ts";
 import { S3Error } from "./s3-error.ts";
 import type { Sealer } from "./secrets.ts";
@@ -81,31 +81,6 @@ export async function authenticate(
   if (!credential) throw new S3Error("InvalidAccessKeyId");
   const signature = verifyClaim(request, target, claim, credential.secretAccessKey);
   return { credential, signature, payload: claim.payload };
-}
-
-const readMethods = ["GET", "HEAD"];
-
-/**
- * Finds the bucket and checks that this key may do this there. Other tenants' buckets are refused
- * before anything about them but their name's existence shows.
- */
-export async function authorize(
-  gateway: Gateway,
-  authenticated: Authenticated,
-  bucketName: string,
-  key: string,
-  method: string,
-): Promise<Bucket> {
-  const bucket = await findBucketByName(gateway.pool, bucketName);
-  const { credential } = authenticated;
-  if (!bucket) throw new S3Error(credential ? "NoSuchBucket" : "AccessDenied");
-  if (!credential) {
-    if (bucket.isPublic && key !== "" && readMethods.includes(method)) return bucket;
-    throw new S3Error("AccessDenied");
-  }
-  if (credential.bucketId !== bucket.id) throw new S3Error("AccessDenied");
-  if (credential.access === "read" && !readMethods.includes(method)) throw new S3Error("AccessDenied");
-  return bucket;
 }
 
 export const createBodyReader =

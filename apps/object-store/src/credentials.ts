@@ -3,11 +3,22 @@ import { type Queryable, query, queryOne } from "@platform/postgres";
 import type { Sealer } from "./secrets.ts";
 
 export type Access = "read" | "write";
+/** `configure`: settings of the bucket itself, such as versioning, CORS and lifecycle. */
+export const actions = ["get", "list", "put", "delete", "configure"] as const;
+export type Action = (typeof actions)[number];
 
-export interface Credential {
+/** What a key is held to. */
+export interface Bounds {
+  access: Access;
+  /** `null`: what the access stands for. */
+  actions: Action[] | null;
+  /** Every key that it may touch or list begins so; empty for all. */
+  prefix: string;
+}
+
+export interface Credential extends Bounds {
   accessKeyId: string;
   bucketId: string;
-  access: Access;
   secretAccessKey: string;
 }
 
@@ -15,18 +26,27 @@ export async function createCredential(
   database: Queryable,
   sealer: Sealer,
   bucketId: string,
-  access: Access,
+  bounds: Bounds,
   isInternal = false,
 ): Promise<Credential> {
   const accessKeyId = `K${randomBytes(10).toString("hex").toUpperCase()}`.slice(0, 20);
   const secretAccessKey = randomBytes(30).toString("base64url");
   await query(
     database,
-    `insert into object_store.credentials (access_key_id, bucket_id, access, encrypted_secret, is_internal)
-     values ($1, $2, $3, $4, $5)`,
-    [accessKeyId, bucketId, access, sealer.seal(secretAccessKey, accessKeyId), isInternal],
+    `insert into object_store.credentials
+       (access_key_id, bucket_id, access, encrypted_secret, is_internal, prefix, actions)
+     values ($1, $2, $3, $4, $5, $6, $7)`,
+    [
+      accessKeyId,
+      bucketId,
+      bounds.access,
+      sealer.seal(secretAccessKey, accessKeyId),
+      isInternal,
+      bounds.prefix,
+      bounds.actions,
+    ],
   );
-  return { accessKeyId, bucketId, access, secretAccessKey };
+  return { accessKeyId, bucketId, ...bounds, secretAccessKey };
 }
 
 export async function findCredential(
@@ -34,16 +54,18 @@ export async function findCredential(
   sealer: Sealer,
   accessKeyId: string,
 ): Promise<Credential | null> {
-  const row = await queryOne<{ bucketId: string; access: Access; encryptedSecret: Buffer }>(
+  const row = await queryOne<Bounds & { bucketId: string; encryptedSecret: Buffer }>(
     database,
-    `select bucket_id as "bucketId", access, encrypted_secret as "encryptedSecret"
+    `select bucket_id as "bucketId", access, actions, prefix, encrypted_secret as "encryptedSecret"
      from object_store.credentials where access_key_id = $1`,
     [accessKeyId],
   );
   if (!row) return null;
-  const secretAccessKey = sealer.open(row.encryptedSecret, accessKeyId);
-  return { accessKeyId, bucketId: row.bucketId, access: row.access, secretAccessKey };
+  const { encryptedSecret, ...bounds } = row;
+  return { accessKeyId, ...bounds, secretAccessKey: sealer.open(encryptedSecret, accessKeyId) };
 }
+
+const everything: Bounds = { access: "write", actions: null, prefix: "" };
 
 /** The key that signs this bucket's URLs. Of two made at once, both are valid. */
 export async function internalCredential(
@@ -58,7 +80,7 @@ export async function internalCredential(
     [bucketId],
   );
   const found = row ? await findCredential(database, sealer, row.id) : null;
-  return found ?? createCredential(database, sealer, bucketId, "write", true);
+  return found ?? createCredential(database, sealer, bucketId, everything, true);
 }
 
 export const deleteCredential = (database: Queryable, bucketId: string, accessKeyId: string) =>

@@ -13,7 +13,7 @@ export interface Page {
 }
 
 /** The first text after everything that begins with `prefix`, in byte order. */
-function afterAll(prefix: string): string | null {
+export function afterAll(prefix: string): string | null {
   const points = [...prefix].map((character) => character.codePointAt(0)!);
   for (let point = points.pop(); point !== undefined; point = points.pop()) {
     if (point === 0x10ffff) continue;
@@ -23,16 +23,21 @@ function afterAll(prefix: string): string | null {
   return null;
 }
 
+/** @returns the group of a key: what it begins with, up to the first delimiter after the prefix; `null` if it has none */
+export const groupWriter =
+  (prefix: string, delimiter: string) =>
+  (key: string): string | null => {
+    const end = delimiter === "" ? -1 : key.indexOf(delimiter, prefix.length);
+    return end < 0 ? null : key.slice(0, end + delimiter.length);
+  };
+
 /** @param limit most objects and prefixes together */
 export async function listPage(
   call: Pick<Call, "gateway" | "bucket">,
   options: { prefix: string; delimiter: string; after: string; limit: number },
 ): Promise<Page> {
   const { prefix, delimiter, limit } = options;
-  const groupOf = (key: string) => {
-    const end = delimiter === "" ? -1 : key.indexOf(delimiter, prefix.length);
-    return end < 0 ? null : key.slice(0, end + delimiter.length);
-  };
+  const groupOf = groupWriter(prefix, delimiter);
   const page: Page = { objects: [], prefixes: [], next: null };
   let from: string | null = options.after;
   let isInclusive = false;

@@ -69,4 +69,31 @@ export const migrations: readonly Migration[] = [
         primary key (upload_id, number)
       );`,
   },
+  {
+    name: "object-store-0002-versions",
+    sql: `
+      alter table object_store.buckets
+        -- '': never kept versions.
+        add column versioning text not null default '' check (versioning in ('', 'Enabled', 'Suspended')),
+        -- Documents of the protocol, parsed: cors, lifecycle, tagging.
+        add column documents jsonb not null default '{}';
+      alter table object_store.objects
+        -- 'null': written while the bucket kept no versions.
+        add column version_id text not null default 'null',
+        add column is_latest boolean not null default true,
+        add column is_delete_marker boolean not null default false,
+        add column tags jsonb not null default '{}',
+        -- Order of writing; dates alone may be equal.
+        add column sequence bigint generated always as identity,
+        drop constraint objects_bucket_id_key_key;
+      create unique index objects_latest on object_store.objects (bucket_id, key) where is_latest;
+      create unique index objects_version on object_store.objects (bucket_id, key, version_id);
+      create index objects_history on object_store.objects (bucket_id, key, sequence desc);
+      alter table object_store.uploads add column tags jsonb not null default '{}';
+      alter table object_store.credentials
+        -- Only keys that begin so.
+        add column prefix text not null default '',
+        -- null: what the access stands for.
+        add column actions text[];`,
+  },
 ];

@@ -16,6 +16,7 @@ import {
   PutObjectCommand,
   type S3Client,
   UploadPartCommand,
+  UploadPartCopyCommand,
 } from "@aws-sdk/client-s3";
 import { Upload } from "@aws-sdk/lib-storage";
 import { createPool } from "@platform/postgres";
@@ -59,6 +60,43 @@ test("an upload in parts becomes one object with its parts' content in order", a
   });
   await client.send(new DeleteObjectCommand({ Bucket, Key }));
   assert.equal(await blobCount(store.dataDir), 0);
+});
+
+test("a part is copied from an object, whole or a range of it", async (t) => {
+  const store = await startTestStore(t);
+  const { client, name: Bucket } = await store.bucket("one");
+  await store.bucket("two");
+  const content = randomBytes(partBytes + 100_000);
+  await client.send(new PutObjectCommand({ Bucket, Key: "source/ü", Body: content }));
+  const UploadId = await begin(client, Bucket, "copy");
+  const CopySource = `${Bucket}/source/${encodeURIComponent("ü")}`;
+  const copy = (PartNumber: number, CopySourceRange?: string, source = CopySource) =>
+    client.send(
+      new UploadPartCopyCommand({
+        Bucket,
+        Key: "copy",
+        UploadId,
+        PartNumber,
+        CopySource: source,
+        CopySourceRange,
+      }),
+    );
+  const first = await copy(1);
+  const second = await copy(2, "bytes=10-99");
+  await assert.rejects(copy(3, `bytes=10-${content.length}`), { name: "InvalidRange" });
+  await assert.rejects(copy(3, "bytes=10-"), { name: "InvalidArgument" });
+  await assert.rejects(copy(3, undefined, "two/a"), { name: "AccessDenied" });
+  await assert.rejects(copy(3, undefined, `${Bucket}/absent`), { name: "NoSuchKey" });
+  const Parts = [first, second].map(({ CopyPartResult }, at) => ({
+    PartNumber: at + 1,
+    ETag: CopyPartResult!.ETag,
+  }));
+  await client.send(
+    new CompleteMultipartUploadCommand({ Bucket, Key: "copy", UploadId, MultipartUpload: { Parts } }),
+  );
+  const got = await client.send(new GetObjectCommand({ Bucket, Key: "copy" }));
+  const wanted = Buffer.concat([content, content.subarray(10, 100)]);
+  assert.equal(sha256(await got.Body!.transformToByteArray()), sha256(wanted));
 });
 
 test("parts are listed, replaced, checked on completion, and removed on abort", async (t) => {

@@ -11,7 +11,7 @@ import {
   createChecksum,
 } from "./checksums.ts";
 import { keyWriter, parseLimit } from "./listing.ts";
-import { algorithmAsked, checkQuota, describe, storeBody, writeCondition } from "./objects.ts";
+import { algorithmAsked, checkQuota, describe, storeBody, tellVersion, writeCondition } from "./objects.ts";
 import { S3Error } from "./s3-error.ts";
 import {
   abortUpload,
@@ -33,7 +33,7 @@ const maxObjectBytes = 5 * 2 ** 40;
 export async function startUpload(call: Call): Promise<void> {
   allowQuery(call, "uploads");
   checkKey(call.key);
-  const described = describe(call);
+  const described = describe(call.request.headers);
   const checksumAlgorithm = algorithmAsked(call);
   const id = await createUpload(call.gateway.pool, call.bucket.id, {
     ...described,
@@ -46,17 +46,20 @@ export async function startUpload(call: Call): Promise<void> {
   sendXml(call, renderXml("InitiateMultipartUploadResult", { Bucket: name, Key: call.key, UploadId: id }));
 }
 
-const uploadOf = (call: Call) =>
+export const uploadOf = (call: Call) =>
   findUpload(call.gateway.pool, call.bucket.id, call.key, call.query.get("uploadId") ?? "");
 
-export async function uploadPart(call: Call): Promise<void> {
-  allowQuery(call, "partNumber", "uploadId");
+export function partNumberOf(call: Call): number {
   const text = call.query.get("partNumber") ?? "";
   const number = Number(text);
   if (!/^\d{1,5}$/.test(text) || number < 1 || number > maxParts)
     throw new S3Error("InvalidArgument", `The part number must be from 1 to ${maxParts}.`);
-  if (headerOf(call.request, "x-amz-copy-source") !== undefined)
-    throw new S3Error("NotImplemented", "Copying into a part is not implemented.");
+  return number;
+}
+
+export async function uploadPart(call: Call): Promise<void> {
+  allowQuery(call, "partNumber", "uploadId");
+  const number = partNumberOf(call);
   const upload = await uploadOf(call);
   const body = call.readBody({ fallback: upload.checksumAlgorithm });
   checkQuota(call, body.sizeBytes);
@@ -149,11 +152,14 @@ export async function finishUpload(call: Call): Promise<void> {
     headers: upload.headers,
     metadata: upload.metadata,
     checksum,
+    tags: upload.tags,
     segments: parts.map((part) => ({ blob: part.blob, sizeBytes: part.sizeBytes })),
   };
   const { pool, blobs } = call.gateway;
-  await blobs.remove(await completeUpload(pool, call.bucket.id, upload.id, object, condition));
-  const stored = await findObject(pool, call.bucket.id, call.key);
+  const written = await completeUpload(pool, call.bucket.id, upload.id, object, condition);
+  await blobs.remove(written.blobs);
+  tellVersion(call, written.versionId);
+  const stored = await findObject(pool, call.bucket.id, call.key, written.versionId);
   if (stored) call.response.setHeader("last-modified", stored.modifiedAt.toUTCString());
   sendXml(
     call,

@@ -8,7 +8,7 @@ import {
   DeleteObjectsCommand,
   GetBucketLocationCommand,
   GetObjectCommand,
-  GetObjectTaggingCommand,
+  GetObjectTorrentCommand,
   HeadBucketCommand,
   HeadObjectCommand,
   ListBucketsCommand,
@@ -232,8 +232,8 @@ test("what is not implemented or not there says so", async (t) => {
     (await client.send(new ListBucketsCommand({}))).Buckets!.map(({ Name }) => Name),
     [Bucket],
   );
-  const tagging = client.send(new GetObjectTaggingCommand({ Bucket, Key: "a" }));
-  await assert.rejects(tagging, failsWith("NotImplemented", 501));
+  const torrent = client.send(new GetObjectTorrentCommand({ Bucket, Key: "a" }));
+  await assert.rejects(torrent, failsWith("NotImplemented", 501));
   await assert.rejects(
     client.send(new GetObjectCommand({ Bucket, Key: "absent" })),
     failsWith("NoSuchKey", 404),

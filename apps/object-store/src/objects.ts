@@ -1,33 +1,43 @@
 import { pipeline } from "node:stream/promises";
+import type { IncomingHttpHeaders } from "node:http";
 import { Readable } from "node:stream";
 import type { Segment } from "./blobs.ts";
 import type { Body } from "./body.ts";
 import {
-  commitObject,
-  deleteObject,
   findObject,
   type NewObject,
   type StoredHeaders,
   type StoredObject,
+  type Tags,
   type WriteCondition,
 } from "./bucket-index.ts";
-import { allowQuery, type Call, checkKey, headerOf, send, sendXml } from "./call.ts";
+import { allowQuery, type Call, checkKey, headerOf, send } from "./call.ts";
 import { type Checksum, checksumAlgorithms, type ChecksumAlgorithm, checksumHeader } from "./checksums.ts";
-import { matchesTag, notModified, parseRange } from "./conditions.ts";
-import { parseTarget } from "./sigv4.ts";
+import { notModified, parseRange } from "./conditions.ts";
 import { S3Error } from "./s3-error.ts";
-import { renderXml } from "./xml.ts";
+import { parseTagHeader } from "./tag-set.ts";
+import { commitObject, deleteObject } from "./versions.ts";
 
 const storedNames = ["content-type", "cache-control", "content-disposition", "content-language", "expires"];
 const refusedHeaders =
-  /^x-amz-(server-side-encryption|tagging|object-lock|grant|website|copy-source-server-side|write-offset)/;
+  /^x-amz-(server-side-encryption|object-lock|grant|website|copy-source-server-side|write-offset)/;
 
-/** @throws S3Error NotImplemented for a header that asks for what this server does not do */
-export function describe(call: Call): { headers: StoredHeaders; metadata: StoredHeaders } {
+export interface Described {
+  headers: StoredHeaders;
+  metadata: StoredHeaders;
+  tags: Tags;
+}
+
+/**
+ * @param sent headers of a request or fields of a form, names in lower case
+ * @throws S3Error NotImplemented for one that asks for what this server does not do
+ */
+export function describe(sent: IncomingHttpHeaders): Described {
   const headers: StoredHeaders = { "content-type": "binary/octet-stream" };
   const metadata: StoredHeaders = {};
+  const valueOf = (name: string) => (typeof sent[name] === "string" ? sent[name] : undefined);
   let metadataBytes = 0;
-  for (const [name, value] of Object.entries(call.request.headers)) {
+  for (const [name, value] of Object.entries(sent)) {
     if (typeof value !== "string") continue;
     if (refusedHeaders.test(name)) throw new S3Error("NotImplemented", `${name} is not implemented.`);
     if (storedNames.includes(name) && value !== "") headers[name] = value;
@@ -35,20 +45,26 @@ export function describe(call: Call): { headers: StoredHeaders; metadata: Stored
     metadata[name] = value;
     metadataBytes += name.length - "x-amz-meta-".length + value.length;
   }
-  const acl = headerOf(call.request, "x-amz-acl");
+  const acl = valueOf("x-amz-acl");
   if (acl !== undefined && acl !== "private" && acl !== "bucket-owner-full-control")
     throw new S3Error("NotImplemented", "Access lists are not implemented; make the bucket public instead.");
-  const storage = headerOf(call.request, "x-amz-storage-class");
+  const storage = valueOf("x-amz-storage-class");
   if (storage !== undefined && storage !== "STANDARD")
     throw new S3Error("NotImplemented", `${storage} is not implemented.`);
   if (metadataBytes > 2048) throw new S3Error("InvalidArgument", "The metadata is larger than 2 KiB.");
   // The framing of the upload is not part of the object.
-  const encoding = (headerOf(call.request, "content-encoding") ?? "")
+  const encoding = (valueOf("content-encoding") ?? "")
     .split(",")
     .map((item) => item.trim())
     .filter((item) => item !== "" && item !== "aws-chunked");
   if (encoding.length > 0) headers["content-encoding"] = encoding.join(", ");
-  return { headers, metadata };
+  return { headers, metadata, tags: parseTagHeader(valueOf("x-amz-tagging")) };
+}
+
+/** A bucket that never kept versions does not speak of them. */
+export function tellVersion(call: Pick<Call, "bucket" | "response">, versionId: string | null): void {
+  if (call.bucket.versioning !== "" && versionId !== null)
+    call.response.setHeader("x-amz-version-id", versionId);
 }
 
 /** Refuses early what the quota cannot hold; the commit decides. */
@@ -60,7 +76,7 @@ export function checkQuota(call: Pick<Call, "bucket">, sizeBytes: number): void 
 /** Stores a body as a blob and has `commit` make it visible; a refused commit leaves nothing. */
 export async function storeBody<T>(
   call: Pick<Call, "gateway">,
-  body: Body,
+  body: Pick<Body, "content" | "check">,
   commit: (segment: Segment) => Promise<T>,
 ): Promise<T> {
   const segment = await call.gateway.blobs.write(body.content, () => body.check());
@@ -89,7 +105,7 @@ export function writeCondition(call: Call): WriteCondition {
   return { ifNoneMatch, ifMatch };
 }
 
-const checksumHeaders = (checksum: Checksum | null): Record<string, string> =>
+export const checksumHeaders = (checksum: Checksum | null): Record<string, string> =>
   checksum
     ? {
         [checksumHeader(checksum.algorithm)]: checksum.value,
@@ -110,8 +126,7 @@ export function algorithmAsked(call: Call): ChecksumAlgorithm | null {
 export async function putObject(call: Call): Promise<void> {
   allowQuery(call);
   checkKey(call.key);
-  if (headerOf(call.request, "x-amz-copy-source") !== undefined) return copyObject(call);
-  const described = describe(call);
+  const described = describe(call.request.headers);
   const condition = writeCondition(call);
   const body = call.readBody({ fallback: algorithmAsked(call) });
   checkQuota(call, body.sizeBytes);
@@ -125,54 +140,12 @@ export async function putObject(call: Call): Promise<void> {
       checksum,
       segments: [segment],
     };
-    await call.gateway.blobs.remove(await commitObject(call.gateway.pool, call.bucket.id, object, condition));
+    const written = await commitObject(call.gateway.pool, call.bucket.id, object, condition);
+    await call.gateway.blobs.remove(written.blobs);
+    tellVersion(call, written.versionId);
     return object;
   });
   send(call, 200, { etag: `"${etag}"`, ...checksumHeaders(checksum) });
-}
-
-async function findSource(call: Call): Promise<StoredObject> {
-  const source = headerOf(call.request, "x-amz-copy-source")!;
-  const { path, query } = parseTarget(source.startsWith("/") ? source : `/${source}`);
-  const [, bucketName, ...rest] = path.split("/");
-  if (query.length > 0) throw new S3Error("NotImplemented", "Versions are not implemented.");
-  // A key belongs to one bucket, so no other can be a source.
-  if (bucketName !== call.bucket.name) throw new S3Error("AccessDenied");
-  const object = await findObject(call.gateway.pool, call.bucket.id, rest.join("/"));
-  if (!object) throw new S3Error("NoSuchKey");
-  const ifMatch = headerOf(call.request, "x-amz-copy-source-if-match");
-  const ifNoneMatch = headerOf(call.request, "x-amz-copy-source-if-none-match");
-  if (ifMatch !== undefined && !matchesTag(ifMatch, object.etag)) throw new S3Error("PreconditionFailed");
-  if (ifNoneMatch !== undefined && matchesTag(ifNoneMatch, object.etag))
-    throw new S3Error("PreconditionFailed");
-  return object;
-}
-
-async function copyObject(call: Call): Promise<void> {
-  const directive = headerOf(call.request, "x-amz-metadata-directive") ?? "COPY";
-  if (directive !== "COPY" && directive !== "REPLACE") throw new S3Error("InvalidArgument");
-  const source = await findSource(call);
-  const described = describe(call);
-  const { headers, metadata } = directive === "COPY" ? source : described;
-  if (directive === "COPY" && source.key === call.key)
-    throw new S3Error("InvalidRequest", "An object copied onto itself must change its metadata.");
-  const { blobs, pool } = call.gateway;
-  const release = blobs.hold(source.segments);
-  const segments: Segment[] = [];
-  try {
-    for (const segment of source.segments) segments.push(await blobs.copy(segment));
-    const object = { ...source, key: call.key, headers, metadata, segments };
-    await blobs.remove(await commitObject(pool, call.bucket.id, object));
-  } catch (error) {
-    if (error instanceof S3Error) await blobs.remove(segments.map(({ blob }) => blob));
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") throw new S3Error("NoSuchKey");
-    throw error;
-  } finally {
-    await release();
-  }
-  const copy = await findObject(pool, call.bucket.id, call.key);
-  const modified = (copy?.modifiedAt ?? new Date(call.gateway.now())).toISOString();
-  sendXml(call, renderXml("CopyObjectResult", { LastModified: modified, ETag: `"${source.etag}"` }));
 }
 
 const overrides = [
@@ -192,6 +165,8 @@ function objectHeaders(call: Call, object: StoredObject, isWhole: boolean): Reco
     "last-modified": object.modifiedAt.toUTCString(),
     "accept-ranges": "bytes",
   };
+  const tagCount = Object.keys(object.tags).length;
+  if (tagCount > 0 && call.credential) headers["x-amz-tagging-count"] = tagCount;
   for (const name of overrides) {
     const value = call.query.get(name);
     if (value === undefined) continue;
@@ -205,11 +180,24 @@ function objectHeaders(call: Call, object: StoredObject, isWhole: boolean): Reco
   return headers;
 }
 
+/**
+ * What the key names, or the version that the query asks for.
+ * @throws S3Error NoSuchKey, NoSuchVersion, or MethodNotAllowed for the mark of a deletion by its id
+ */
+export async function requireObject(call: Call): Promise<StoredObject> {
+  const versionId = call.query.get("versionId");
+  const object = await findObject(call.gateway.pool, call.bucket.id, call.key, versionId);
+  if (!object) throw new S3Error(versionId === undefined ? "NoSuchKey" : "NoSuchVersion");
+  tellVersion(call, object.versionId);
+  if (!object.isDeleteMarker) return object;
+  call.response.setHeader("x-amz-delete-marker", "true");
+  throw new S3Error(versionId === undefined ? "NoSuchKey" : "MethodNotAllowed");
+}
+
 /** Finds the object and keeps its blobs on disk until released. */
 async function findHeld(call: Call): Promise<{ object: StoredObject; release: () => Promise<void> }> {
   for (let attempt = 0; attempt < 5; attempt++) {
-    const object = await findObject(call.gateway.pool, call.bucket.id, call.key);
-    if (!object) throw new S3Error("NoSuchKey");
+    const object = await requireObject(call);
     const release = call.gateway.blobs.hold(object.segments);
     const [first] = object.segments;
     if (!first || (await call.gateway.blobs.exists(first))) return { object, release };
@@ -220,7 +208,7 @@ async function findHeld(call: Call): Promise<{ object: StoredObject; release: ()
 }
 
 export async function getObject(call: Call): Promise<void> {
-  allowQuery(call, ...overrides);
+  allowQuery(call, "versionId", ...overrides);
   checkKey(call.key);
   const { object, release } = await findHeld(call);
   try {
@@ -248,8 +236,12 @@ export async function getObject(call: Call): Promise<void> {
 }
 
 export async function removeObject(call: Call): Promise<void> {
-  allowQuery(call);
+  allowQuery(call, "versionId");
   checkKey(call.key);
-  await call.gateway.blobs.remove(await deleteObject(call.gateway.pool, call.bucket.id, call.key));
+  const versionId = call.query.get("versionId");
+  const deleted = await deleteObject(call.gateway.pool, call.bucket.id, call.key, versionId);
+  await call.gateway.blobs.remove(deleted.blobs);
+  tellVersion(call, deleted.versionId);
+  if (deleted.isDeleteMarker) call.response.setHeader("x-amz-delete-marker", "true");
   send(call, 204, {});
 }

@@ -1,16 +1,14 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { createPool, migrate } from "@platform/postgres";
 import type { Log } from "@platform/daemon";
-import type { Pool } from "pg";
 import { handleAdmin } from "./admin.ts";
 import { Blobs } from "./blobs.ts";
 import { findKnownBlobs } from "./bucket-index.ts";
 import { type Gateway, virtualBucket } from "./call.ts";
+import { applyLifecycle } from "./lifecycle.ts";
 import { migrations } from "./migrations.ts";
 import { handleS3 } from "./s3.ts";
-import { S3Error } from "./s3-error.ts";
 import { createSealer } from "./secrets.ts";
-import { abortUpload, listAbandoned } from "./upload-index.ts";
 
 export interface ObjectStoreOptions {
   /** 0 takes any free port. */
@@ -31,7 +29,8 @@ export interface ObjectStore {
 
 /** Younger files may belong to an upload whose row is on its way. */
 const orphanAgeMs = 3_600_000;
-const abandonedAfterDays = 7;
+/** Between two looks at what has come to its end. */
+const tidyMs = 15 * 60_000;
 
 /** Listens on 127.0.0.1 once the schema is in place. */
 export async function startObjectStore(options: ObjectStoreOptions): Promise<ObjectStore> {
@@ -44,9 +43,9 @@ export async function startObjectStore(options: ObjectStoreOptions): Promise<Obj
   const blobs = await Blobs.open(options.dataDir);
   const removed = await blobs.sweep(Date.now() - orphanAgeMs, (names) => findKnownBlobs(pool, names));
   if (removed > 0) log.info({ removed }, "removed what an earlier crash left");
-  await abortAbandoned(pool, blobs);
   const sealer = createSealer(options.encryptionKey);
   const gateway: Gateway = { pool, blobs, sealer, region: options.region, now: Date.now };
+  const stopTidying = tidyRegularly(gateway, log);
   const server = createServer();
   const handle = (mustContinue: boolean) => (request: IncomingMessage, response: ServerResponse) => {
     // What came through an edge is a client's, whatever its path looks like.
@@ -64,19 +63,33 @@ export async function startObjectStore(options: ObjectStoreOptions): Promise<Obj
   server.headersTimeout = 30_000;
   server.on("connection", (socket) => socket.setTimeout(120_000, () => socket.destroy()));
   const port = await listen(server, options.port);
-  return { port, close: () => close(server).finally(() => pool.end()) };
+  return {
+    port,
+    close: () =>
+      close(server)
+        .finally(stopTidying)
+        .finally(() => pool.end()),
+  };
 }
 
-/** Parts count against the quota of their bucket, so forgotten ones must not stay. */
-async function abortAbandoned(pool: Pool, blobs: Blobs): Promise<void> {
-  for (const { id, key, bucketId } of await listAbandoned(pool, abandonedAfterDays)) {
+/** @returns ends it, once a run that has begun is over */
+function tidyRegularly(gateway: Gateway, log: Log): () => Promise<void> {
+  let running = Promise.resolve();
+  const tidy = async () => {
     try {
-      await blobs.remove(await abortUpload(pool, bucketId, key, id));
+      const removed = await applyLifecycle(gateway, gateway.now());
+      if (removed > 0) log.info({ removed }, "removed what lifecycle rules and time ended");
     } catch (error) {
-      // Completed or aborted since it was listed.
-      if (!(error instanceof S3Error)) throw error;
+      log.error({ err: error }, "lifecycle rules could not be applied; the next run tries again");
     }
-  }
+  };
+  const start = () => (running = running.then(tidy));
+  void start();
+  const timer = setInterval(start, tidyMs);
+  return () => {
+    clearInterval(timer);
+    return running;
+  };
 }
 
 function listen(server: Server, port: number): Promise<number> {

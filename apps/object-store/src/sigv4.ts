@@ -73,7 +73,7 @@ export interface Claim {
   payload: string;
 }
 
-function parseCredential(
+export function parseCredential(
   text: string,
   time: string,
   code: "AuthorizationHeaderMalformed" | "AuthorizationQueryParametersError",
@@ -177,6 +177,15 @@ export interface VerifiedSignature {
 const areEqual = (a: string, b: string) =>
   a.length === b.length && timingSafeEqual(Buffer.from(a), Buffer.from(b));
 
+const signingKeyOf = (scope: string, secret: string) =>
+  scope.split("/").reduce<Buffer | string>((key, part) => hmac(key, part), `AWS4${secret}`) as Buffer;
+
+/** A policy is signed by its text alone. @throws S3Error SignatureDoesNotMatch */
+export function verifyPolicy(policy: string, scope: string, signature: string, secret: string): void {
+  if (!areEqual(hmac(signingKeyOf(scope, secret), policy).toString("hex"), signature))
+    throw new S3Error("SignatureDoesNotMatch");
+}
+
 /** @throws S3Error SignatureDoesNotMatch, AccessDenied */
 export function verifyClaim(
   request: IncomingMessage,
@@ -192,9 +201,7 @@ export function verifyClaim(
     claim.signedHeaders.join(";"),
     claim.payload,
   ].join("\n");
-  const signingKey = claim.scope
-    .split("/")
-    .reduce<Buffer | string>((key, part) => hmac(key, part), `AWS4${secret}`) as Buffer;
+  const signingKey = signingKeyOf(claim.scope, secret);
   const text = [algorithm, claim.time, claim.scope, sha256Hex(canonical)].join("\n");
   if (!areEqual(hmac(signingKey, text).toString("hex"), claim.signature))
     throw new S3Error("SignatureDoesNotMatch");

@@ -18,6 +18,8 @@ export interface TestStore {
   /** Starts again on the same data. */
   restart(): Promise<void>;
   admin(method: string, path: string, body?: unknown): Promise<Response>;
+  /** Applies lifecycle rules now. @returns how much was removed */
+  tidy(): Promise<number>;
   /** A bucket with a key, and a client that signs with it. */
   bucket(name: string, options?: BucketOptions): Promise<TestBucket>;
 }
@@ -26,6 +28,8 @@ export interface BucketOptions {
   quotaBytes?: number;
   public?: boolean;
   access?: "read" | "write";
+  actions?: string[];
+  prefix?: string;
 }
 
 export interface TestBucket {
@@ -93,15 +97,20 @@ export async function startTestStore(t: TestContext): Promise<TestStore> {
         headers: { authorization: `Bearer ${token}` },
         body: body === undefined ? undefined : JSON.stringify(body),
       }),
+    tidy: async () => {
+      const headers = { authorization: `Bearer ${token}` };
+      const answer = await fetch(`${store.url}/internal/lifecycle`, { method: "POST", headers });
+      return ((await answer.json()) as { removed: number }).removed;
+    },
     bucket: async (name, options = {}) => {
-      const { access = "write", quotaBytes = null } = options;
+      const { access = "write", quotaBytes = null, actions = null, prefix = "" } = options;
       const made = await store.admin("PUT", `id-${name}`, {
         name,
         quotaBytes,
         public: options.public ?? false,
       });
       if (!made.ok) throw new Error(await made.text());
-      const key = await store.admin("POST", `id-${name}/credentials`, { access });
+      const key = await store.admin("POST", `id-${name}/credentials`, { access, actions, prefix });
       const credentials = (await key.json()) as { accessKeyId: string; secretAccessKey: string };
       const clientWith = (config: S3ClientConfig) => {
         const client = new S3Client({

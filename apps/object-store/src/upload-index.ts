@@ -7,11 +7,12 @@ import {
   lockBucket,
   type NewObject,
   type StoredHeaders,
+  type Tags,
   type WriteCondition,
-  writeRows,
 } from "./bucket-index.ts";
 import type { Checksum, ChecksumAlgorithm } from "./checksums.ts";
 import { S3Error } from "./s3-error.ts";
+import { type Written, writeRows } from "./versions.ts";
 
 export interface Upload {
   id: string;
@@ -19,6 +20,7 @@ export interface Upload {
   headers: StoredHeaders;
   metadata: StoredHeaders;
   checksumAlgorithm: ChecksumAlgorithm | null;
+  tags: Tags;
   createdAt: Date;
 }
 
@@ -32,7 +34,7 @@ export interface Part {
   modifiedAt: Date;
 }
 
-const uploadColumns = `id, key, headers, metadata, checksum_algorithm as "checksumAlgorithm", created_at as "createdAt"`;
+const uploadColumns = `id, key, headers, metadata, tags, checksum_algorithm as "checksumAlgorithm", created_at as "createdAt"`;
 const partColumns = `number, blob, size_bytes::float8 as "sizeBytes", md5, checksum, modified_at as "modifiedAt"`;
 
 export async function createUpload(
@@ -43,9 +45,9 @@ export async function createUpload(
   const id = randomBytes(24).toString("base64url");
   await query(
     database,
-    `insert into object_store.uploads (id, bucket_id, key, headers, metadata, checksum_algorithm)
-     values ($1, $2, $3, $4, $5, $6)`,
-    [id, bucketId, upload.key, upload.headers, upload.metadata, upload.checksumAlgorithm],
+    `insert into object_store.uploads (id, bucket_id, key, headers, metadata, checksum_algorithm, tags)
+     values ($1, $2, $3, $4, $5, $6, $7)`,
+    [id, bucketId, upload.key, upload.headers, upload.metadata, upload.checksumAlgorithm, upload.tags],
   );
   return id;
 }
@@ -140,7 +142,7 @@ export const abortUpload = (pool: Pool, bucketId: string, key: string, id: strin
 /**
  * Makes the object of an upload visible and ends the upload.
  * @param object made from parts read before; refused if one was replaced since
- * @returns blobs that nothing names any more
+ * @returns its version, and blobs that nothing names any more
  */
 export const completeUpload = (
   pool: Pool,
@@ -148,7 +150,7 @@ export const completeUpload = (
   uploadId: string,
   object: NewObject,
   condition: WriteCondition,
-): Promise<string[]> =>
+): Promise<Written> =>
   transaction(pool, async (client) => {
     await lockBucket(client, bucketId);
     await findUpload(client, bucketId, object.key, uploadId);
@@ -158,15 +160,21 @@ export const completeUpload = (
     const used = new Set(object.segments.map(({ blob }) => blob));
     const unused = parts.filter(({ blob }) => !used.has(blob));
     await charge(client, bucketId, -sizeOf(unused), 0);
-    const replaced = await writeRows(client, bucketId, object, condition, object.sizeBytes);
-    return [...unused.map(({ blob }) => blob), ...replaced];
+    const written = await writeRows(client, bucketId, object, condition, object.sizeBytes);
+    return { ...written, blobs: [...unused.map(({ blob }) => blob), ...written.blobs] };
   });
 
-/** Uploads begun more than `ageDays` ago, at most 1000: their clients are gone for good. */
-export const listAbandoned = (database: Queryable, ageDays: number) =>
+/** Uploads begun before, at most 1000. @param bucketId `null`: of any bucket */
+export const listAbandoned = (
+  database: Queryable,
+  before: Date,
+  bucketId: string | null = null,
+  prefix = "",
+) =>
   query<{ id: string; key: string; bucketId: string }>(
     database,
     `select id, key, bucket_id as "bucketId" from object_store.uploads
-     where created_at < now() - make_interval(days => $1) order by created_at limit 1000`,
-    [ageDays],
+     where created_at < $1 and ($2::text is null or bucket_id = $2) and starts_with(key, $3)
+     order by created_at limit 1000`,
+    [before, bucketId, prefix],
   );

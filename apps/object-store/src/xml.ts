@@ -34,7 +34,10 @@ const declaration = `<?xml version="1.0" encoding="UTF-8"?>\n`;
 export const renderXml = (root: string, value: XmlMembers): string =>
   `${declaration}<${root}>${members(value)}</${root}>`;
 
-const listed = ["Object", "Part"];
+const listed = [
+  ...["Object", "Part", "Tag", "CORSRule", "AllowedOrigin", "AllowedMethod", "AllowedHeader"],
+  ...["ExposeHeader", "Rule"],
+];
 const parser = new XMLParser({
   ignoreAttributes: true,
   parseTagValue: false,

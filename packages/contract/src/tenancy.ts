@@ -140,6 +140,55 @@ const Line = orEmpty(
 );
 const Email = orEmpty(z.email().max(254));
 
+/** Kinds of pages on which a tenant's own words can stand; `default`: all that have none of their own. */
+export const brandedPageKinds = [
+  ...["default", "not_found", "file_not_found", "starting", "start_failed", "stopped", "build_failed"],
+  ...["over_quota", "error", "timeout", "unavailable", "maintenance", "certificate_pending", "busy"],
+  ...["rate_limited", "private", "sandbox_not_found", "port_closed"],
+] as const;
+/** Languages of the platform's own pages. */
+export const pageLanguages = ["en", "es", "fr", "de"] as const;
+
+const pageKeys = new RegExp(`^(?:${brandedPageKinds.join("|")})(?:\\.(?:${pageLanguages.join("|")}))?$`);
+const Pages = z
+  .record(
+    z.string().regex(pageKeys, "a page such as not_found, or with a language not_found.es"),
+    z.string().max(24 * 1024),
+  )
+  .describe(
+    "HTML by kind of page. Variables such as {{title}} are escaped; scripts and outside assets are refused",
+  )
+  .optional();
+const LegalLinks = z
+  .array(
+    z.object({
+      label: z
+        .string()
+        .trim()
+        .min(1)
+        .max(60)
+        .regex(/^[^\p{Cc}<>]*$/u, "plain text without control characters or angle brackets"),
+      url: z.string().max(2_048).refine(isSafeUrl, "an https URL, or a path that begins with a single /"),
+    }),
+  )
+  .max(6)
+  .optional();
+const FontFamily = orEmpty(
+  z
+    .string()
+    .max(200)
+    .regex(/^[A-Za-z0-9 ,'"-]+$/, 'names of fonts such as "Inter", Arial'),
+);
+
+/** What one app's pages can differ in from its tenant's. */
+const PageLook = {
+  custom_font_url: Url,
+  brand_font_family: FontFamily,
+  legal_links: LegalLinks,
+  default_language: z.union([z.literal(""), z.enum(pageLanguages)]).optional(),
+  custom_pages: Pages,
+};
+
 export const BrandingFields = z.object({
   custom_app_name: Line,
   custom_logo_url: Url,
@@ -155,8 +204,27 @@ export const BrandingFields = z.object({
   powered_by_visible: z.boolean().optional(),
   email_hero_url: Url,
   desktop_wallpaper_url: Url,
+  ...PageLook,
 });
 export type BrandingFields = z.output<typeof BrandingFields>;
+
+export const AppBranding = BrandingFields.pick({
+  custom_app_name: true,
+  custom_logo_url: true,
+  custom_logo_light_url: true,
+  custom_favicon_url: true,
+  brand_color_primary: true,
+  brand_color_secondary: true,
+  brand_color_accent: true,
+  support_email: true,
+  support_url: true,
+  custom_font_url: true,
+  brand_font_family: true,
+  legal_links: true,
+  default_language: true,
+  custom_pages: true,
+});
+export type AppBranding = z.output<typeof AppBranding>;
 
 export const OldBranding = z.object({
   product_name: Line,
@@ -242,12 +310,37 @@ export const brandingRoutes = {
     id: "uploadBrandingAsset",
     method: "POST",
     path: "/settings/branding/assets/:kind",
-    summary: "Upload an image of at most 2 MiB as multipart field `file`; answers {url}",
+    summary: "Upload an image of at most 2 MiB, or a WOFF2 font, as multipart field `file`; answers {url}",
     tag: brandTag,
     // The body is read as it comes, so the handler answers by itself.
     envelope: "raw",
     scope: "projects:write",
     problems: ["PAYLOAD_TOO_LARGE"],
+  }),
+  getApp: defineRoute({
+    id: "getAppBranding",
+    method: "GET",
+    path: "/settings/branding/apps/:id",
+    summary: "In what the pages of one deployment or sandbox differ from the tenant's",
+    ...branding,
+    scope: null,
+  }),
+  putApp: defineRoute({
+    id: "setAppBranding",
+    method: "PUT",
+    path: "/settings/branding/apps/:id",
+    summary: "Change the pages of one deployment or sandbox; an empty text clears a value",
+    ...branding,
+    scope: "projects:write",
+    body: AppBranding,
+  }),
+  removeApp: defineRoute({
+    id: "resetAppBranding",
+    method: "DELETE",
+    path: "/settings/branding/apps/:id",
+    summary: "Give one deployment or sandbox the tenant's look again",
+    ...branding,
+    scope: "projects:write",
   }),
   getOld: defineRoute({
     id: "getTenantBranding",

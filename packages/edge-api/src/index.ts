@@ -18,15 +18,40 @@ export {
 /** On every page that an edge answers with by itself; its value is the kind of page. Apps' answers have none. */
 export const edgePageHeader = "x-edge-page";
 
+/** An asset of a brand, whole: pages load nothing from elsewhere and need no other program. */
+const DataUrl = z
+  .string()
+  .regex(/^data:[a-z]+\/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=]*$/)
+  .nullable()
+  .default(null);
+
 export const Brand = z.object({
   tenantId: z.string(),
+  /** Deployment or sandbox that this look is for; null: whatever the tenant has. */
+  appId: z.string().nullable().default(null),
   name: z.string(),
   domain: z.string().describe("Brand domain, such as cliniciq.com"),
+  /** Other domains of the tenant, under which its apps and previews lie. */
+  domains: z.array(z.string()).default([]),
   colorPrimary: z.string().default("#2563eb"),
   colorBackground: z.string().default("#ffffff"),
-  logoUrl: z.string().nullable().default(null),
+  /** Of links; null: the primary colour. */
+  colorAccent: z.string().nullable().default(null),
+  /** Names of font families, as in a style sheet. */
+  fontFamily: z.string().nullable().default(null),
+  logo: DataUrl,
+  /** The logo on a dark ground. */
+  logoLight: DataUrl,
+  favicon: DataUrl,
+  /** A WOFF2 font, which stands before those of `fontFamily`. */
+  font: DataUrl,
   supportUrl: z.string().nullable().default(null),
   supportEmail: z.string().nullable().default(null),
+  legalLinks: z.array(z.object({ label: z.string(), url: z.string() })).default([]),
+  /** Language of a page when the visitor asks for none that there is. */
+  language: z.string().nullable().default(null),
+  /** Pages of the tenant's own by kind, or kind and language: `not_found`, `not_found.es`. Sanitised. */
+  pages: z.record(z.string(), z.string()).default({}),
 });
 export type Brand = z.output<typeof Brand>;
 
@@ -98,8 +123,20 @@ export const RouteTarget = z.discriminatedUnion("type", [
   /** A branded page instead of an app. `starting` refreshes itself. */
   z.object({
     type: z.literal("page"),
-    page: z.enum(["starting", "stopped", "error", "maintenance"]),
+    page: z.enum([
+      "starting",
+      "stopped",
+      "error",
+      "maintenance",
+      "build_failed",
+      "start_failed",
+      "over_quota",
+      "certificate_pending",
+    ]),
+    /** In the visitor's words; nothing of the machine's. */
     detail: z.string().nullable().default(null),
+    /** For `starting`: since when, milliseconds since 1970. Absent: since the first visitor asked. */
+    since: z.number().optional(),
   }),
   /**
    * Every port of one sandbox, and its agent under the port `guestAgentPort`. The route's host name is

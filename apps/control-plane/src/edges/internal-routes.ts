@@ -1,11 +1,11 @@
 import { timingSafeEqual, createHash } from "node:crypto";
 import type { FastifyInstance, FastifyRequest } from "fastify";
-import { Brand, RequestLogEntry, type Route, type RouteUpdate } from "@platform/edge-api";
+import { RequestLogEntry, type Route, type RouteUpdate } from "@platform/edge-api";
 import { PlatformError } from "@platform/contract";
 import { query, queryOne } from "@platform/postgres";
 import { z } from "zod";
 import type { Platform } from "../platform.ts";
-import { brandOf, type Tenant } from "../tenants/index.ts";
+import { edgeBrands } from "../tenants/index.ts";
 import { witnesses } from "./acknowledge.ts";
 
 interface RouteRow {
@@ -49,11 +49,12 @@ async function updateAfter(platform: Platform, applied: number): Promise<RouteUp
     "select * from routes where version > $1 order by version",
     [full ? 0 : applied],
   );
-  const tenants = await query<Tenant>(platform.pool, "select * from tenants");
+  // A brand is large and seldom changes: it comes with the route of its tenant's API.
+  const branded = rows.filter(({ kind }) => kind === "api").map((row) => row.tenant_id);
   return {
     version: newest,
     full,
-    brands: tenants.map((tenant) => Brand.parse(brandOf(tenant))),
+    brands: await edgeBrands(platform.pool, full ? null : [...new Set(branded)]),
     routes: rows.filter((row) => row.target !== null).map(toRoute),
     removed: full ? [] : rows.filter((row) => row.target === null).map((row) => row.hostname),
     witnesses: witnesses(platform).map(({ address }) => address.url),

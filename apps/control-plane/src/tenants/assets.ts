@@ -17,8 +17,8 @@ const refused = (message: string) =>
   new PlatformError("VALIDATION_FAILED", `file: ${message}.`, { errors: { file: [message] } });
 const tooLarge = () => new PlatformError("PAYLOAD_TOO_LARGE", "The image is over 2 MiB. Send a smaller one.");
 
-/** What the bytes are, whatever their name or declared type says; null: no image that browsers show. */
-export function sniffImage(bytes: Buffer): string | null {
+/** What the bytes are, whatever their name or declared type says; null: no image or font that pages can hold. */
+function sniffAsset(bytes: Buffer): string | null {
   const starts = (text: string, at = 0) => bytes.subarray(at, at + text.length).toString("latin1") === text;
   if (starts("\x89PNG\r\n\x1a\n")) return "image/png";
   if (starts("\xff\xd8\xff")) return "image/jpeg";
@@ -26,6 +26,7 @@ export function sniffImage(bytes: Buffer): string | null {
   if (starts("RIFF") && starts("WEBP", 8)) return "image/webp";
   if (starts("\0\0\x01\0")) return "image/x-icon";
   if (starts("ftypavif", 4)) return "image/avif";
+  if (starts("wOF2")) return "font/woff2";
   const head = bytes
     .subarray(0, 1024)
     .toString("utf8")
@@ -102,9 +103,14 @@ export function assetHandlers(platform: Platform): Handler[] {
         });
       }
       const bytes = await readUpload(request);
-      const type = sniffImage(bytes);
-      if (!type) throw refused("is not an image. Send PNG, JPEG, WebP, AVIF, GIF, ICO or SVG");
+      const type = sniffAsset(bytes);
+      if (!type)
+        throw refused("is not an image. Send PNG, JPEG, WebP, AVIF, GIF, ICO or SVG; a font as WOFF2");
       const id = idFor(`asset:${kind}`);
+      if (type.startsWith("font/") !== (kind === "font"))
+        throw refused(
+          kind === "font" ? "is not a font. Send WOFF2" : "is a font. Upload it under the kind font",
+        );
       const known = await queryOne(platform.pool, "select 1 as one from branding_assets where id = $1", [id]);
       if (!known) await store(platform, caller.tenantId, { id, kind, type, bytes });
       const tenant = (await tenantById(platform.pool, caller.tenantId))!;

@@ -150,3 +150,100 @@ test("the brand is the whole tenant's: a key without the scope or bound to a par
   await put(api, { custom_app_name: "Theirs" }, other.key);
   assert.equal((await api.call("GET", "/settings/branding")).body["custom_app_name"], null);
 });
+
+test("a page of the tenant's own is kept as a browser reads it; what runs, loads or leaves is refused by name", async (t) => {
+  const api = await start(t);
+  const page = (html: string, key = "not_found") => put(api, { custom_pages: { [key]: html } });
+  const made = await page(
+    "<h1>{{title}}<p>{{ message }} <!-- note --><a href=https://clinic.example/help>Help</a>",
+  );
+  assert.equal(made.status, 200, JSON.stringify(made.body));
+  assert.deepEqual(made.body["custom_pages"], {
+    not_found: '<h1>{{title}}<p>{{ message }} <a href="https://clinic.example/help">Help</a></p></h1>',
+  });
+  const bad = [
+    "<script>1</script>",
+    "<p onclick=1>",
+    "<a href=javascript:1>",
+    "<a href='&#106;avascript:1'>",
+    "<a href='//evil.example'>",
+    "<a href='{{title}}'>",
+    "<img src=https://evil.example/a.png>",
+    "<img src='data:text/html;base64,AAAA'>",
+    "<iframe>",
+    "<form action=/x>",
+    "<link rel=stylesheet href=/x>",
+    "<meta http-equiv=refresh content=0>",
+    "<base href=/>",
+    "<svg><script>1</script></svg>",
+    "<math><mi>",
+    "<style>@import '/x'</style>",
+    "<style>p{background:url(https://evil.example)}</style>",
+    "<style>p{background:u\\72l(//evil.example)}</style>",
+    "<p style='background:url(//evil.example)'>",
+    "<noscript><p title='</noscript><img src=x onerror=1>'>",
+    "{{secrets}}",
+    "<div>".repeat(60),
+    "x".repeat(25 * 1024),
+  ];
+  for (const html of bad) {
+    const answer = await page(html);
+    assert.equal(answer.status, 422, html.slice(0, 100));
+    assert.ok((answer.body["errors"] as Record<string, unknown>)["custom_pages.not_found"], html);
+  }
+  assert.equal((await page("<p>", "nothing")).status, 422);
+  assert.equal((await page("", "not_found")).status, 200);
+  assert.deepEqual((await api.call("GET", "/settings/branding")).body["custom_pages"], {});
+  const large = Object.fromEntries(
+    ["error", "busy", "timeout", "stopped", "private", "starting", "over_quota"].map((kind) => [
+      kind,
+      "x".repeat(24 * 1024),
+    ]),
+  );
+  assert.equal((await put(api, { custom_pages: large })).status, 413);
+});
+
+test("an app's look stands over its tenant's and travels to the edges with what is inside it", async (t) => {
+  const api = await start(t);
+  await putRoute(api.platform.pool, {
+    hostname: "api.clinic.example",
+    tenantId: api.tenantId,
+    kind: "api",
+    target: { type: "control-plane" },
+  });
+  const logo = await api.call("POST", "/settings/branding/assets/logo", multipart(png));
+  await put(api, {
+    custom_logo_url: logo.body["url"],
+    custom_app_name: "Clinic",
+    legal_links: [{ label: "Terms", url: "/terms" }],
+  });
+  const { rows } = await api.platform.pool.query<{ id: string }>(
+    `insert into deployments (id, tenant_id, workspace_id, project_id, name, slug, state)
+     select gen_random_uuid(), w.tenant_id, w.id, p.id, 'shop', 'shop', 'running' from workspaces w join projects p on p.workspace_id = w.id
+     where w.tenant_id = $1 limit 1 returning id`,
+    [api.tenantId],
+  );
+  const path = `/settings/branding/apps/${rows[0]!.id}`;
+  const set = await api.call("PUT", path, {
+    body: { custom_app_name: "Shop", custom_pages: { error: "<p>Oh</p>" } },
+  });
+  assert.equal(set.status, 200, JSON.stringify(set.body));
+  assert.equal((await api.call("GET", path)).body["custom_app_name"], "Shop");
+  const update = async () =>
+    (
+      await api.app.inject({
+        url: "/internal/edge/routes?edge=e1&applied=0&wait_ms=0",
+        headers: { authorization: `Bearer ${edgeToken}` },
+      })
+    ).json<{ brands: Record<string, unknown>[] }>().brands;
+  const own = (await update()).find((brand) => brand["appId"] === rows[0]!.id)!;
+  assert.equal(own["name"], "Shop");
+  assert.equal(own["logo"], `data:image/png;base64,${png.toString("base64")}`);
+  assert.deepEqual(own["legalLinks"], [{ label: "Terms", url: "/terms" }]);
+  assert.deepEqual(own["pages"], { error: "<p>Oh</p>" });
+  const other = await api.otherTenant();
+  assert.equal((await api.call("GET", path, { key: other.key })).status, 404);
+  assert.equal((await api.call("PUT", path, { key: other.key, body: { custom_app_name: "X" } })).status, 404);
+  assert.equal((await api.call("DELETE", path)).status, 200);
+  assert.equal((await update()).filter((brand) => brand["appId"] !== null).length, 0);
+});

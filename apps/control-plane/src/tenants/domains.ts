@@ -4,6 +4,7 @@ import { queryOne, transaction, type Queryable } from "@platform/postgres";
 import { recordIn } from "../events/index.ts";
 import { handler, type Caller, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
+import { bumpRoutesIn } from "./brand-routes.ts";
 import { checkRecords, wantedRecords, type DomainKind, type DomainRow } from "./domain-records.ts";
 import { tenantById, type Tenant } from "./tenant.ts";
 import { assertWholeTenant } from "./workspaces.ts";
@@ -107,6 +108,7 @@ async function useDomain(
     if (stored.rowCount === 0)
       throw new PlatformError("CONFLICT", "The domain was changed while it was verified. Verify again.");
     await db.query(`update tenants set ${columns[row.kind]} = $2 where id = $1`, [tenantId, domain]);
+    await bumpRoutesIn(db, tenantId);
     await db.query(
       "update deployments set next_look_at = now() where tenant_id = $1 and state <> 'deleted'",
       [tenantId],
@@ -119,7 +121,7 @@ async function useDomain(
       data: { kind: row.kind, domain: row.domain },
     });
   });
-  platform.signals.announce("work:deployments", "events");
+  platform.signals.announce("work:deployments", "routes", "events");
 }
 
 async function verify(platform: Platform, caller: Caller, kind: DomainKind, settings: DomainSettings) {

@@ -20,3 +20,4 @@ export { brandingHandlers } from "./branding.ts";
 export { assetHandlers, registerAssets } from "./assets.ts";
 export { tenantDomainHandlers, type DomainSettings } from "./domains.ts";
 export { mayUse, type OwnedRow } from "./owned-row.ts";
+export { edgeBrands } from "./edge-brands.ts";

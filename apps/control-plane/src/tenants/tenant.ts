@@ -1,4 +1,3 @@
-import type { Brand } from "@platform/edge-api";
 import { queryOne, type Queryable } from "@platform/postgres";
 import type { Settings } from "../platform.ts";
 
@@ -44,20 +43,12 @@ export function publicUrl(settings: Settings, hostname: string): string {
 
 const text = (value: unknown): string | null => (typeof value === "string" && value !== "" ? value : null);
 
-/** What pages and the CLI show; colours that are not plain hexadecimal are ignored. */
-export function brandOf(tenant: Tenant): Brand {
-  const color = (name: string, standard: string) => {
-    const value = text(tenant.branding[name]);
-    return value && /^#[0-9a-fA-F]{3,8}$/.test(value) ? value : standard;
-  };
+/** What a page of the control plane shows; colours that are not plain hexadecimal are ignored. */
+export function brandOf(tenant: Tenant): { name: string; domain: string; colorPrimary: string } {
+  const color = text(tenant.branding["brand_color_primary"]);
   return {
-    tenantId: tenant.id,
     name: text(tenant.branding["custom_app_name"]) ?? tenant.name,
     domain: tenant.domain,
-    colorPrimary: color("brand_color_primary", "#2563eb"),
-    colorBackground: color("brand_color_secondary", "#ffffff"),
-    logoUrl: text(tenant.branding["custom_logo_url"]),
-    supportUrl: text(tenant.branding["support_url"]),
-    supportEmail: text(tenant.branding["support_email"]),
+    colorPrimary: color && /^#[0-9a-fA-F]{3,8}$/.test(color) ? color : "#2563eb",
   };
 }

@@ -105,6 +105,7 @@ export class AccessFile {
   async #close(): Promise<void> {
     const stream = this.#stream;
     this.#stream = null;
-    if (stream) await new Promise<void>((resolve) => stream.end(() => resolve()).once("error", () => resolve()));
+    if (stream)
+      await new Promise<void>((resolve) => stream.end(() => resolve()).once("error", () => resolve()));
   }
 }

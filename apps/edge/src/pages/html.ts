@@ -1,93 +1,153 @@
 import type { Brand } from "@platform/edge-api";
+import { escapeHtml } from "./escape.ts";
 import { pageKinds, type PageKind } from "./kinds.ts";
+import { LOOK_EVERY_SEC, refreshScript } from "./refresh.ts";
+import { stylesheet } from "./stylesheet.ts";
+import { languages, type Language, type Texts } from "./texts/index.ts";
+import type { Wait } from "./waits.ts";
 
 export interface PageFacts {
   readonly kind: PageKind;
   /** Null: no tenant owns the host name, and the page names nobody. */
   readonly brand: Brand | null;
-  /** Replaces the standard message. */
+  /** Said besides the standard message. */
   readonly detail: string | null;
   readonly requestId: string;
+  readonly language: Language;
+  /** Set for an app that starts, or did not. */
+  readonly wait?: Wait | null;
 }
 
-const entities: Record<string, string> = {
-  "&": "&amp;",
-  "<": "&lt;",
-  ">": "&gt;",
-  '"': "&quot;",
-  "'": "&#39;",
-};
-export const escapeHtml = (text: string): string => text.replace(/[&<>"']/g, (sign) => entities[sign]!);
+/** Where asking again by hand may help. */
+const repeatable: ReadonlySet<PageKind> = new Set([
+  ...["start_failed", "stopped", "error", "sandbox_not_found", "port_closed", "timeout", "unavailable"],
+  ...["maintenance", "certificate_pending", "busy", "rate_limited", "over_quota"],
+] as PageKind[]);
 
-/** Without scripts and without assets but the brand's own logo; readable in light and dark. */
-export function htmlPage({ kind, brand, detail, requestId }: PageFacts): string {
-  const page = pageKinds[kind];
-  const title = brand ? `${page.title} · ${brand.name}` : page.title;
-  const refresh = kind === "starting" ? `\n<meta http-equiv="refresh" content="${page.retryAfterSec}">` : "";
-  const showsRequest = page.status >= 500 && page.retryAfterSec === null;
+export function htmlPage(facts: PageFacts): string {
+  const { kind, brand, language } = facts;
+  const title = languages[language].pages[kind].title;
+  const isWaiting = kind === "starting";
+  const refresh = isWaiting
+    ? `\n<noscript><meta http-equiv="refresh" content="${LOOK_EVERY_SEC}"></noscript>`
+    : "";
+  const icon = brand?.favicon ? `\n<link rel="icon" href="${brand.favicon}">` : "";
   return `<!doctype html>
-<html lang="en">
+<html lang="${language}">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="robots" content="noindex">
-<meta name="color-scheme" content="light dark">${refresh}
-<title>${escapeHtml(title)}</title>
+<meta name="robots" content="noindex">${refresh}${icon}
+<title>${escapeHtml(brand ? `${title} · ${brand.name}` : title)}</title>
 <style>${stylesheet(brand)}</style>
 </head>
 <body>
-<main>
-${brand ? header(brand) : ""}<h1>${escapeHtml(page.title)}</h1>
-<p${kind === "starting" ? ' role="status"' : ""}>${escapeHtml(detail ?? page.message)}</p>
-<p>${escapeHtml(page.action)}</p>
-${showsRequest ? `<p class="small">Request <code>${escapeHtml(requestId)}</code></p>\n` : ""}${brand ? support(brand) : ""}</main>
-</body>
+${body(facts)}${isWaiting ? `<script>${refreshScript}</script>\n` : ""}</body>
 </html>
 `;
 }
 
+function body(facts: PageFacts): string {
+  const { kind, brand, language } = facts;
+  const own = ownPage(brand, kind, language);
+  const texts = languages[language];
+  if (own !== null)
+    return `<main>\n${fill(own, variables(facts))}\n${waitBlock(facts.wait, texts, kind)}</main>\n`;
+  return `${brand ? header(brand) : ""}<main>
+${standard(facts, texts)}</main>
+${brand ? footer(brand, texts) : ""}`;
+}
+
+function standard({ kind, detail, requestId, wait }: PageFacts, texts: Texts): string {
+  const { status, retryAfterSec } = pageKinds[kind];
+  const { title, message, action } = texts.pages[kind];
+  const isWaiting = kind === "starting";
+  const parts = [
+    isWaiting
+      ? '<p class="dots" aria-hidden="true"><i></i><i></i><i></i></p>'
+      : `<p class="status">${status}</p>`,
+    `<h1>${escapeHtml(title)}</h1>`,
+    `<p${isWaiting ? ' role="status"' : ""}>${escapeHtml(message)}</p>`,
+    detail ? `<p>${escapeHtml(detail)}</p>` : "",
+    waitBlock(wait, texts, kind),
+    `<p>${escapeHtml(action)}</p>`,
+    repeatable.has(kind) ? `<p><a class="again" href="">${escapeHtml(texts.retry)}</a></p>` : "",
+    status >= 500 && retryAfterSec === null
+      ? `<p class="small">${escapeHtml(texts.request)} <code>${escapeHtml(requestId)}</code></p>`
+      : "",
+  ];
+  return parts.filter((part) => part !== "").join("\n");
+}
+
+function waitBlock(wait: Wait | null | undefined, texts: Texts, kind: PageKind): string {
+  if (!wait) return "";
+  if (kind === "start_failed") return `<p>${escapeHtml(texts.gaveUp(wait.waitedSec))}</p>`;
+  const label = escapeHtml(texts.waiting);
+  return `<div id="wait"><progress aria-label="${label}" max="${wait.limitSec}" value="${wait.waitedSec}"></progress>
+<p class="small">${escapeHtml(texts.waited(wait.waitedSec, wait.limitSec))}</p></div>`;
+}
+
 function header(brand: Brand): string {
-  const logo = brand.logoUrl && /^(https:|data:image\/)/i.test(brand.logoUrl) ? brand.logoUrl : null;
-  const picture = logo ? `<img src="${escapeHtml(logo)}" alt="" height="32">` : "";
+  const light = brand.logoLight ?? brand.logo;
+  const picture = brand.logo
+    ? `<img class="light" src="${brand.logo}" alt=""><img class="dark" src="${light}" alt="">`
+    : "";
   return `<header>${picture}<span>${escapeHtml(brand.name)}</span></header>\n`;
 }
 
-function support(brand: Brand): string {
-  const target =
-    brand.supportUrl && /^https?:\/\//i.test(brand.supportUrl)
-      ? brand.supportUrl
-      : brand.supportEmail && /^[^\s@:]+@[^\s@:]+$/.test(brand.supportEmail)
-        ? `mailto:${brand.supportEmail}`
-        : null;
-  if (!target) return "";
-  return `<p class="small"><a href="${escapeHtml(target)}">Contact ${escapeHtml(brand.name)} support</a></p>\n`;
+const webUrl = (text: string | null, brand: Brand): string | null => {
+  const base = `https://${brand.domain}`;
+  if (!text || !URL.canParse(text, base)) return null;
+  const { href, protocol } = new URL(text, base);
+  return protocol === "https:" || protocol === "http:" ? href : null;
+};
+
+function supportTarget(brand: Brand): string | null {
+  const isAddress = brand.supportEmail && /^[^\s@:?]+@[^\s@:?]+$/.test(brand.supportEmail);
+  return webUrl(brand.supportUrl, brand) ?? (isAddress ? `mailto:${brand.supportEmail}` : null);
 }
 
-/** Colours come from a tenant: only the hexadecimal form is let into the style sheet. */
-const colour = (value: string | undefined, standard: string): string =>
-  value && /^#([0-9a-f]{3}|[0-9a-f]{6})$/i.test(value) ? value : standard;
-
-/** Relative luminance, see WCAG 2. */
-function isLight(hex: string): boolean {
-  const full = hex.length === 4 ? [...hex.slice(1)].map((digit) => digit + digit).join("") : hex.slice(1);
-  const [red, green, blue] = [0, 2, 4].map((at) => {
-    const part = Number.parseInt(full.slice(at, at + 2), 16) / 255;
-    return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
-  }) as [number, number, number];
-  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179;
+function footer(brand: Brand, texts: Texts): string {
+  const support = supportTarget(brand);
+  const links = [
+    ...(support ? [{ url: support, label: texts.support(brand.name) }] : []),
+    ...brand.legalLinks.flatMap(({ label, url }) => {
+      const target = webUrl(url, brand);
+      return target ? [{ url: target, label }] : [];
+    }),
+  ];
+  if (links.length === 0) return "";
+  const items = links.map(
+    ({ url, label }) => `<li><a href="${escapeHtml(url)}" rel="noreferrer">${escapeHtml(label)}</a></li>`,
+  );
+  return `<footer><nav aria-label="${escapeHtml(texts.links)}"><ul>${items.join("")}</ul></nav></footer>\n`;
 }
 
-function stylesheet(brand: Brand | null): string {
-  const primary = colour(brand?.colorPrimary, "#475569");
-  const background = colour(brand?.colorBackground, "#ffffff");
-  const text = isLight(background) ? "#1e293b" : "#f1f5f9";
-  return `:root{--bar:${primary};--back:${background};--text:${text}}
-@media (prefers-color-scheme:dark){:root{--back:#0f172a;--text:#f1f5f9}}
-body{margin:0;min-height:100vh;display:grid;place-items:center;background:var(--back);color:var(--text);font:1rem/1.6 system-ui,sans-serif}
-main{max-width:34rem;margin:2rem;padding:2rem;border-top:4px solid var(--bar)}
-header{display:flex;gap:.75rem;align-items:center;font-weight:600}
-h1{font-size:1.5rem;line-height:1.3}
-a{color:inherit;text-decoration:underline;text-decoration-color:var(--bar)}
-a:focus-visible{outline:3px solid var(--bar);outline-offset:2px}
-.small{font-size:.875rem}`;
+function ownPage(brand: Brand | null, kind: PageKind, language: Language): string | null {
+  const pages = brand?.pages ?? {};
+  return (
+    pages[`${kind}.${language}`] ?? pages[kind] ?? pages[`default.${language}`] ?? pages["default"] ?? null
+  );
 }
+
+/** What a tenant's own page can name; the control plane refuses any other name. */
+function variables({ kind, brand, detail, requestId, language }: PageFacts): Record<string, string> {
+  const { status, code, retryAfterSec } = pageKinds[kind];
+  return {
+    ...languages[language].pages[kind],
+    detail: detail ?? "",
+    status: String(status),
+    code,
+    request_id: requestId,
+    retry_seconds: retryAfterSec === null ? "" : String(retryAfterSec),
+    language,
+    name: brand?.name ?? "",
+    support_url: brand ? (supportTarget(brand) ?? "") : "",
+  };
+}
+
+/** In one pass, so that a value cannot name another variable; every value is escaped. */
+const fill = (template: string, values: Record<string, string>): string =>
+  template.replace(/\{\{\s*([a-z_]+)\s*\}\}/g, (_whole, name: string) =>
+    escapeHtml(Object.hasOwn(values, name) ? values[name]! : ""),
+  );

@@ -3,7 +3,7 @@ import { mkdir, open, readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { Brand, Route, RouteUpdate } from "@platform/edge-api";
 import { z } from "zod";
-import type { TableContent } from "./table.ts";
+import { RouteTable, type TableContent } from "./table.ts";
 
 /** Shape of what is written; another one is read with care and replaced at the next change. */
 const FORMAT = 2;
@@ -63,20 +63,17 @@ export class LocalCopy {
     if (table === null) return null;
     const content = this.#table(this.#open("routes.json", table));
     const log = (await this.#text("routes.log")) ?? "";
-    const changes = this.#changes(log);
-    const routes = new Map(content.routes.map((route) => [route.hostname.toLowerCase(), route]));
-    let { version, brands, witnesses } = content;
-    for (const { after, update } of changes) {
-      if (update.version <= version) continue;
-      if (after !== version) throw this.#refused("routes.log", "a change is missing");
-      for (const hostname of update.removed) routes.delete(hostname.toLowerCase());
-      for (const route of update.routes) routes.set(route.hostname.toLowerCase(), route);
-      ({ version, brands, witnesses } = update);
+    const replayed = new RouteTable();
+    replayed.apply({ ...content, full: true, removed: [] });
+    for (const { after, update } of this.#changes(log)) {
+      if (update.version <= replayed.version) continue;
+      if (after !== replayed.version) throw this.#refused("routes.log", "a change is missing");
+      replayed.apply(update);
     }
-    await this.#assertNewest(version, content.format === undefined);
+    await this.#assertNewest(replayed.version, content.format === undefined);
     this.#logBytes = log.length;
     this.#mustRewrite = content.format !== FORMAT || (log !== "" && !log.endsWith("\n"));
-    return { version, brands, routes: [...routes.values()], witnesses };
+    return replayed.content();
   }
 
   /** Durable when it resolves: the whole table. */

@@ -25,6 +25,8 @@ export class RouteTable {
   #version = 0;
   #routes = new Map<string, ServedRoute>();
   #brandsByTenant = new Map<string, Brand>();
+  /** Looks of single apps, by deployment or sandbox. */
+  #brandsByApp = new Map<string, Brand>();
   #brandsByDomain = new Map<string, Brand>();
   #witnesses: readonly string[] = [];
   readonly #listeners = new Set<Listener>();
@@ -73,17 +75,24 @@ export class RouteTable {
 
   /** The brand with the longest domain that `hostname` equals or ends in. */
   brandOf(hostname: string): Brand | null {
+    const domain = this.domainOf(hostname);
+    return domain === null ? null : this.#brandsByDomain.get(domain)!;
+  }
+
+  /** The longest domain of a tenant that `hostname` equals or ends in. */
+  domainOf(hostname: string): string | null {
     for (let name = hostname; ;) {
-      const brand = this.#brandsByDomain.get(name);
-      if (brand) return brand;
+      if (this.#brandsByDomain.has(name)) return name;
       const dot = name.indexOf(".");
       if (dot < 0) return null;
       name = name.slice(dot + 1);
     }
   }
 
-  brandOfTenant(tenantId: string): Brand | null {
-    return this.#brandsByTenant.get(tenantId) ?? null;
+  /** The app's own look, else its tenant's. */
+  brandOfRoute({ tenantId, deploymentId, sandboxId }: Route): Brand | null {
+    const app = this.#brandsByApp.get(deploymentId ?? sandboxId ?? "");
+    return app?.tenantId === tenantId ? app : (this.#brandsByTenant.get(tenantId) ?? null);
   }
 
   *routes(): IterableIterator<Route> {
@@ -95,12 +104,9 @@ export class RouteTable {
     if (update.full) {
       this.#routes = new Map();
       this.#brandsByTenant = new Map();
+      this.#brandsByApp = new Map();
     }
-    for (const brand of update.brands) this.#brandsByTenant.set(brand.tenantId, brand);
-    this.#brandsByDomain = new Map();
-    for (const brand of this.#brandsByTenant.values()) {
-      this.#brandsByDomain.set(brand.domain.toLowerCase().replace(/\.$/, ""), brand);
-    }
+    this.#applyBrands(update.brands);
     for (const hostname of update.removed) this.#routes.delete(hostname.toLowerCase());
     for (const route of update.routes) {
       this.#routes.set(route.hostname.toLowerCase(), { route, cursor: 0 });
@@ -110,10 +116,29 @@ export class RouteTable {
     for (const listener of [...this.#listeners]) listener();
   }
 
+  /** A tenant comes with the looks of all its apps: those that do not come are gone. */
+  #applyBrands(brands: readonly Brand[]): void {
+    if (brands.length === 0) return;
+    const changed = new Set(brands.map(({ tenantId }) => tenantId));
+    for (const [appId, { tenantId }] of this.#brandsByApp)
+      if (changed.has(tenantId)) this.#brandsByApp.delete(appId);
+    for (const brand of brands) {
+      if (brand.appId === null) this.#brandsByTenant.set(brand.tenantId, brand);
+      else this.#brandsByApp.set(brand.appId, brand);
+    }
+    this.#brandsByDomain = new Map();
+    const all = [...this.#brandsByTenant.values()];
+    const put = (domain: string, brand: Brand) =>
+      this.#brandsByDomain.set(domain.toLowerCase().replace(/\.$/, ""), brand);
+    for (const brand of all) for (const domain of brand.domains) put(domain, brand);
+    // Last, so that nobody's further domain hides another tenant's own.
+    for (const brand of all) put(brand.domain, brand);
+  }
+
   content(): TableContent {
     return {
       version: this.#version,
-      brands: [...this.#brandsByTenant.values()],
+      brands: [...this.#brandsByTenant.values(), ...this.#brandsByApp.values()],
       routes: [...this.routes()],
       witnesses: [...this.#witnesses],
     };

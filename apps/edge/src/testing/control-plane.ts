@@ -1,19 +1,16 @@
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import type { Brand, RequestLogEntry, RouteTarget, RouteUpdate } from "@platform/edge-api";
+import { Brand, type RequestLogEntry, type RouteTarget, type RouteUpdate } from "@platform/edge-api";
 
 export const EDGE_TOKEN = "edge-token-for-tests-0001";
 
-export const brand: Brand = {
+export const brand: Brand = Brand.parse({
   tenantId: "tenant-1",
   name: "Clinic <IQ>",
   domain: "clinic.test",
   colorPrimary: "#0f766e",
-  colorBackground: "#ffffff",
-  logoUrl: null,
   supportUrl: "https://clinic.test/help",
-  supportEmail: null,
-};
+});
 
 type Handler = (req: IncomingMessage, res: ServerResponse) => void;
 
@@ -28,6 +25,8 @@ export class ControlPlane {
   refuseBatches = false;
   /** Hosts that the edge is told of. */
   witnesses: string[] = [];
+  /** Sent with each update. */
+  brands: Brand[] = [brand];
   /** What requests to any other path get. */
   handler: Handler = (req, res) => res.end(JSON.stringify({ path: req.url, headers: req.headers }));
   #updates: RouteUpdate[] = [];
@@ -65,7 +64,7 @@ export class ControlPlane {
     this.#updates.push({
       version,
       full,
-      brands: [brand],
+      brands: this.brands,
       routes: entries.flatMap(([hostname, target]) =>
         target === null
           ? []

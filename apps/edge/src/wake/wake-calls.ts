@@ -17,9 +17,16 @@ export class WakeCalls {
   readonly #options: WakeOptions;
   /** Host name → when it was last asked for, monotonic milliseconds; oldest first. */
   readonly #asked = new Map<string, number>();
+  /** Host name → why it could not be asked for the last time, in a visitor's words. */
+  readonly #failures = new Map<string, string>();
 
   constructor(options: WakeOptions) {
     this.#options = options;
+  }
+
+  /** Null: the last call succeeded, or there was none. */
+  failureOf(hostname: string): string | null {
+    return this.#failures.get(hostname) ?? null;
   }
 
   ask(hostname: string): void {
@@ -29,7 +36,11 @@ export class WakeCalls {
     this.#asked.delete(hostname);
     this.#asked.set(hostname, now);
     if (this.#asked.size > MAX_HOSTNAMES) this.#asked.delete(this.#asked.keys().next().value!);
-    this.#post(hostname).catch((error: Error) => {
+    const done = this.#post(hostname).then(() => this.#failures.delete(hostname));
+    done.catch((error: Error) => {
+      this.#failures.delete(hostname);
+      this.#failures.set(hostname, "The service that starts apps could not be asked.");
+      if (this.#failures.size > MAX_HOSTNAMES) this.#failures.delete(this.#failures.keys().next().value!);
       // The visitor's page reloads and asks again.
       this.#options.log.warn(
         { hostname, reason: error.message },
