@@ -46,7 +46,8 @@ class Load {
     while (!this.#isOver) {
       this.requests++;
       const seen = await visit(port(), url).catch((error: Error) => ({ status: 0, text: error.message }));
-      if (seen.status !== 200 || !seen.text.includes(text)) this.failures.push(`${url}: ${seen.status} ${seen.text}`);
+      if (seen.status !== 200 || !seen.text.includes(text))
+        this.failures.push(`${url}: ${seen.status} ${seen.text}`);
       await delay(everyMs);
     }
   }
@@ -87,7 +88,10 @@ describe("edges without a control plane", { timeout: 600_000 }, () => {
         install_command: false,
         promote: true,
       });
-      const [deployment, release] = [published["deployment"], published["release"]] as Record<string, string>[];
+      const [deployment, release] = [published["deployment"], published["release"]] as Record<
+        string,
+        string
+      >[];
       deploymentId = deployment!["id"]!;
       url = deployment!["public_url"]!;
       releases[text] = release!["id"]!;
@@ -157,7 +161,9 @@ describe("edges without a control plane", { timeout: 600_000 }, () => {
       assert.equal(again.port, edgePort);
       for (const [url, text] of [...Object.entries(wanted), [unvisited.url, "unvisited-1"] as const])
         assert.match((await again.visit(url)).text, new RegExp(text));
-      t.diagnostic(`restarted edge ready ${Math.round(again.readyMs)} ms after its start, load ${load.requests} requests`);
+      t.diagnostic(
+        `restarted edge ready ${Math.round(again.readyMs)} ms after its start, load ${load.requests} requests`,
+      );
       const later = new Load(() => edgePort, wanted);
       await delay(outageMs / 3);
       await later.stop();

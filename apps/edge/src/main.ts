@@ -65,7 +65,7 @@ const gateway = new Gateway({
   pools,
   controlPlane,
   services,
-  bundles: new StaticBundles(store),
+  bundles: new StaticBundles(store, log),
   tunnels,
   wake: new WakeCalls(internal),
   requestLog,

@@ -48,9 +48,7 @@ export const supervisorOf = (dataDir: string): Program =>
   oneProgram(dataDir, "the supervisor", ({ words }) => words.includes("--serve") && words.includes(dataDir));
 
 export const appOf = (dataDir: string, name: string): Program =>
-  oneProgram(dataDir, name, ({ words }) =>
-    words.some((word) => word.endsWith(`apps/${name}/src/main.ts`)),
-  );
+  oneProgram(dataDir, name, ({ words }) => words.some((word) => word.endsWith(`apps/${name}/src/main.ts`)));
 
 /** The server of the control plane's own database. */
 export const databaseOf = (dataDir: string): Program =>
@@ -70,10 +68,7 @@ export interface OwnEdge {
 }
 
 /** An edge like the one whose environment is given. */
-export async function startEdge(
-  like: Program,
-  settings: Readonly<Record<string, string>>,
-): Promise<OwnEdge> {
+export async function startEdge(like: Program, settings: Readonly<Record<string, string>>): Promise<OwnEdge> {
   const startedMs = performance.now();
   const child: ChildProcess = spawn(process.execPath, [join(repository, "apps/edge/src/main.ts")], {
     env: { ...like.environment, ...settings },

@@ -15,6 +15,7 @@ export interface Answer {
   readonly rawHeaders: string[];
   readonly trailers: NodeJS.Dict<string>;
   readonly body: string;
+  readonly bytes: Buffer;
 }
 
 /** An edge between a control plane, a host and apps. Release it with `stop`. */
@@ -103,15 +104,17 @@ export class Rig {
           const chunks: Buffer[] = [];
           res.on("data", (chunk: Buffer) => chunks.push(chunk));
           res.on("error", reject);
-          res.on("end", () =>
+          res.on("end", () => {
+            const bytes = Buffer.concat(chunks);
             resolve({
               status: res.statusCode ?? 0,
               headers: res.headers,
               rawHeaders: res.rawHeaders,
               trailers: res.trailers,
-              body: Buffer.concat(chunks).toString("utf8"),
-            }),
-          );
+              body: bytes.toString("utf8"),
+              bytes,
+            });
+          });
         },
       );
       req.on("error", reject);
