@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { unguessableId } from "@platform/daemon";
 import type { Route } from "@platform/edge-api";
+import type { AppGuard } from "./firewall/index.ts";
 import { normalizeHostname } from "./routes/index.ts";
 
 export interface RequestBody {
@@ -23,10 +24,12 @@ export interface Exchange {
   readonly hostname: string;
   /** Host as the client sent it, port included. */
   readonly host: string;
-  /** Origin form, with query. */
-  readonly target: string;
+  /** Origin form, with query. What opens a private preview is taken out before an app sees it. */
+  target: string;
   /** What is served; null as long as no route is found. */
   route: Route | null;
+  /** Set for an app: what it may see of its client, and its client of it. */
+  guard: AppGuard | null;
   /** A release that was asked first and failed; another one answers. */
   failedReleaseId: string | null;
   /** Opened once, whoever is asked how often. */
@@ -82,6 +85,7 @@ export function openExchange(
     host,
     target,
     route: null,
+    guard: null,
     failedReleaseId: null,
     body: null,
   };

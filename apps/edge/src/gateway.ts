@@ -1,8 +1,9 @@
 import type { Socket } from "node:net";
 import type { Log } from "@platform/daemon";
-import { guestAgentPort, type Brand } from "@platform/edge-api";
+import { guestAgentPort, type Brand, type Route } from "@platform/edge-api";
 import type { RequestLog } from "./access-log/index.ts";
 import { clientGone, type Exchange } from "./exchange.ts";
+import type { AppGuard } from "./firewall/index.ts";
 import { acceptsHtml, sendPage, Waits, type PageKind, type Wait } from "./pages/index.ts";
 import { accessOf, type Grant } from "./preview-access.ts";
 import {
@@ -132,6 +133,7 @@ export class Gateway {
 
   async #serveTarget(exchange: Exchange, served: ServedRoute): Promise<void> {
     const { target } = served.route;
+    exchange.guard ??= this.#guardOf(exchange, served.route);
     if ((target.type === "boxes" || target.type === "wake") && !this.#mayEnter(exchange, target)) return;
     switch (target.type) {
       case "boxes":
@@ -167,6 +169,7 @@ export class Gateway {
     if (served?.route.target.type !== "sandbox") return refuse("sandbox_not_found");
     if (!(await this.#isCovered(exchange, served))) return;
     const { target } = served.route;
+    exchange.guard ??= this.#guardOf(exchange, served.route);
     const isAgent = port === guestAgentPort;
     if (isAgent) {
       const path = exchange.target.split("?", 1)[0]!;
@@ -220,6 +223,8 @@ export class Gateway {
     { accessSha256, grants }: { accessSha256: string | null; grants?: readonly Grant[] | undefined },
   ): boolean {
     const { req, res, upgrade, requestId } = exchange;
+    // It was let in before it had to wait for the app, and its token is no longer in its address.
+    if (exchange.guard?.isAdmitted) return true;
     const keep = req.method === "GET" && acceptsHtml(req) && !upgrade;
     const isSecure = schemeOf(req, this.#parts.facts) === "https";
     const access = accessOf(exchange, accessSha256, { keep, isSecure, grants });
@@ -228,13 +233,30 @@ export class Gateway {
       res.writeHead(302, {
         location: access.location,
         "set-cookie": access.cookie,
+        "referrer-policy": "no-referrer",
         "cache-control": "no-store",
         "content-length": "0",
         "x-request-id": requestId,
       });
       res.end();
     }
-    return access.type === "granted";
+    if (access.type !== "granted") return false;
+    exchange.target = access.target;
+    if (exchange.guard)
+      exchange.guard = { ...exchange.guard, tokenProtocol: access.tokenProtocol, isAdmitted: true };
+    return true;
+  }
+
+  /** Null for the platform's own programs, whose cookies and headers are theirs. */
+  #guardOf({ hostname }: Exchange, route: Route): AppGuard | null {
+    const { table } = this.#parts;
+    if (route.target.type === "control-plane" || route.target.type === "service") return null;
+    return {
+      isShared: table.domainOf(hostname) !== null,
+      reservedCookies: table.brandOfRoute(route)?.reservedCookies ?? [],
+      tokenProtocol: null,
+      isAdmitted: false,
+    };
   }
 
   /** Asks one release after the other until one answers. */

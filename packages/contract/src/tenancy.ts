@@ -205,6 +205,15 @@ export const BrandingFields = z.object({
   email_hero_url: Url,
   desktop_wallpaper_url: Url,
   ...PageLook,
+  reserved_cookies: z
+    .array(
+      z
+        .string()
+        .regex(/^[!#$%&'+.^_`|~0-9A-Za-z-]{2,100}\*?$/, "the name of a cookie, or its beginning and *"),
+    )
+    .max(50)
+    .describe("Cookies of the tenant's own sites: apps below the same domain neither see nor set them")
+    .optional(),
 });
 export type BrandingFields = z.output<typeof BrandingFields>;
 

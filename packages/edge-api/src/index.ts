@@ -50,6 +50,8 @@ export const Brand = z.object({
   legalLinks: z.array(z.object({ label: z.string(), url: z.string() })).default([]),
   /** Language of a page when the visitor asks for none that there is. */
   language: z.string().nullable().default(null),
+  /** Cookies of the tenant's own under its domain, lower case; `*` at the end stands for any ending. */
+  reservedCookies: z.array(z.string()).default([]),
   /** Pages of the tenant's own by kind, or kind and language: `not_found`, `not_found.es`. Sanitised. */
   pages: z.record(z.string(), z.string()).default({}),
 });

@@ -92,6 +92,10 @@ export function createServer(options: ServerOptions): FastifyInstance {
   app.addContentTypeParser("*", (_request, payload, done) => done(null, payload));
   app.addHook("onSend", (request, reply, payload, done) => {
     reply.header("x-request-id", request.id);
+    // An app under the same domain must not put these pages, where keys are shown, into a frame of its own.
+    reply.header("x-frame-options", "DENY");
+    if (!reply.hasHeader("content-security-policy"))
+      reply.header("content-security-policy", "frame-ancestors 'none'");
     done(null, payload);
   });
   app.setNotFoundHandler((request) => {

@@ -41,6 +41,7 @@ const view = (tenant: Tenant) => ({
   ...Object.fromEntries(texts.map((name) => [name, tenant.branding[name] ?? null])),
   legal_links: tenant.branding["legal_links"] ?? [],
   custom_pages: tenant.branding["custom_pages"] ?? {},
+  reserved_cookies: tenant.branding["reserved_cookies"] ?? [],
   powered_by_visible: tenant.branding["powered_by_visible"] ?? false,
   preview_domain: tenant.preview_domain ?? tenant.domain,
   branding_source: Object.keys(tenant.branding).length > 0 ? "tenant" : "default",

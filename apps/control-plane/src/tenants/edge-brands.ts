@@ -70,6 +70,9 @@ const merged = (tenant: Look, app: Look): Look => ({
   custom_pages: { ...(tenant["custom_pages"] as object), ...(app["custom_pages"] as object) },
 });
 
+const reservedOf = (names: unknown): string[] =>
+  Array.isArray(names) ? names.map((name) => String(name).toLowerCase()) : [];
+
 function toBrand(
   tenant: Tenant,
   look: Look,
@@ -107,6 +110,7 @@ function toBrand(
     supportEmail: text(look, "support_email"),
     legalLinks: look["legal_links"] ?? [],
     language: text(look, "default_language"),
+    reservedCookies: reservedOf(tenant.branding["reserved_cookies"]),
     pages: look["custom_pages"] ?? {},
   });
 }

@@ -47,6 +47,8 @@ export function renderPage(form: Form, facts: PageFacts): RenderedPage {
   const headers = plainHeaders(facts.kind);
   headers["x-request-id"] = facts.requestId;
   if (page.retryAfterSec !== null) headers["retry-after"] = String(page.retryAfterSec);
+  // RFC 9110 section 15.5.2 wants a challenge; this one makes no browser ask for a password.
+  if (page.status === 401) headers["www-authenticate"] = 'Bearer realm="preview"';
   if (facts.kind === "method_not_allowed") headers["allow"] = "GET, HEAD";
   const body = bodyOf(form, facts, headers);
   headers["content-length"] = String(Buffer.byteLength(body));

@@ -1,5 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import type { Exchange } from "../exchange.ts";
+import { headersForApp, headersFromApp, isIdentityHeader, upgradeHeadersFromApp } from "../firewall/index.ts";
 
 /** Tells the agent of a sandbox that a request came from outside, by the sandbox's own host name. */
 export const publicDoorHeader = "x-public-door";
@@ -16,19 +17,8 @@ const hopByHop = new Set([
   "upgrade",
 ]);
 
-/** Set by the edge alone, or answered by it; whatever a client sends under these names is dropped. */
-const ownedByEdge = new Set([
-  "host",
-  "expect",
-  "x-request-id",
-  "x-forwarded-for",
-  "x-forwarded-proto",
-  "x-forwarded-host",
-  "x-forwarded-port",
-  "x-real-ip",
-  "forwarded",
-  publicDoorHeader,
-]);
+/** Set by the edge alone, or answered by it; so is all that says who a client is. */
+const ownedByEdge = new Set(["host", "expect", publicDoorHeader]);
 
 /** Naming these in Connection must not strip them: they frame or address the message. */
 const neverNamed = new Set(["content-length", "host", "close", "keep-alive"]);
@@ -47,16 +37,21 @@ export function upstreamHeaders(
   rewriteHost: string | null,
   dropped: ReadonlySet<string> = new Set(),
 ): string[] {
-  const { req } = exchange;
+  const { req, guard } = exchange;
   const named = namedInConnection(req.rawHeaders);
-  const headers: string[] = ["host", rewriteHost ?? exchange.host];
+  const kept: string[] = [];
   for (let i = 0; i < req.rawHeaders.length; i += 2) {
     const name = req.rawHeaders[i]!.toLowerCase();
     if (hopByHop.has(name) || ownedByEdge.has(name) || named.has(name) || dropped.has(name)) continue;
-    headers.push(req.rawHeaders[i]!, req.rawHeaders[i + 1]!);
+    if (isIdentityHeader(name)) continue;
+    kept.push(req.rawHeaders[i]!, req.rawHeaders[i + 1]!);
   }
-  headers.push(...forwardedHeaders(exchange, facts), "x-request-id", exchange.requestId);
-  return headers;
+  return [
+    ...["host", rewriteHost ?? exchange.host],
+    ...(guard ? headersForApp(kept, guard) : kept),
+    ...forwardedHeaders(exchange, facts),
+    ...["x-request-id", exchange.requestId],
+  ];
 }
 
 /** Scheme of the client's own request. */
@@ -101,8 +96,8 @@ export function clientAddress(req: IncomingMessage): string {
  *
  * @param raw flat name-value pairs as undici hands them out
  */
-export function clientHeaders(raw: readonly (Buffer | string)[]): string[] {
-  const text = raw.map((part) => (typeof part === "string" ? part : part.toString("latin1")));
+export function clientHeaders(exchange: Exchange, raw: readonly (Buffer | string)[]): string[] {
+  const text = toText(raw);
   const named = namedInConnection(text);
   const chunked = text.some((part, i) => i % 2 === 0 && part.toLowerCase() === "transfer-encoding");
   const headers: string[] = [];
@@ -113,8 +108,18 @@ export function clientHeaders(raw: readonly (Buffer | string)[]): string[] {
     if (chunked && name === "content-length") continue;
     headers.push(text[i]!, text[i + 1]!);
   }
-  return headers;
+  const { guard, hostname } = exchange;
+  return guard ? headersFromApp(headers, hostname, guard) : headers;
 }
+
+/** Headers with which an app takes up another protocol; all of its connection belong to the client. */
+export function clientUpgradeHeaders(exchange: Exchange, raw: readonly (Buffer | string)[]): string[] {
+  const { guard, hostname } = exchange;
+  return guard ? upgradeHeadersFromApp(toText(raw), hostname, guard) : toText(raw);
+}
+
+const toText = (raw: readonly (Buffer | string)[]): string[] =>
+  raw.map((part) => (typeof part === "string" ? part : part.toString("latin1")));
 
 function namedInConnection(raw: readonly string[]): Set<string> {
   const named = new Set<string>();

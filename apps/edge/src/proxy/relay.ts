@@ -3,7 +3,7 @@ import type { Duplex } from "node:stream";
 import { faultPoint } from "@platform/daemon";
 import type { Dispatcher } from "undici";
 import type { Exchange } from "../exchange.ts";
-import { clientHeaders } from "./headers.ts";
+import { clientHeaders, clientUpgradeHeaders } from "./headers.ts";
 
 /**
  * What became of one attempt. `unsent`: no byte of the request left, so any method may go elsewhere.
@@ -61,7 +61,7 @@ export class Relay implements Dispatcher.DispatchHandler {
       return;
     }
     const { res } = this.#exchange;
-    res.writeHead(statusCode, statusMessage ?? "", clientHeaders(rawOf(controller)));
+    res.writeHead(statusCode, statusMessage ?? "", clientHeaders(this.#exchange, rawOf(controller)));
     res.on("drain", this.#resume);
     // The head usually leaves together with the first bytes of the body; one that comes alone
     // (an event stream without events yet) must not wait for them.
@@ -94,7 +94,7 @@ export class Relay implements Dispatcher.DispatchHandler {
     socket: Duplex,
   ): void {
     faultPoint("edge.upgrade.after-dial");
-    const raw = rawOf(controller).map((part) => (typeof part === "string" ? part : part.toString("latin1")));
+    const raw = clientUpgradeHeaders(this.#exchange, rawOf(controller));
     let head = `HTTP/1.1 ${statusCode} Switching Protocols\r\n`;
     for (let i = 0; i < raw.length; i += 2) head += `${raw[i]}: ${raw[i + 1]}\r\n`;
     this.#exchange.req.socket.write(`${head}\r\n`, "latin1");
