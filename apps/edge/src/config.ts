@@ -31,6 +31,10 @@ export const EdgeConfig = z
     PUBLIC_PORT: z.coerce.number().int().min(1).max(65_535).optional(),
     TRUST_FORWARDED: flag.describe("1: a proxy of the operator in front sets X-Forwarded-*"),
     EDGE_MAX_CONNECTIONS: z.coerce.number().int().min(1).max(1_000_000).default(20_000),
+    EDGE_DATA_PLANE: z
+      .enum(["node", "haproxy"])
+      .default("node")
+      .describe("haproxy: HAProxy listens in front and answers plain routes by itself"),
     EDGE_METRICS_PORT: z.coerce
       .number()
       .int()

@@ -42,6 +42,8 @@ const ASK_EVERY_MS = 2_000;
 const MAX_HELD = 2_000;
 /** A request that meets a lapsed lease waits this long for it to go on. */
 const LEASE_WAIT_MS = 2_000;
+/** A front asks every 500 ms and waits 400 ms for the answer: this much must be left. */
+const FRONT_LEASE_MS = 1_200;
 /** Name under which a supervisor on this machine asks for health. */
 const HEALTH_HOSTNAME = "edge.internal";
 
@@ -54,6 +56,8 @@ export interface GatewayParts {
   readonly bundles: StaticBundles;
   readonly tunnels: Tunnels;
   readonly wake: WakeCalls;
+  /** Hears of requests that a front of our own could answer by itself. */
+  readonly noticed?: (hostname: string, route: Route) => void;
   readonly requestLog: RequestLog;
   /** Tokens of sandboxes, see `sandboxToken` of the edge's API. */
   readonly sandboxToken: TokenOf;
@@ -102,7 +106,11 @@ export class Gateway {
       // It may have moved while the request waited for the lease.
       const now = table.find(hostname) ?? served;
       exchange.route = now.route;
+      this.#parts.noticed?.(hostname, now.route);
       await this.#serveTarget(exchange, now);
+    } else if (hostname === HEALTH_HOSTNAME && exchange.target === "/lease") {
+      const { remainingMs } = this.#parts.lease;
+      exchange.res.writeHead(remainingMs > FRONT_LEASE_MS ? 200 : 503, { "content-length": "0" }).end();
     } else if (hostname === HEALTH_HOSTNAME && exchange.target.split("?")[0] === "/healthz") {
       this.#health(exchange);
     } else if (isMachineName(hostname)) {
@@ -247,8 +255,24 @@ export class Gateway {
     return true;
   }
 
+  /** Whether the name's neighbours may set cookies for its parent domain. */
+  isShared(hostname: string, route: Route): boolean {
+    return this.#guardOf({ hostname }, route)?.isShared ?? false;
+  }
+
+  /** Whether a front that knows of hosts and headers alone can answer for this route as this one does. */
+  isPlain(route: Route): boolean {
+    const { target } = route;
+    if (target.type === "service") return true;
+    if (target.type !== "boxes" || target.upstreams.length !== 1) return false;
+    const isSimple = target.rewriteHost === null && target.accessSha256 === null && !target.grants?.length;
+    const isAlone = !target.canary && !target.fallback && target.webSocketCloseMs === undefined;
+    const reserved = this.#guardOf({ hostname: route.hostname }, route)?.reservedCookies ?? [];
+    return isSimple && isAlone && reserved.length === 0;
+  }
+
   /** Null for the platform's own programs, whose cookies and headers are theirs. */
-  #guardOf({ hostname }: Exchange, route: Route): AppGuard | null {
+  #guardOf({ hostname }: { hostname: string }, route: Route): AppGuard | null {
     const { table } = this.#parts;
     if (route.target.type === "control-plane" || route.target.type === "service") return null;
     return {

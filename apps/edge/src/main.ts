@@ -1,12 +1,14 @@
-import { join } from "node:path";
+import { mkdir } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { openArtifactStore } from "@platform/bundle";
 import { createLog, faultPoint, onShutdown, readConfig, runUntilSignal } from "@platform/daemon";
 import { authorityName, openAuthority } from "@platform/certificates";
-import { sandboxToken, type BoxUpstream } from "@platform/edge-api";
+import { sandboxToken, type BoxUpstream, type RouteUpdate } from "@platform/edge-api";
 import { Agent } from "undici";
 import { AccessFile, Metrics, MetricsServer, RequestLog } from "./access-log/index.ts";
 import { EdgeConfig } from "./config.ts";
 import { Gateway } from "./gateway.ts";
+import { countLine, HaproxyPlane } from "./haproxy/index.ts";
 import { BoxPools, ServiceOrigin, ServiceOrigins, Tunnels } from "./proxy/index.ts";
 import { Lease, LocalCopy, LocalCopyRefused, RouteFeed, RouteTable } from "./routes/index.ts";
 import { EdgeServer } from "./server.ts";
@@ -26,7 +28,11 @@ const store = await openArtifactStore(config.ARTIFACTS_DIR);
 const table = new RouteTable();
 const copy = new LocalCopy(config.EDGE_DATA_DIR, config.EDGE_TOKEN);
 await restoreRoutes();
-const lease = new Lease({ edgeId: config.EDGE_ID, hostToken: config.HOST_TOKEN, table, log });
+let plane: HaproxyPlane | null = null;
+const lease = new Lease({
+  ...{ edgeId: config.EDGE_ID, hostToken: config.HOST_TOKEN, table, log },
+  withdraw: async (hostnames) => plane?.withdraw(hostnames),
+});
 
 const dispatcher = new Agent({ connections: 8, pipelining: 1, keepAliveTimeout: 3_000 });
 const internal = {
@@ -58,7 +64,7 @@ const metrics = new Metrics([
   { name: "process_resident_memory_bytes", help: "Memory.", read: () => process.memoryUsage.rss() },
 ]);
 const metricsServer = new MetricsServer(metrics, config.EDGE_METRICS_TOKEN ?? "");
-const feed = new RouteFeed({ ...internal, edgeId: config.EDGE_ID, table, copy, lease });
+const feed = new RouteFeed({ ...internal, edgeId: config.EDGE_ID, table, copy, lease, inFront });
 const gateway = new Gateway({
   table,
   lease,
@@ -68,6 +74,7 @@ const gateway = new Gateway({
   bundles: new StaticBundles(store, log),
   tunnels,
   wake: new WakeCalls(internal),
+  noticed: (hostname, route) => plane?.noticed(hostname, route),
   requestLog,
   sandboxToken: (kind, sandboxId) => sandboxToken(config.EDGE_TOKEN, kind, sandboxId),
   facts: { publicPort: config.PUBLIC_PORT ?? null, trustForwarded: config.TRUST_FORWARDED },
@@ -105,7 +112,8 @@ table.onChange(() => {
 faultPoint("edge.boot.before-listen");
 // It serves from the local copy at once, whatever the control plane does: the hosts confirm it.
 if (table.version > 0) await lease.askHosts();
-const port = await server.listen(config.EDGE_LISTEN_PORT);
+const port =
+  config.EDGE_DATA_PLANE === "haproxy" ? await listenBehind() : await server.listen(config.EDGE_LISTEN_PORT);
 const tlsPort = config.EDGE_TLS_PORT === undefined ? null : await server.listenTls(config.EDGE_TLS_PORT);
 feed.start();
 lease.start();
@@ -119,8 +127,37 @@ onShutdown(() => Promise.all([pools.close(), controlPlane.close(), services.clos
 onShutdown(() => Promise.all([feed.stop(), lease.stop(), requestLog.stop(), accessFile.stop()]));
 onShutdown(() => (metricsPort === null ? undefined : metricsServer.close()));
 onShutdown(() => server.drain(DRAIN_MS));
+onShutdown(() => plane?.stop());
 runUntilSignal({ graceMs: STOP_MS, parent: true });
 process.stdout.write(`${JSON.stringify({ ready: true, port, tlsPort, metricsPort })}\n`);
+
+function inFront(update: RouteUpdate): Promise<void> {
+  return plane?.apply(update) ?? Promise.resolve();
+}
+
+/** HAProxy listens, and this program behind it. */
+async function listenBehind(): Promise<number> {
+  plane = new HaproxyPlane({
+    folder: join(config.EDGE_DATA_DIR, "front"),
+    port: config.EDGE_LISTEN_PORT,
+    maxConnections: config.EDGE_MAX_CONNECTIONS,
+    publicPort: config.PUBLIC_PORT ?? null,
+    trustForwarded: config.TRUST_FORWARDED,
+    hostToken: config.HOST_TOKEN,
+    table,
+    isShared: (hostname, route) => gateway.isShared(hostname, route),
+    isPlain: (route) => gateway.isPlain(route),
+    onLine: (line) => countLine(line, { table, requestLog, accessFile, metrics }),
+    onLost: (code) => {
+      log.fatal({ code }, "HAProxy ended; this edge ends too, to be started again with it");
+      process.exit(1);
+    },
+    log,
+  });
+  await mkdir(dirname(plane.socketPath), { recursive: true, mode: 0o700 });
+  await server.listenFronted(plane.socketPath);
+  return plane.start();
+}
 
 async function restoreRoutes(): Promise<void> {
   try {

@@ -1,5 +1,6 @@
 import { createServer, ServerResponse, STATUS_CODES, type IncomingMessage, type Server } from "node:http";
 import { createServer as createTlsServer } from "node:https";
+import { rm } from "node:fs/promises";
 import type { AddressInfo, Socket } from "node:net";
 import { Deadline, unguessableId, waitFor, type Log } from "@platform/daemon";
 import type { Route } from "@platform/edge-api";
@@ -7,7 +8,7 @@ import type { AccessFile, Metrics, RequestLog } from "./access-log/index.ts";
 import { openExchange, type Exchange } from "./exchange.ts";
 import type { Gateway } from "./gateway.ts";
 import { languageFor, negotiate, renderPage, sendPage, type PageKind } from "./pages/index.ts";
-import type { Tunnels } from "./proxy/index.ts";
+import { markFronted, type Tunnels } from "./proxy/index.ts";
 import { normalizeHostname } from "./routes/index.ts";
 import type { CertificateStore } from "./tls/index.ts";
 
@@ -56,6 +57,14 @@ export class EdgeServer {
     return this.#listenWith(createServer(httpOptions), port);
   }
 
+  /** On a unix socket for our own front, which tells about the client in headers. */
+  async listenFronted(path: string): Promise<void> {
+    await rm(path, { force: true });
+    const server = createServer(httpOptions);
+    server.on("connection", markFronted);
+    await this.#listenWith(server, path);
+  }
+
   /** The same under TLS; the certificate follows the name that the client asks for. */
   listenTls(port: number): Promise<number> {
     const { certificates, log } = this.#options;
@@ -77,7 +86,7 @@ export class EdgeServer {
     return this.#listenWith(server as unknown as Server, port);
   }
 
-  async #listenWith(server: Server, port: number): Promise<number> {
+  async #listenWith(server: Server, at: number | string): Promise<number> {
     server.maxRequestsPerSocket = 0;
     server.maxConnections = this.#options.maxConnections;
     server.on("request", (req, res) => void this.#take(req, res, false, null));
@@ -86,10 +95,11 @@ export class EdgeServer {
     server.on("clientError", (error, socket) => this.#refuse(error, socket as Socket));
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
-      server.listen(port, "127.0.0.1", () => resolve());
+      if (typeof at === "string") server.listen(at, () => resolve());
+      else server.listen(at, "127.0.0.1", () => resolve());
     });
     this.#servers.push(server);
-    return (server.address() as AddressInfo).port;
+    return typeof at === "string" ? 0 : (server.address() as AddressInfo).port;
   }
 
   /**
@@ -233,7 +243,7 @@ function mayUpgrade(req: IncomingMessage): boolean {
 }
 
 /** Whose series a request counts in. */
-function appOf(route: Route | null): string {
+export function appOf(route: Route | null): string {
   if (!route) return "none";
   if (route.deploymentId) return `deployment:${route.deploymentId}`;
   return route.sandboxId ? `sandbox:${route.sandboxId}` : route.kind;

@@ -4,4 +4,5 @@ export * from "./database.ts";
 export * from "./artifact.ts";
 export * from "./image.ts";
 export * from "./fence.ts";
+export * from "./door.ts";
 export { HostClient, HostError, dialBoxPort, type BoxDoor, type HostAddress } from "./client.ts";

@@ -19,6 +19,8 @@ export interface FeedOptions {
   readonly table: RouteTable;
   readonly copy: LocalCopy;
   readonly lease: Lease;
+  /** Resolves once nothing in front answers by itself what the update changed. */
+  readonly inFront?: (update: RouteUpdate) => Promise<void>;
   readonly dispatcher: Dispatcher;
   readonly log: Log;
 }
@@ -104,6 +106,7 @@ export class RouteFeed {
     table.apply(update);
     this.#unsaved = true;
     log.debug({ version: update.version, full: update.full, routes: table.size }, "routes applied");
+    await this.#options.inFront?.(update);
     faultPoint("edge.routes.before-persist");
     await this.#options.copy.append(after, update, () => table.content());
     this.#saved();

@@ -4,7 +4,7 @@ import { HostClient, type Standing } from "@platform/host-api";
 import type { RouteTable } from "./table.ts";
 
 /** When nobody confirmed for this long, the hosts are asked. */
-const ASK_AFTER_MS = 2_000;
+const ASK_AFTER_MS = 1_500;
 const ASK_EVERY_MS = 1_000;
 const ANSWER_MS = 1_000;
 const EVERYTHING = "*";
@@ -13,6 +13,8 @@ export interface LeaseOptions {
   readonly edgeId: string;
   readonly hostToken: string;
   readonly table: RouteTable;
+  /** Resolves once nothing answers for these names past this edge any more; `*`: all of them. */
+  readonly withdraw?: (hostnames: readonly string[]) => Promise<void>;
   readonly log: Log;
 }
 
@@ -30,7 +32,11 @@ export class Lease {
   readonly #hosts = new Map<string, HostClient>();
   readonly #waiting = new Set<() => void>();
   #untilMs = -Infinity;
-  #withdrawn: { readonly version: number; readonly hostnames: ReadonlySet<string> } | null = null;
+  #withdrawn: {
+    readonly version: number;
+    readonly hostnames: ReadonlySet<string>;
+    readonly seenMs: number;
+  } | null = null;
   #loop: Promise<void> | null = null;
   #wasValid = true;
 
@@ -57,12 +63,13 @@ export class Lease {
   }
 
   /**
-   * The control plane answered, and its answer is carried out: nothing is withheld any more.
+   * The control plane answered, and its answer is carried out. A fence that was there when the question left
+   * is over then; one that was seen since may be about what changed after the answer.
    *
    * @param sentMs when the question left, monotonic milliseconds
    */
   renew(sentMs: number): void {
-    this.#withdrawn = null;
+    if (this.#withdrawn && this.#withdrawn.seenMs < sentMs) this.#withdrawn = null;
     this.#confirm(sentMs);
   }
 
@@ -109,7 +116,7 @@ export class Lease {
     const signal = AbortSignal.any([this.#stop.signal, AbortSignal.timeout(ANSWER_MS)]);
     const asked = table.witnesses.map((url) => this.#host(url).standing(edgeId, table.version, signal));
     try {
-      this.#take(await Promise.any(asked));
+      await this.#take(await Promise.any(asked));
       this.#confirm(sentMs);
       return true;
     } catch (error) {
@@ -118,10 +125,10 @@ export class Lease {
     }
   }
 
-  #take({ version, hostnames }: Standing): void {
+  async #take({ version, hostnames }: Standing): Promise<void> {
     if (version <= this.#options.table.version) return;
     const known = this.#fence()?.hostnames ?? [];
-    this.#withdrawn = { version, hostnames: new Set([...known, ...hostnames]) };
+    this.#withdrawn = { version, hostnames: new Set([...known, ...hostnames]), seenMs: performance.now() };
     this.#options.log.warn(
       { version, names: hostnames.length },
       "routes changed without this edge: withdrawn",

@@ -36,6 +36,8 @@ export async function startEdgeProcess(
       EDGE_DATA_DIR: join(folder, "edge"),
       ARTIFACTS_DIR: join(folder, "artifacts"),
       LOG_LEVEL: "debug",
+      // The suites are the same for both data planes; another run of them sets this.
+      EDGE_DATA_PLANE: process.env["EDGE_TEST_DATA_PLANE"] ?? "node",
       ...settings,
     },
   });

@@ -2,6 +2,7 @@ import {
   BoxKey,
   BoxPatch,
   BoxSpec,
+  DoorRequest,
   FenceRequest,
   HostError,
   ImageBuildSpec,
@@ -13,6 +14,7 @@ import type { Artifacts } from "../artifacts/index.ts";
 import type { Boxes } from "../boxes/index.ts";
 import { isOwnBox, type Images } from "../images/index.ts";
 import type { EngineRegistry } from "../engines/registry.ts";
+import type { Doors } from "./doors.ts";
 import type { Fences } from "./fences.ts";
 
 export interface Services {
@@ -21,6 +23,7 @@ export interface Services {
   readonly engines: EngineRegistry;
   readonly images: Images;
   readonly fences: Fences;
+  readonly doors: Doors;
   readonly doctor: () => Promise<Doctor>;
 }
 
@@ -114,8 +117,12 @@ function databaseRoutes({ engines }: Services): Record<string, Handler> {
   };
 }
 
-function fenceRoutes({ fences }: Services): Record<string, Handler> {
+function edgeRoutes({ fences, doors }: Services): Record<string, Handler> {
   return {
+    "POST /doors": ({ body }) => {
+      const { boxKey, port } = DoorRequest.parse(body);
+      return doors.at(boxKey, port);
+    },
     "POST /fences": ({ body }) => fences.put(FenceRequest.parse(body)),
     "GET /fences": ({ query }) => {
       const { edge, applied } = StandingQuery.parse(Object.fromEntries(query));
@@ -132,7 +139,7 @@ export function createRoutes(services: Services): Routes {
     ...boxRoutes(services),
     ...imageRoutes(services),
     ...databaseRoutes(services),
-    ...fenceRoutes(services),
+    ...edgeRoutes(services),
   };
 }
 
