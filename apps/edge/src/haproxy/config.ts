@@ -49,7 +49,7 @@ export function planeConfig(options: PlaneConfig): string {
   stats timeout 30s
   maxconn ${maxConnections}
   nbthread ${threads}
-  tune.bufsize 32768
+  tune.bufsize 131072
   tune.maxrewrite 4096
   tune.http.maxhdr 512
   tune.pool-low-fd-ratio 40
@@ -69,6 +69,7 @@ defaults
   option http-no-delay
   option splice-auto
   option dontlognull
+  option abortonclose
   unique-id-format %{+X}o%ci%cp%fi%fp%Ts%rt%pid
   http-reuse safe
 
@@ -116,6 +117,8 @@ frontend http
 backend node
   # The Node edge has its own deadlines, pages and limits.
   timeout server 3600s
+  # What it would end, ends here too.
+  http-response set-header connection close if { res.fhdr(connection),lower -m str close }
   server node unix@${nodeSocket(folder)} maxconn ${maxConnections} pool-max-conn 256
 
 backend lease
@@ -141,6 +144,7 @@ backend ${shardName(index)}
   http-request del-header te
   use-server %[var(txn.target),field(2,/)] if TRUE
   http-response del-header keep-alive
+  http-response del-header connection unless { status 101 }
   http-response del-header '^(?:proxy-(?:authenticate|connection)|x-edge-.*)$' -m reg unless { srv_name node }
   http-response replace-header set-cookie '(?i)^\\s*=?\\s*(?:__(?:host|secure)-)?edge_.*$' 'refused=; Max-Age=0' unless { srv_name node }
   http-response replace-header set-cookie '(?i)^(.*?)(?:;\\s*domain=[^;]*)+(.*)$' '\\1\\2' if { var(txn.target),field(3,/) -m str ${sharedMark} } !{ srv_name node }

@@ -126,6 +126,8 @@ export class Rig {
   raw(bytes: string): Promise<string> {
     return new Promise((resolve, reject) => {
       const socket = connect(this.edge.port, "127.0.0.1", () => socket.write(bytes, "latin1"));
+      // One that stays open has said what it had to say.
+      socket.setTimeout(20_000, () => socket.destroy());
       let text = "";
       socket.setEncoding("latin1").on("data", (part: string) => (text += part));
       socket.on("close", () => resolve(text));
