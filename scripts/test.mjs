@@ -19,6 +19,8 @@ const minutesLeft = () =>
 const slowMinutes = {
   "e2e/full/durability.test.ts": 5,
   "e2e/full/creates.test.ts": 6,
+  "e2e/full/templates.test.ts": 2,
+  "apps/host/src/images/images.slow-test.ts": 9,
   "e2e/full/restart.test.ts": 4,
   "e2e/full/lost-process.test.ts": 3,
   "e2e/full/kill.test.ts": 14,

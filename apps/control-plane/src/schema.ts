@@ -7,7 +7,7 @@ import { provenanceMigration } from "./schema-provenance.ts";
 import { e2bMigration } from "./schema-e2b.ts";
 import { edgesMigration } from "./edges/schema.ts";
 import { snapshotsMigration } from "./snapshots/schema.ts";
-import { templatesMigration } from "./templates/schema.ts";
+import { importedImagesMigration, templatesMigration } from "./templates/schema.ts";
 import { resourcesMigration } from "./schema-resources.ts";
 
 /** Columns that every resource of a tenant has. `generation` guards every change (compare-and-set). */
@@ -173,5 +173,6 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   uploadsMigration,
   appBrandingsMigration,
   snapshotsMigration,
+  importedImagesMigration,
   edgesMigration,
 ];

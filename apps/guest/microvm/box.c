@@ -115,7 +115,7 @@ static const char *write_file(const char *name, const uint8_t *bytes, size_t len
 }
 
 /** Settings are a row of: length of the name u32, length of the value u32, name, value. */
-static const char *apply(int is_running) {
+static const char *apply(void) {
   static char limit[32];
   limit[0] = 0;
   for (size_t at = 0; at + 8 <= settings_length;) {
@@ -136,7 +136,7 @@ static const char *apply(int is_running) {
     else failure = "a setting is not known to this guest image";
     if (failure) return failure;
   }
-  if (!is_running && limit[0] && write_text(GROUP "/pids.max", limit) < 0) return "the process limit cannot be set";
+  if (limit[0] && write_text(GROUP "/pids.max", limit) < 0) return "the process limit cannot be set";
   return NULL;
 }
 
@@ -155,7 +155,7 @@ static const char *make_group(void) {
 const char *box_setup(void) {
   int is_running = agent > 0;
   const char *failure = is_running ? NULL : make_group();
-  if (!failure) failure = apply(is_running);
+  if (!failure) failure = apply();
   memset(settings, 0, settings_length);
   free(settings);
   settings = NULL;

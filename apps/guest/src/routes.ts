@@ -10,6 +10,7 @@ import {
 } from "./http.ts";
 import { PUBLIC_DOOR } from "./access.ts";
 import type { Handler } from "./listener.ts";
+import { endLargestProgram } from "./processes/relieve.ts";
 import { serveServices } from "./services/routes.ts";
 
 /**
@@ -66,6 +67,10 @@ async function serveOwn(
       const { selfTest } = await import("./self-test.ts");
       const [seen] = await Promise.all([selfTest(agent.environment, agent.supervisor), rpc()]);
       answerJson(response, 200, seen);
+      return true;
+    }
+    case "POST /relieve": {
+      answerJson(response, 200, endLargestProgram());
       return true;
     }
     case "GET /ports": {

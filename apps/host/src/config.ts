@@ -25,6 +25,8 @@ export const HostConfig = z.object({
   IMAGES_DIR: folder.optional(),
   /** 1: as root, images that most templates use are built in the background when they are missing. */
   IMAGES_BUILD: z.enum(["0", "1"]).default("0"),
+  /** JSON file of registries that templates may be imported from: `[{"name": "docker.io", "url": "https://…", "username"?, "password"?}]`. */
+  IMAGE_REGISTRIES: z.string().startsWith("/", "must be an absolute path").optional(),
   /** 1: boxes end with the daemon instead of waiting for the next one to adopt them. */
   HOST_STOP_BOXES_ON_EXIT: z.enum(["0", "1"]).default("0"),
   /** Which drivers may make boxes, such as `gvisor,bubblewrap`; empty: all but qemu. The strongest usable one is taken. */

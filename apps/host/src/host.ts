@@ -19,9 +19,9 @@ import { EngineRegistry } from "./engines/registry.ts";
 import { Doors } from "./http/doors.ts";
 import { Fences } from "./http/fences.ts";
 import { serve } from "./http/server.ts";
-import { Images } from "./images/index.ts";
+import { Images, readRegistries } from "./images/index.ts";
 import { forgetNeutralPrograms, neutralPrograms } from "./neutral-programs.ts";
-import type { PoolSettings } from "./pool/index.ts";
+import { canWait, type PoolSettings } from "./pool/index.ts";
 import { boxHome, reachableCopy } from "./reachable.ts";
 import { OutboundFactory, type ResolveName } from "./outbound/index.ts";
 
@@ -61,7 +61,7 @@ async function probeAll(drivers: readonly SandboxDriver[]): Promise<ProbedDriver
 
 /** @param driver that a sandbox gets when nothing stronger is asked for; `null` where no box can be made */
 function poolSettings(config: HostConfig, driver: SandboxDriver | null): PoolSettings {
-  const shapes = driver?.standby ? config.HOST_POOL_SHAPES : [];
+  const shapes = driver ? config.HOST_POOL_SHAPES.filter(({ template }) => canWait(driver, template)) : [];
   return {
     min: config.HOST_POOL_MIN,
     max: driver === null ? 0 : config.HOST_POOL_MAX,
@@ -125,6 +125,8 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   const images = new Images({
     folder: boxHome(config.IMAGES_DIR ?? join(home, "images")),
     buildsFolder: join(root, "image-builds"),
+    uploadsFolder: join(root, "image-uploads"),
+    registries: await readRegistries(config.IMAGE_REGISTRIES),
     ...{ tag: hash.toString("hex", 0, 6), toolchain: image.toolchain, guestFolder: image.folder },
     ...{ outbound, runsAsRoot, log },
     boxes: () => boxes,

@@ -2,13 +2,28 @@ import { createHash, timingSafeEqual } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Log } from "@platform/daemon";
 import { z } from "zod";
-import { type Bucket, deleteBucket, findBucket, putBucket } from "./bucket-index.ts";
+import {
+  type Bucket,
+  deleteBucket,
+  findBucket,
+  putBucket,
+  setDocument,
+  setVersioning,
+} from "./bucket-index.ts";
 import { type Call, createBodyReader, type Gateway, send } from "./call.ts";
-import { actions, createCredential, deleteCredential, internalCredential } from "./credentials.ts";
+import { parseCors } from "./cors.ts";
+import {
+  actions,
+  createCredential,
+  deleteCredential,
+  internalCredential,
+  listCredentials,
+} from "./credentials.ts";
 import { applyLifecycle } from "./lifecycle.ts";
 import { listPage, parseLimit } from "./listing.ts";
 import { getObject, putObject, removeObject } from "./objects.ts";
-import { presign } from "./presign.ts";
+import { parseRules } from "./lifecycle-rules.ts";
+import { presign, presignPost } from "./presign.ts";
 import { drain, isUnread } from "./s3.ts";
 import { S3Error } from "./s3-error.ts";
 import { parseTarget } from "./sigv4.ts";
@@ -21,6 +36,10 @@ const BucketRequest = z.strictObject({
     .refine((name) => name !== "internal"),
   quotaBytes: z.int().min(0).nullable().default(null),
   public: z.boolean().default(false),
+  /** Left out: as it is. */
+  versioning: z.enum(["Enabled", "Suspended"]).optional(),
+  corsOrigins: z.array(z.string().min(1).max(255)).max(100).nullable().optional(),
+  expireAfterDays: z.int().min(1).max(36_500).nullable().optional(),
 });
 const CredentialRequest = z.strictObject({
   access: z.enum(["read", "write"]),
@@ -41,6 +60,17 @@ const PresignRequest = z.strictObject({
     .regex(/^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$/)
     .max(255)
     .optional(),
+});
+
+const PresignPostRequest = z.strictObject({
+  key: z.string().min(1),
+  origin: z.url({ protocol: /^https?$/ }),
+  expiresSeconds: z.int().min(1).max(604_800),
+  /** What the type of the file must begin with. */
+  contentType: z.string().min(1).max(255).optional(),
+  minBytes: z.int().min(0),
+  maxBytes: z.int().min(0),
+  redirectTo: z.url({ protocol: /^https?$/ }).optional(),
 });
 
 class AdminError extends Error {
@@ -76,14 +106,15 @@ async function readJson<T extends z.ZodType>(request: IncomingMessage, schema: T
   throw new AdminError(400, "BODY_INVALID", fields.join("; "));
 }
 
-const render = ({ id, name, quotaBytes, isPublic, usedBytes, objectCount, createdAt }: Bucket) => ({
-  id,
-  name,
-  quotaBytes,
-  public: isPublic,
-  bytes: usedBytes,
-  objects: objectCount,
-  createdAt: createdAt.toISOString(),
+const render = (bucket: Bucket) => ({
+  id: bucket.id,
+  name: bucket.name,
+  quotaBytes: bucket.quotaBytes,
+  public: bucket.isPublic,
+  bytes: bucket.usedBytes,
+  objects: bucket.objectCount,
+  createdAt: bucket.createdAt.toISOString(),
+  ...describeSettings(bucket),
 });
 
 const sendJson = (response: ServerResponse, value: unknown, status = 200) =>
@@ -97,14 +128,54 @@ interface AdminCall extends Pick<Call, "gateway" | "request" | "response" | "met
 async function handleBucket(call: AdminCall): Promise<void> {
   const { gateway, request, response, bucketId } = call;
   if (call.method === "PUT") {
-    const { name, quotaBytes, public: isPublic } = await readJson(request, BucketRequest);
+    const wanted = await readJson(request, BucketRequest);
+    const { name, quotaBytes, public: isPublic } = wanted;
     const bucket = await putBucket(gateway.pool, { id: bucketId, name, quotaBytes, isPublic });
     if (!bucket) throw new AdminError(409, "BUCKET_NAME_TAKEN", `The name ${name} is taken. Choose another.`);
-    sendJson(response, render(bucket));
+    await applySettings(gateway, bucketId, wanted);
+    sendJson(response, render(await requireBucket(call)));
   } else if (call.method === "DELETE") {
     await gateway.blobs.remove(await deleteBucket(gateway.pool, bucketId));
     send({ response }, 204, {});
   } else sendJson(response, render(await requireBucket(call)));
+}
+
+const settingsRuleId = "settings";
+
+/** What the control plane sets in one word each; rules that clients set over the protocol stay as they are. */
+async function applySettings(
+  gateway: Gateway,
+  bucketId: string,
+  { versioning, corsOrigins, expireAfterDays }: z.output<typeof BucketRequest>,
+): Promise<void> {
+  if (versioning) await setVersioning(gateway.pool, bucketId, versioning);
+  if (corsOrigins !== undefined) {
+    const rule = {
+      AllowedOrigin: corsOrigins,
+      AllowedMethod: ["GET", "HEAD", "PUT", "POST"],
+      AllowedHeader: ["*"],
+      ExposeHeader: ["ETag"],
+      MaxAgeSeconds: 600,
+    };
+    await setDocument(gateway.pool, bucketId, "cors", corsOrigins?.length ? [rule] : null);
+  }
+  if (expireAfterDays === undefined) return;
+  const bucket = await findBucket(gateway.pool, bucketId);
+  const others = parseRules(bucket?.documents.lifecycle).filter(({ ID }) => ID !== settingsRuleId);
+  const own = { ID: settingsRuleId, Status: "Enabled", Filter: {}, Expiration: { Days: expireAfterDays } };
+  const rules = expireAfterDays === null ? others : [...others, own];
+  await setDocument(gateway.pool, bucketId, "lifecycle", rules.length > 0 ? rules : null);
+}
+
+/** The settings that are told by one word each. */
+function describeSettings({ versioning, documents }: Bucket) {
+  const [cors] = parseCors(documents.cors);
+  const expiry = parseRules(documents.lifecycle).find(({ ID }) => ID === settingsRuleId);
+  return {
+    versioning: versioning === "" ? null : versioning,
+    corsOrigins: cors?.AllowedOrigin ?? null,
+    expireAfterDays: expiry?.Expiration?.Days ?? null,
+  };
 }
 
 async function requireBucket({ gateway, bucketId }: AdminCall): Promise<Bucket> {
@@ -119,11 +190,13 @@ async function handleCredentials(call: AdminCall, accessKeyId: string): Promise<
   if (method === "DELETE" && accessKeyId !== "") {
     await deleteCredential(gateway.pool, bucketId, accessKeyId);
     send({ response }, 204, {});
+  } else if (method === "GET" && accessKeyId === "") {
+    sendJson(response, { credentials: await listCredentials(gateway.pool, bucketId) });
   } else if (method === "POST" && accessKeyId === "") {
     const bounds = await readJson(request, CredentialRequest);
     const created = await createCredential(gateway.pool, gateway.sealer, bucketId, bounds);
     sendJson(response, { accessKeyId: created.accessKeyId, secretAccessKey: created.secretAccessKey }, 201);
-  } else throw new AdminError(405, "METHOD_NOT_ALLOWED", "Use POST, or DELETE with a key id.");
+  } else throw new AdminError(405, "METHOD_NOT_ALLOWED", "Use GET, POST, or DELETE with a key id.");
 }
 
 async function handlePresign(call: AdminCall): Promise<void> {
@@ -137,6 +210,16 @@ async function handlePresign(call: AdminCall): Promise<void> {
   const url = presign({ ...wanted, ...place, credential, now });
   const expiresAt = new Date(now + wanted.expiresSeconds * 1000).toISOString();
   sendJson(call.response, { url, expiresAt });
+}
+
+async function handlePresignPost(call: AdminCall): Promise<void> {
+  const { gateway, bucketId } = call;
+  const bucket = await requireBucket(call);
+  if (call.method !== "POST") throw new AdminError(405, "METHOD_NOT_ALLOWED", "Use POST.");
+  const { origin, ...wanted } = await readJson(call.request, PresignPostRequest);
+  const credential = await internalCredential(gateway.pool, gateway.sealer, bucketId);
+  const place = { origin: new URL(origin), bucketName: bucket.name, region: gateway.region };
+  sendJson(call.response, presignPost({ ...wanted, ...place, credential, now: gateway.now() }));
 }
 
 async function handleList(call: AdminCall): Promise<void> {
@@ -184,9 +267,10 @@ async function route(call: AdminCall, path: string): Promise<void> {
   if (part === undefined) return handleBucket(inBucket);
   if (part === "credentials") return handleCredentials(inBucket, rest.join("/"));
   if (part === "presign") return handlePresign(inBucket);
+  if (part === "presign-post") return handlePresignPost(inBucket);
   if (part === "usage") {
-    const { usedBytes, objectCount } = await requireBucket(inBucket);
-    return sendJson(call.response, { bytes: usedBytes, objects: objectCount });
+    const { bytes, objects } = render(await requireBucket(inBucket));
+    return sendJson(call.response, { bytes, objects });
   }
   if (part !== "objects") throw new AdminError(404, "NOT_FOUND", "There is nothing here.");
   return rest.length === 0 ? handleList(inBucket) : handleObject(inBucket, rest.join("/"));

@@ -39,10 +39,13 @@ const matches = (pattern: string, text: string): boolean => {
   return text.length >= head.length + tail.length && text.startsWith(head) && text.endsWith(tail);
 };
 
-const rulesOf = (bucket: Bucket): Rule[] => {
-  const parsed = Rules.safeParse(bucket.documents.cors);
+/** @returns none for a document that is no list of rules */
+export function parseCors(document: unknown): Rule[] {
+  const parsed = Rules.safeParse(document);
   return parsed.success ? parsed.data : [];
-};
+}
+
+const rulesOf = (bucket: Bucket) => parseCors(bucket.documents.cors);
 
 const findRule = (bucket: Bucket, origin: string, method: string, headers: readonly string[]) =>
   rulesOf(bucket).find(

@@ -88,3 +88,13 @@ export const deleteCredential = (database: Queryable, bucketId: string, accessKe
     bucketId,
     accessKeyId,
   ]);
+
+/** Keys that were handed out, newest first. */
+export const listCredentials = (database: Queryable, bucketId: string) =>
+  query<Bounds & { accessKeyId: string; createdAt: Date }>(
+    database,
+    `select access_key_id as "accessKeyId", access, actions, prefix, created_at as "createdAt"
+     from object_store.credentials where bucket_id = $1 and not is_internal
+     order by created_at desc, access_key_id limit 1000`,
+    [bucketId],
+  );

@@ -14,6 +14,7 @@ export interface TestStore {
   url: string;
   dataDir: string;
   databaseUrl: string;
+  pid(): number;
   kill(): Promise<void>;
   /** Starts again on the same data. */
   restart(): Promise<void>;
@@ -85,6 +86,7 @@ export async function startTestStore(t: TestContext): Promise<TestStore> {
     url: running.url,
     dataDir,
     databaseUrl: database.url,
+    pid: () => running.child.pid!,
     kill,
     restart: async () => {
       await kill();

@@ -54,6 +54,25 @@ const ObjectsQuery = z.looseObject({
 });
 
 const weekSeconds = 604_800;
+export const PresignPost = z.object({
+  key: z.string().min(1).max(1024).describe("May end in ${filename}, which the browser's file name replaces"),
+  expires_in: z.coerce.number().int().min(1).max(weekSeconds).default(3600).describe("Seconds"),
+  content_type: z
+    .string()
+    .min(1)
+    .max(255)
+    .optional()
+    .describe("A type, or the beginning of one such as image/"),
+  min_bytes: z.coerce.number().int().min(0).default(0),
+  max_bytes: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(5 * 2 ** 30)
+    .default(100 * 2 ** 20),
+  redirect_to: z.url({ protocol: /^https?$/ }).optional(),
+});
+
 export const Presign = z.object({
   key: z.string().min(1).max(1024),
   method: z
@@ -76,8 +95,44 @@ export const Presign = z.object({
     .describe("PUT only: the upload must then carry it"),
 });
 
+const Origin = z
+  .string()
+  .regex(/^(\*|https?:\/\/[^\s/]+)$/, "is an origin such as https://app.example.com, or *");
+
+export const UpdateBucket = z.object({
+  visibility: z.enum(["private", "public"]).optional(),
+  public: z.boolean().optional().describe("Same as visibility"),
+  quota_bytes: z.coerce
+    .number()
+    .int()
+    .min(-1)
+    .max(Number.MAX_SAFE_INTEGER)
+    .optional()
+    .describe("-1: no limit"),
+  versioning: z.enum(["enabled", "suspended"]).optional().describe("Suspended keeps the versions there are"),
+  cors_origins: z
+    .array(Origin)
+    .max(100)
+    .optional()
+    .describe("Pages of these origins may read and upload; an empty list removes the rule"),
+  expire_after_days: z
+    .int()
+    .min(0)
+    .max(36_500)
+    .optional()
+    .describe("Objects are deleted this long after they were written; 0: never"),
+  metadata: Metadata.optional(),
+});
+
+const actions = ["get", "list", "put", "delete", "configure"] as const;
 export const BucketCredentials = z.object({
   name: z.string().max(200).optional(),
+  prefix: z.string().max(1024).optional().describe("Every key that it may touch or list begins so"),
+  actions: z
+    .array(z.enum(actions))
+    .min(1)
+    .optional()
+    .describe("What the key may do, in place of what `access` stands for"),
   access: z
     .string()
     .transform((text) => text.toLowerCase().replaceAll("_", "-"))
@@ -123,6 +178,17 @@ export const storageRoutes = {
     summary: "A bucket with what it holds now",
     ...d,
     scope: "storage:read",
+    response: Bucket,
+    problems: away,
+  }),
+  update: defineRoute({
+    id: "updateBucket",
+    method: "PATCH",
+    path: base,
+    summary: "Change who may read a bucket, its quota, versions, origins or expiry",
+    ...d,
+    scope: "storage:write",
+    body: UpdateBucket,
     response: Bucket,
     problems: away,
   }),
@@ -184,6 +250,26 @@ export const storageRoutes = {
     scope: "storage:read",
     body: Presign,
     problems: ["INVALID_PATH", "FORBIDDEN", "STORAGE_UNAVAILABLE"],
+  }),
+  presignPost: defineRoute({
+    id: "presignPost",
+    method: "POST",
+    path: `${base}/presign-post`,
+    summary: "Fields of a browser's form that may upload one file",
+    ...d,
+    scope: "storage:write",
+    body: PresignPost,
+    problems: ["INVALID_PATH", "STORAGE_UNAVAILABLE"],
+  }),
+  listCredentials: defineRoute({
+    id: "listBucketCredentials",
+    method: "GET",
+    path: `${base}/credentials`,
+    summary: "S3 credentials of this bucket, without their secrets",
+    tag,
+    envelope: "list",
+    scope: "storage:write",
+    problems: away,
   }),
   credentials: defineRoute({
     id: "createBucketCredentials",

@@ -9,6 +9,12 @@ const base = "/sandbox-templates";
 /** What a template of a tenant's own is made of. */
 export const TemplateBuildSpec = z.strictObject({
   from: z.string().min(1).max(200).default("miosa-sandbox").describe("Template to start from"),
+  image: z
+    .string()
+    .min(1)
+    .max(500)
+    .optional()
+    .describe("In place of `from`: an OCI image, by its reference (node:22-slim) or as upload:<id>"),
   size: z.enum(["xs", "small", "medium", "large", "xl"]).optional(),
   vcpu: z.int().min(1).max(32).optional(),
   memoryMib: z.int().min(128).max(65_536).optional().describe("Memory of the build, MiB"),
@@ -39,9 +45,11 @@ const escape = (part: PropertyKey) => String(part).replaceAll("~", "~0").replace
 export function checkBuildSpec(input: unknown): { spec: TemplateBuildSpec | null; problems: SpecProblem[] } {
   const parsed = TemplateBuildSpec.safeParse(input);
   if (parsed.success) {
-    const { readyCmd, startCmd, steps, from } = parsed.data;
+    const { readyCmd, startCmd, steps, from, image } = parsed.data;
     const problems: SpecProblem[] = [];
-    if (readyCmd && !startCmd)
+    if (image !== undefined && (input as { from?: unknown }).from !== undefined && from !== "miosa-sandbox")
+      problems.push({ pointer: "/image", message: "takes the place of from; give one of the two" });
+    if (readyCmd && !startCmd && image === undefined)
       problems.push({ pointer: "/readyCmd", message: "needs a startCmd whose readiness it tells" });
     if (from === "host" && steps.length > 0)
       problems.push({
@@ -85,6 +93,8 @@ export const CreateTemplate = z.object({
   build_spec: z.unknown().optional(),
   metadata: z.record(z.string(), z.unknown()).default({}),
 });
+
+export const ImageUploadId = /^upload:([0-9a-f-]{36})$/;
 
 const read = { tag, scope: "sandboxes:read", method: "GET" } as const;
 const write = { tag, scope: "sandboxes:write", method: "POST" } as const;
@@ -141,6 +151,11 @@ export const templateRoutes = {
   buildLogStream: defineRoute({
     ...{ id: "streamTemplateBuildLogs", path: "/sandbox-template-builds/:bid/logs/stream" },
     ...{ ...read, summary: "Log of a build as it is written", envelope: "raw", stream: true },
+  }),
+  uploadImage: defineRoute({
+    ...{ id: "uploadTemplateImage", path: "/sandbox-template-images", envelope: "data", bytes: true },
+    summary: "Upload a tar of an OCI image layout for a build spec's image; kept for a day",
+    ...{ ...write, status: 201, problems: ["DISK_FULL", "PAYLOAD_TOO_LARGE"] },
   }),
   promote: defineRoute({
     ...{ id: "promoteTemplateBuild", path: `${base}/:id/promote`, summary: "Use a build for new sandboxes" },

@@ -1,4 +1,5 @@
 import { connect, type Socket } from "node:net";
+import type { Readable } from "node:stream";
 import { z } from "zod";
 import { Agent, request, type Dispatcher } from "undici";
 import { Box, BoxSpec, BoxStats, Doctor, EgressAttempt, OomReport, type BoxPatch } from "./box.ts";
@@ -17,7 +18,7 @@ import {
   type BundleRequest,
   type FillRequest,
 } from "./artifact.ts";
-import { ImageBuild, ImageLogLine, ImageReport, type ImageBuildSpec } from "./image.ts";
+import { ImageBuild, ImageLogLine, ImageReport, ImageUpload, type ImageBuildSpec } from "./image.ts";
 import { PoolReport } from "./pool.ts";
 import { Door } from "./door.ts";
 import { FenceReport, Standing, type FenceRequest } from "./fence.ts";
@@ -71,6 +72,7 @@ export class HostError extends Error {
  * | putChunk, assembleChunks, removeChunks | POST /chunks, /assembled-chunks, /removed-chunks |
  * | images, removeImage | GET /images; DELETE /images/sha256-<first 56 digits> |
  * | imageBuilds, putImageBuild, imageBuild, deleteImageBuild | GET /image-builds; PUT, GET, DELETE /image-builds/:key |
+ * | putImageUpload, deleteImageUpload | PUT, DELETE /image-uploads/:key (bytes) |
  * | imageBuildLogs, cancelImageBuild | GET /image-builds/:key/logs?after=&limit=; POST …/cancel |
  * | guest | any /boxes/:key/guest/<path>: the guest agent's own HTTP, streamed both ways |
  * | dialPort | CONNECT <key>:<port>: raw stream to a port in the box |
@@ -182,6 +184,15 @@ export class HostClient {
   /** Resolves once nothing of it runs. */
   cancelImageBuild = (key: string, signal?: AbortSignal) =>
     this.#json("POST", `/image-builds/${key}/cancel`, ImageBuild, {}, signal);
+  /** An image for a build with source `upload`, kept for a day. */
+  putImageUpload = async (key: string, body: Readable, signal?: AbortSignal): Promise<ImageUpload> => {
+    const headers = { "content-type": "application/octet-stream" };
+    const response = await this.#request("PUT", `/image-uploads/${key}`, headers, body, signal);
+    if (response.statusCode < 300) return ImageUpload.parse(await response.body.json());
+    throw toHostError(response.statusCode, await response.body.text());
+  };
+  deleteImageUpload = (key: string, signal?: AbortSignal) =>
+    this.#void("DELETE", `/image-uploads/${key}`, undefined, signal);
   deleteImageBuild = (key: string, signal?: AbortSignal) =>
     this.#void("DELETE", `/image-builds/${key}`, undefined, signal);
 

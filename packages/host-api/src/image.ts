@@ -53,6 +53,18 @@ export const ImageSource = z.discriminatedUnion("type", [
     env: z.record(z.string(), z.string()).default({}),
     workdir: z.string().startsWith("/").default("/"),
   }),
+  /** An image of the Open Container Initiative's format, and commands on top of it. */
+  z.object({
+    type: z.literal("oci"),
+    image: z.discriminatedUnion("type", [
+      /** An image layout that was uploaded to this host. */
+      z.object({ type: z.literal("upload"), key: BoxKey }),
+      /** Such as `node:22`, from a registry that this host's operator configured. */
+      z.object({ type: z.literal("registry"), reference: z.string().min(1).max(500) }),
+    ]),
+    steps: z.array(z.string().min(1).max(65_536)).max(200).default([]),
+    env: z.record(z.string(), z.string()).default({}),
+  }),
 ]);
 export type ImageSource = z.output<typeof ImageSource>;
 
@@ -85,6 +97,10 @@ export const ImageFailure = z.object({
     "unsupported_system",
     "packages_unavailable",
     "base_missing",
+    "image_invalid",
+    "image_not_found",
+    "registry_unavailable",
+    "requirements_missing",
     "step_failed",
     "timeout",
     "out_of_memory",
@@ -111,10 +127,29 @@ export const ImageCertificate = z.object({
 });
 export type ImageCertificate = z.output<typeof ImageCertificate>;
 
+/** What an imported image says of itself, as far as a box can honour it. */
+export const ImageConfig = z.object({
+  env: z.record(z.string(), z.string()),
+  /** `null`: it says nothing, or the root folder. */
+  workdir: z.string().startsWith("/").nullable(),
+  /** Its entry point and arguments as a shell command; `null` where that is only a shell. */
+  startCommand: z.string().nullable(),
+  /** Whose program it is there; in a box its files are the box's own user's. */
+  user: z.string().nullable(),
+  /** TCP ports that it announces. */
+  ports: z.array(z.int()),
+});
+export type ImageConfig = z.output<typeof ImageConfig>;
+
+export const ImageUpload = z.object({ key: BoxKey, sizeBytes: z.number(), createdAt: z.string() });
+export type ImageUpload = z.output<typeof ImageUpload>;
+
 export const ImageBuild = z.object({
   key: BoxKey,
   state: ImageBuildState,
-  source: z.enum(["builtin", "steps"]),
+  source: z.enum(["builtin", "steps", "oci"]),
+  /** Of an imported image, once it was read. */
+  config: ImageConfig.nullable().default(null),
   name: ImageName.nullable(),
   digest: Digest.nullable(),
   failure: ImageFailure.nullable(),

@@ -29,7 +29,7 @@ export interface CallOptions {
   readonly query?: Query;
   readonly body?: unknown;
   /** Sent as they are, in place of `body`. */
-  readonly bytes?: Uint8Array;
+  readonly bytes?: Uint8Array | Blob;
   /** Sent as Idempotency-Key, the same on every retry; makes a POST safe to repeat. */
   readonly idempotencyKey?: string;
   readonly timeoutMs?: number;
@@ -141,7 +141,7 @@ export class Transport {
       redirect: "error",
     };
     if (options.body !== undefined) init.body = JSON.stringify(options.body);
-    if (options.bytes !== undefined) init.body = options.bytes as Uint8Array<ArrayBuffer>;
+    if (options.bytes !== undefined) init.body = options.bytes as Uint8Array<ArrayBuffer> | Blob;
     try {
       return await this.#fetch(url.href, init);
     } catch (cause) {

@@ -58,7 +58,9 @@ function platformOptions(
     mustBuildImages: mustBuildImages && context.environment["IMAGES_BUILD"] !== "0",
     hostSettings: Object.fromEntries(
       Object.entries(context.environment).flatMap(([name, value]) =>
-        value !== undefined && /^(HOST_(POOL_|BOOT_|DRIVERS$)|RUNSC_BIN$)/.test(name) ? [[name, value]] : [],
+        value !== undefined && /^(HOST_(POOL_|BOOT_|DRIVERS$)|RUNSC_BIN$|IMAGE_REGISTRIES$)/.test(name)
+          ? [[name, value]]
+          : [],
       ),
     ),
     faultPointsDir: context.environment["FAULT_POINTS_DIR"] ?? null,

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { Readable } from "node:stream";
 import { text } from "node:stream/consumers";
-import { PlatformError, type CreateBucket } from "@platform/contract";
+import { PlatformError, type CreateBucket, type UpdateBucket } from "@platform/contract";
 import { faultPoint } from "@platform/daemon";
 import { query, transaction } from "@platform/postgres";
 import type { z } from "zod";
@@ -15,6 +15,7 @@ import {
   getStoreObject,
   putStoreBucket,
   putStoreObject,
+  type Settings,
   StoreRefusal,
   storeUsage,
   type Usage,
@@ -157,6 +158,33 @@ export async function createBucket(
       });
     throw error;
   }
+}
+
+/** The store first, then the row: what a reader is told was seen to be in force. */
+export async function updateBucket(
+  platform: Platform,
+  row: BucketRow,
+  change: z.output<typeof UpdateBucket>,
+): Promise<{ row: BucketRow; settings: Settings }> {
+  const isPublic = change.visibility === undefined ? change.public : change.visibility === "public";
+  const visibility = isPublic === undefined ? row.visibility : isPublic ? "public" : "private";
+  const wanted = change.quota_bytes ?? row.quota_bytes;
+  const quota = Number(wanted) === -1 ? null : wanted;
+  const settings = await putStoreBucket(platform, row.id, {
+    name: row.store_name,
+    quotaBytes: quota === null ? null : Number(quota),
+    public: visibility === "public",
+    versioning: change.versioning && (change.versioning === "enabled" ? "Enabled" : "Suspended"),
+    corsOrigins: change.cors_origins,
+    expireAfterDays: change.expire_after_days === 0 ? null : change.expire_after_days,
+  });
+  await platform.pool.query(
+    `update buckets set visibility = $2, quota_bytes = $3, metadata = coalesce($4, metadata), updated_at = now()
+     where id = $1 and state = 'ready'`,
+    [row.id, visibility, quota, change.metadata ?? null],
+  );
+  await record(platform, event(row, "bucket.updated"));
+  return { row: (await loadBucket(platform.pool, row.id)) ?? row, settings };
 }
 
 /** @throws PlatformError BUCKET_NOT_EMPTY unless `force` */

@@ -7,6 +7,27 @@ import { z } from "zod";
 import type { Platform } from "../platform.ts";
 
 const StoreBucket = z.object({ bytes: z.number(), objects: z.number() });
+const StoreSettings = StoreBucket.extend({
+  versioning: z.enum(["Enabled", "Suspended"]).nullable(),
+  corsOrigins: z.array(z.string()).nullable(),
+  expireAfterDays: z.number().nullable(),
+});
+const KeyList = z.object({
+  credentials: z.array(
+    z.object({
+      accessKeyId: z.string(),
+      access: z.enum(["read", "write"]),
+      actions: z.array(z.string()).nullable(),
+      prefix: z.string(),
+      createdAt: z.string(),
+    }),
+  ),
+});
+const SignedForm = z.object({
+  url: z.string(),
+  fields: z.record(z.string(), z.string()),
+  expiresAt: z.string(),
+});
 const Listed = z.object({
   objects: z.array(
     z.object({
@@ -161,13 +182,30 @@ const body = (value: unknown): Sent => ({
 const objectPath = (id: string, key: string) =>
   `${id}/objects/${key.split("/").map(encodeURIComponent).join("/")}`;
 
+export type Settings = z.output<typeof StoreSettings>;
+
+/** What is left out of the last three stays as it is. */
+export interface WantedBucket {
+  name: string;
+  quotaBytes: number | null;
+  public: boolean;
+  versioning?: "Enabled" | "Suspended" | undefined;
+  corsOrigins?: string[] | null | undefined;
+  expireAfterDays?: number | null | undefined;
+}
+
 /** Creates or changes. @throws StoreRefusal BUCKET_NAME_TAKEN */
 export async function putStoreBucket(
   platform: Platform,
   id: string,
-  wanted: { name: string; quotaBytes: number | null; public: boolean },
-): Promise<Usage> {
-  return json(StoreBucket, await send(platform, "PUT", id, body(wanted)));
+  wanted: WantedBucket,
+): Promise<Settings> {
+  return json(StoreSettings, await send(platform, "PUT", id, body(wanted)));
+}
+
+/** @throws StoreRefusal BUCKET_NOT_FOUND */
+export async function storeSettings(platform: Platform, id: string): Promise<Settings> {
+  return json(StoreSettings, await send(platform, "GET", id));
 }
 
 /** Null only if the store answers that there is none. */
@@ -225,8 +263,16 @@ export async function deleteStoreObject(platform: Platform, id: string, key: str
   await (await send(platform, "DELETE", objectPath(id, key))).body.dump();
 }
 
-export async function createStoreCredentials(platform: Platform, id: string, access: "read" | "write") {
-  return json(Credentials, await send(platform, "POST", `${id}/credentials`, body({ access })));
+export async function createStoreCredentials(
+  platform: Platform,
+  id: string,
+  bounds: { access: "read" | "write"; actions: string[] | null; prefix: string },
+) {
+  return json(Credentials, await send(platform, "POST", `${id}/credentials`, body(bounds)));
+}
+
+export async function listStoreCredentials(platform: Platform, id: string) {
+  return (await json(KeyList, await send(platform, "GET", `${id}/credentials`))).credentials;
 }
 
 export async function deleteStoreCredentials(platform: Platform, id: string, accessKeyId: string) {
@@ -245,4 +291,20 @@ export async function presignStoreObject(
   },
 ) {
   return json(Presigned, await send(platform, "POST", `${id}/presign`, body(wanted)));
+}
+
+export async function presignStorePost(
+  platform: Platform,
+  id: string,
+  wanted: {
+    key: string;
+    origin: string;
+    expiresSeconds: number;
+    contentType?: string | undefined;
+    minBytes: number;
+    maxBytes: number;
+    redirectTo?: string | undefined;
+  },
+) {
+  return json(SignedForm, await send(platform, "POST", `${id}/presign-post`, body(wanted)));
 }

@@ -3,19 +3,22 @@ import { allows, notFound, PlatformError, storageRoutes as r } from "@platform/c
 import { handler, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { ownedBy, page, publicUrl, storageHostname, tenantById } from "../tenants/index.ts";
-import { createBucket, deleteBucket, usageOf } from "./lifecycle.ts";
+import { createBucket, deleteBucket, updateBucket, usageOf } from "./lifecycle.ts";
 import { checkKey, keyOf } from "./object-key.ts";
 import {
   createStoreCredentials,
   deleteStoreCredentials,
   deleteStoreObject,
   getStoreObject,
+  listStoreCredentials,
   listStoreObjects,
   presignStoreObject,
+  presignStorePost,
   putStoreObject,
   StoreRefusal,
+  storeSettings,
 } from "./object-store.ts";
-import { bucketView, ownBucket, type BucketRow } from "./store.ts";
+import { bucketView, ownBucket, settingsView, type BucketRow } from "./store.ts";
 
 /** What every client may be told to sign for; the store accepts any. */
 const signingRegion = "us-east-1";
@@ -191,7 +194,8 @@ function accessHandlers(platform: Platform, own: (call: Call) => Promise<BucketR
       const row = await own(call as Call);
       const access =
         call.body.access.startsWith("read") && !call.body.access.includes("write") ? "read" : "write";
-      const made = await createStoreCredentials(platform, row.id, access);
+      const { actions = null, prefix = "" } = call.body;
+      const made = await createStoreCredentials(platform, row.id, { access, actions, prefix });
       return {
         access_key_id: made.accessKeyId,
         secret_access_key: made.secretAccessKey,
@@ -200,8 +204,37 @@ function accessHandlers(platform: Platform, own: (call: Call) => Promise<BucketR
         region: signingRegion,
         name: call.body.name ?? null,
         access,
+        actions,
+        prefix,
         force_path_style: true,
       };
+    }),
+    handler(r.listCredentials, async (call) => {
+      const row = await own(call as Call);
+      const keys = await listStoreCredentials(platform, row.id);
+      const data = keys.map(({ accessKeyId, access, actions, prefix, createdAt }) => ({
+        id: accessKeyId,
+        access_key_id: accessKeyId,
+        access,
+        actions,
+        prefix,
+        created_at: createdAt,
+      }));
+      return { data };
+    }),
+    handler(r.presignPost, async (call) => {
+      const row = await own(call as Call);
+      const { key, expires_in, content_type, min_bytes, max_bytes, redirect_to } = call.body;
+      const signed = await presignStorePost(platform, row.id, {
+        key: checkKey(key),
+        origin: await endpointOf(platform, row),
+        expiresSeconds: expires_in,
+        contentType: content_type,
+        minBytes: min_bytes,
+        maxBytes: max_bytes,
+        redirectTo: redirect_to,
+      });
+      return { url: signed.url, method: "POST", fields: signed.fields, expires_at: signed.expiresAt };
     }),
     handler(r.revokeCredentials, async (call) => {
       const row = await own(call as Call);
@@ -227,7 +260,12 @@ export function storageHandlers(platform: Platform): Handler[] {
     }),
     handler(r.get, async (call) => {
       const row = await own(call as Call);
-      return bucketView(row, await usageOf(platform, row));
+      const usage = await usageOf(platform, row);
+      return { ...bucketView(row, usage), ...settingsView(await storeSettings(platform, row.id)) };
+    }),
+    handler(r.update, async (call) => {
+      const { row, settings } = await updateBucket(platform, await own(call as Call), call.body);
+      return { ...bucketView(row, settings), ...settingsView(settings) };
     }),
     handler(r.remove, async (call) => {
       const row = await own(call as Call);

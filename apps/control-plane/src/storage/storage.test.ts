@@ -127,6 +127,90 @@ test("buckets from creation to deletion, through the API and through presigned U
     assert.equal((await api("DELETE", path)).status, 200);
   });
 
+  await t.test("a key that is held to a prefix is listed without its secret", async () => {
+    const made = await api("POST", `${base}/credentials`, { prefix: "in/", actions: ["put"] });
+    assert.equal(made.at("data", "prefix"), "in/", made.text);
+    const listed = (await api("GET", `${base}/credentials`)).at<Record<string, unknown>[]>("data");
+    const found = listed.find((one) => one["id"] === made.at("data", "access_key_id"))!;
+    assert.deepEqual([found["actions"], found["prefix"]], [["put"], "in/"]);
+    assert.equal(JSON.stringify(listed).includes(made.at("data", "secret_access_key")), false);
+    const bad = await api("POST", `${base}/credentials`, { actions: ["everything"] });
+    assert.equal(bad.status, 422, bad.text);
+  });
+
+  await t.test(
+    "a browser uploads by a form that was signed for one folder, one type and one size",
+    async () => {
+      const signed = await api("POST", `${base}/presign-post`, {
+        key: "form/${filename}",
+        content_type: "image/",
+        max_bytes: 1000,
+      });
+      const { url, fields } = signed.at<{ url: string; fields: Record<string, string> }>("data");
+      assert.match(url, new RegExp(`^http://s3\\.clinic\\.localhost:${platform.edge.port}/`));
+      const send = async (type: string, bytes: number) => {
+        const form = new FormData();
+        for (const [name, value] of Object.entries({ ...fields, "content-type": type }))
+          form.append(name, value);
+        form.append("file", new File([Buffer.alloc(bytes)], "a.png"));
+        const encoded = new Response(form);
+        return platform.fetch(url, {
+          method: "POST",
+          body: Buffer.from(await encoded.arrayBuffer()),
+          headers: { "content-type": encoded.headers.get("content-type")! },
+        });
+      };
+      assert.equal((await send("image/png", 1000)).status, 204);
+      assert.equal((await send("text/html", 10)).status, 403);
+      assert.equal((await send("image/png", 1001)).status, 400);
+      assert.equal((await api("DELETE", `${base}/objects/form/a.png`)).status, 200);
+    },
+  );
+
+  await t.test(
+    "a bucket's quota, reach, versions, origins and expiry are changed and read back",
+    async () => {
+      const made = await api("POST", "/storage/buckets", { name: "settings" });
+      const path = `/storage/buckets/${made.at("data", "id")}`;
+      const before = (await api("GET", path)).at<Record<string, unknown>>("data");
+      assert.deepEqual(
+        [before["versioning"], before["cors_origins"], before["expire_after_days"]],
+        ["off", [], null],
+      );
+      const change = {
+        visibility: "public",
+        quota_bytes: 1000,
+        versioning: "enabled",
+        cors_origins: ["https://app.example"],
+        expire_after_days: 30,
+      };
+      const changed = await api("PATCH", path, change);
+      assert.equal(changed.status, 200, changed.text);
+      const after = (await api("GET", path)).at<Record<string, unknown>>("data");
+      for (const [name, value] of Object.entries(change)) assert.deepEqual(after[name], value, name);
+      const object = `http://s3.${platform.domain}:${platform.edge.port}/${after["bucket"]}/a`;
+      await api("PUT", `${path}/objects/a`, "x");
+      const seen = await platform.fetch(object, { headers: { origin: "https://app.example" } });
+      assert.equal(seen.headers["access-control-allow-origin"], "https://app.example");
+      await api("PATCH", path, {
+        visibility: "private",
+        cors_origins: [],
+        quota_bytes: -1,
+        expire_after_days: 0,
+      });
+      assert.equal((await platform.fetch(object)).status, 403);
+      const left = (await api("GET", path)).at<Record<string, unknown>>("data");
+      assert.deepEqual(
+        [left["quota_bytes"], left["versioning"], left["cors_origins"]],
+        [null, "enabled", []],
+      );
+      assert.equal(left["expire_after_days"], null);
+      const wrong = await api("PATCH", path, { cors_origins: ["https://app.example/path"] });
+      assert.equal(wrong.status, 422, wrong.text);
+      assert.equal((await api("DELETE", `${path}?force=true`)).status, 200);
+    },
+  );
+
   await t.test("what is over the quota is refused and changes nothing", async () => {
     const over = await api("PUT", `${base}/objects/big`, Buffer.alloc(5_000_001));
     assert.equal(over.at("error", "code"), "QUOTA_EXCEEDED", over.text);

@@ -2,7 +2,7 @@ import { notFound, PlatformError } from "@platform/contract";
 import { queryOne, type Queryable } from "@platform/postgres";
 import type { Caller } from "../http/index.ts";
 import { isUuid, mayUse, type OwnedRow } from "../tenants/index.ts";
-import type { Usage } from "./object-store.ts";
+import type { Settings, Usage } from "./object-store.ts";
 
 /** `ready` is stored only after an object was written, read and removed in it; `abandoned` never was. */
 export type BucketState = "creating" | "ready" | "deleting" | "abandoned";
@@ -59,4 +59,10 @@ export const bucketView = (row: BucketRow, usage: Usage) => ({
   created_at: row.created_at.toISOString(),
   inserted_at: row.created_at.toISOString(),
   updated_at: row.updated_at.toISOString(),
+});
+
+export const settingsView = (settings: Settings) => ({
+  versioning: settings.versioning === null ? "off" : settings.versioning.toLowerCase(),
+  cors_origins: settings.corsOrigins ?? [],
+  expire_after_days: settings.expireAfterDays,
 });

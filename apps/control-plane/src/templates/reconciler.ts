@@ -1,12 +1,19 @@
 import { faultPoint } from "@platform/daemon";
-import { PlatformError } from "@platform/contract";
+import { ImageUploadId, PlatformError } from "@platform/contract";
 import { HostError, type ImageBuild, type ImageBuildSpec } from "@platform/host-api";
 import { transaction } from "@platform/postgres";
 import { recordIn } from "../events/index.ts";
 import type { Platform } from "../platform.ts";
 import { tenantById } from "../tenants/index.ts";
 import { resolveTemplate } from "./resolve.ts";
-import { hasEnded, loadTemplateBuild, openSpec, type TemplateBuildRow } from "./store.ts";
+import {
+  findUpload,
+  hasEnded,
+  loadTemplateBuild,
+  openSpec,
+  uploadKey,
+  type TemplateBuildRow,
+} from "./store.ts";
 
 const soonMs = 500;
 const restMs = 15_000;
@@ -53,6 +60,26 @@ export function createTemplateBuildStep(platform: Platform) {
 /** @throws PlatformError when the template to start from cannot be used */
 async function hostSpec(platform: Platform, row: TemplateBuildRow): Promise<ImageBuildSpec> {
   const spec = openSpec(platform, row);
+  const tenant = await tenantById(platform.pool, row.tenant_id);
+  const policy = tenant?.policy["minimum_isolation"];
+  const minimumIsolation: ImageBuildSpec["minimumIsolation"] =
+    policy === "userspace-kernel" || policy === "microvm-hw" ? policy : "namespaces";
+  const rest = {
+    limits: {
+      ...(spec.memoryMib ? { memoryBytes: spec.memoryMib * mib } : {}),
+      ...(spec.diskMib ? { diskBytes: spec.diskMib * mib } : {}),
+    },
+    minimumIsolation,
+  };
+  const steps = spec.steps.map(({ run }) => run);
+  const check = (env: Record<string, string>) => ({
+    ...{ startCommand: spec.startCmd ?? null, readyCommand: spec.readyCmd ?? null },
+    ...{ env, workdir: spec.workdir },
+  });
+  if (spec.image !== undefined) {
+    const image = await hostImage(platform, row.tenant_id, spec.image);
+    return { source: { type: "oci", image, steps, env: spec.env }, check: check(spec.env), ...rest };
+  }
   const base = await resolveTemplate(platform, row.tenant_id, spec.from);
   if (!base.image)
     throw new PlatformError("HOST_UNAVAILABLE", "No machine answers now.", { retryAfterMs: 2_000 });
@@ -65,27 +92,19 @@ async function hostSpec(platform: Platform, row: TemplateBuildRow): Promise<Imag
     row.id,
     base.image.digest,
   ]);
-  const tenant = await tenantById(platform.pool, row.tenant_id);
-  const policy = tenant?.policy["minimum_isolation"];
-  return {
-    source: {
-      type: "steps",
-      from: base.image.digest,
-      steps: spec.steps.map(({ run }) => run),
-      env: { ...base.env, ...spec.env },
-    },
-    check: {
-      startCommand: spec.startCmd ?? null,
-      readyCommand: spec.readyCmd ?? null,
-      env: { ...base.env, ...spec.env },
-      workdir: spec.workdir,
-    },
-    limits: {
-      ...(spec.memoryMib ? { memoryBytes: spec.memoryMib * mib } : {}),
-      ...(spec.diskMib ? { diskBytes: spec.diskMib * mib } : {}),
-    },
-    minimumIsolation: policy === "userspace-kernel" || policy === "microvm-hw" ? policy : "namespaces",
-  };
+  const env = { ...base.env, ...spec.env };
+  return { source: { type: "steps", from: base.image.digest, steps, env }, check: check(env), ...rest };
+}
+
+/** @throws PlatformError TEMPLATE_NOT_READY for an upload that is not there, or is another tenant's */
+async function hostImage(platform: Platform, tenantId: string, image: string) {
+  const id = ImageUploadId.exec(image)?.[1];
+  if (id === undefined) return { type: "registry" as const, reference: image };
+  if (await findUpload(platform.pool, tenantId, id)) return { type: "upload" as const, key: uploadKey(id) };
+  throw new PlatformError(
+    "TEMPLATE_NOT_READY",
+    `There is no uploaded image ${id}: it is kept for a day. Upload it again with POST /sandbox-template-images.`,
+  );
 }
 
 async function copyLogs(platform: Platform, row: TemplateBuildRow, signal: AbortSignal): Promise<boolean> {
@@ -132,6 +151,7 @@ async function settle(
     digest: build?.digest ?? null,
     size_bytes: build?.sizeBytes ?? null,
     certificate: build?.certificate ? JSON.stringify(build.certificate) : null,
+    config_sealed: build?.config ? platform.seal.close(JSON.stringify(build.config)) : null,
     failure: build?.failure ? JSON.stringify(build.failure) : null,
   });
   // Everything of it is here now; the image stays.

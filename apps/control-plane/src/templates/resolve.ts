@@ -2,7 +2,7 @@ import { PlatformError } from "@platform/contract";
 import { HostError, type ImageReport } from "@platform/host-api";
 import type { Platform } from "../platform.ts";
 import { builtInTemplates, findBuiltIn, type BuiltInTemplate } from "./built-in.ts";
-import { findOwnTemplate, hasEnded, loadTemplateBuild, buildsOf, openSpec } from "./store.ts";
+import { findOwnTemplate, hasEnded, loadTemplateBuild, buildsOf, settingsOf } from "./store.ts";
 
 /** What a sandbox boots; stored with it, so that it boots the same again. */
 export interface SandboxImage {
@@ -106,13 +106,9 @@ export async function resolveTemplate(
       ...(isUnderWay ? { retryAfterMs: 2_000 } : {}),
     });
   }
-  const spec = openSpec(platform, build);
   return {
     id: row.slug,
     image: { template: row.slug, digest: build.digest, fallback: null },
-    env: spec.env,
-    workdir: spec.workdir,
-    startCommand: spec.startCmd ?? null,
-    previewPort: spec.previewPort ?? null,
+    ...settingsOf(platform, build),
   };
 }

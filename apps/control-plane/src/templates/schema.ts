@@ -23,3 +23,13 @@ create table template_build_logs (
 alter table sandboxes add column image jsonb;
 `,
 };
+
+/** Images uploaded for builds, and what an imported image says of itself. */
+export const importedImagesMigration: Migration = {
+  name: "0031-imported-images",
+  sql: `
+create table template_image_uploads (
+  id uuid primary key, tenant_id uuid not null references tenants, size_bytes bigint not null, created_at timestamptz not null default now());
+alter table template_builds add column config_sealed bytea;
+`,
+};

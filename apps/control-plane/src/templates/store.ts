@@ -1,5 +1,5 @@
 import { notFound, parseBuildSpec, type TemplateBuildSpec } from "@platform/contract";
-import type { ImageCertificate, ImageFailure } from "@platform/host-api";
+import { ImageConfig, type ImageCertificate, type ImageFailure } from "@platform/host-api";
 import { query, queryOne, type Queryable } from "@platform/postgres";
 import type { Platform } from "../platform.ts";
 
@@ -31,6 +31,8 @@ export interface TemplateBuildRow {
   readonly digest: string | null;
   readonly size_bytes: string | null;
   readonly certificate: ImageCertificate | null;
+  /** What an imported image says of itself; sealed, as its variables may be secrets. */
+  readonly config_sealed: Buffer | null;
   readonly failure: ImageFailure | null;
   readonly cancel_requested: boolean;
   readonly log_seq: number;
@@ -81,9 +83,36 @@ export async function ownBuild(db: Queryable, tenantId: string, id: string): Pro
   return row;
 }
 
+/** Name of an uploaded image on its host. */
+export const uploadKey = (id: string): string => `iu-${id}`;
+
+export const findUpload = (db: Queryable, tenantId: string, id: string) =>
+  queryOne<{ id: string }>(
+    db,
+    "select id from template_image_uploads where tenant_id = $1 and id = $2 and created_at > now() - interval '23 hours'",
+    [tenantId, id],
+  );
+
 /** Holds secrets of its author: sealed in the database. */
 export const openSpec = (platform: Platform, row: { build_spec_sealed: Buffer }): TemplateBuildSpec =>
   parseBuildSpec(JSON.parse(platform.seal.open(row.build_spec_sealed)));
+
+export const openConfig = (platform: Platform, row: { config_sealed: Buffer | null }): ImageConfig | null =>
+  row.config_sealed === null ? null : ImageConfig.parse(JSON.parse(platform.seal.open(row.config_sealed)));
+
+/** What sandboxes of a finished build get: the build's own words, else the imported image's. */
+export function settingsOf(platform: Platform, build: TemplateBuildRow) {
+  const [spec, config] = [openSpec(platform, build), openConfig(platform, build)];
+  const workdir = spec.workdir === standardWorkdir ? (config?.workdir ?? spec.workdir) : spec.workdir;
+  return {
+    env: { ...config?.env, ...spec.env },
+    workdir,
+    startCommand: spec.startCmd ?? config?.startCommand ?? null,
+    previewPort: spec.previewPort ?? config?.ports[0] ?? null,
+  };
+}
+
+const standardWorkdir = "/workspace";
 
 export const sealSpec = (platform: Platform, spec: TemplateBuildSpec): Buffer =>
   platform.seal.close(JSON.stringify(spec));

@@ -4,7 +4,7 @@ import type { BuiltInTemplate } from "./built-in.ts";
 import { whyMissing } from "./resolve.ts";
 import type { TemplateBuildRow, TemplateRow } from "./store.ts";
 import type { Platform } from "../platform.ts";
-import { openSpec } from "./store.ts";
+import { openSpec, settingsOf } from "./store.ts";
 
 export const readinessStates = ["fast_ready", "cold_boot_only", "missing"] as const;
 export const sizes = Object.keys(sandboxSizes) as (keyof typeof sandboxSizes)[];
@@ -124,6 +124,7 @@ export function ownRow(
   last: TemplateBuildRow | undefined,
 ) {
   const spec = openSpec(platform, active ?? row);
+  const settings = active ? settingsOf(platform, active) : null;
   return {
     id: row.id,
     slug: row.slug,
@@ -136,17 +137,18 @@ export function ownRow(
     status: statusOf(row, last),
     ...common,
     ...(spec.vcpu ? { default_cpu: spec.vcpu } : {}),
-    workdir: spec.workdir,
-    preview_port: spec.previewPort ?? null,
+    workdir: settings?.workdir ?? spec.workdir,
+    preview_port: settings?.previewPort ?? spec.previewPort ?? null,
     install_command: null,
-    start_command: spec.startCmd ?? null,
+    start_command: settings?.startCommand ?? spec.startCmd ?? null,
     readiness_probe: spec.readyCmd ? { command: spec.readyCmd } : null,
     runtimes: [],
     artifact_paths: spec.artifactPaths,
     tags: [],
     categories: [],
     aliases: [row.slug],
-    from: spec.from,
+    from: spec.image === undefined ? spec.from : null,
+    image: spec.image ?? null,
     active_build_id: row.active_build_id,
     previous_build_id: row.previous_build_id,
     last_build: last ? buildView(last) : null,

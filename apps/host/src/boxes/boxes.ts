@@ -185,10 +185,15 @@ export class Boxes {
 
   async stats(key: string): Promise<BoxStats & { outbound: { sentBytes: number; receivedBytes: number } }> {
     const box = this.get(key);
-    const stats = await box.driver.stats(box.place, box.record.driverState ?? {});
-    const disk = await this.#diskUsage(box);
-    const { sentBytes = 0, receivedBytes = 0 } = box.outbound?.counters ?? {};
-    return { ...stats, ...disk, outbound: { sentBytes, receivedBytes } };
+    try {
+      const stats = await box.driver.stats(box.place, box.record.driverState ?? {});
+      const disk = await this.#diskUsage(box);
+      const { sentBytes = 0, receivedBytes = 0 } = box.outbound?.counters ?? {};
+      return { ...stats, ...disk, outbound: { sentBytes, receivedBytes } };
+    } catch (error) {
+      // Deleted while it was looked at.
+      throw this.#boxes.get(key) === box && box.record.phase !== "deleting" ? error : noSuchBox(key);
+    }
   }
 
   async oom(key: string): Promise<OomReport> {
@@ -259,7 +264,7 @@ export class Boxes {
 
   #begin(key: string, spec: ResolvedBoxSpec, specHash: string): LiveBox {
     const driver = this.#options.chooseDriver(spec.minimumIsolation);
-    const shape = driver.standby && shapeFor(driver.name, spec);
+    const shape = shapeFor(driver, spec);
     const ready = shape ? this.#pool.take(shape) : null;
     const box = ready ?? this.#blank(key, spec, driver);
     const createdAt = new Date().toISOString();

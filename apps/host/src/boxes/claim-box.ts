@@ -1,8 +1,9 @@
 import { utimes } from "node:fs/promises";
 import { faultPoint } from "@platform/daemon";
-import { guestConfig, writeGuestConfig } from "./folders.ts";
+import { writeGuestConfig } from "./folders.ts";
 import type { LiveBox } from "./live-box.ts";
 import type { StartContext } from "./start-box.ts";
+import { tellFirst } from "./tell-first.ts";
 
 const answerMs = 5_000;
 
@@ -23,7 +24,8 @@ export async function claimBox(box: LiveBox, context: StartContext): Promise<voi
   faultPoint("host.pool.before-claim");
   await writeGuestConfig(folders, spec);
   const now = new Date();
-  const own = [folders.workspace, folders.home, folders.run];
+  // What lies on a disk of the box's own kernel is renewed by the agent.
+  const own = driver.disk === "attached" ? [folders.run] : [folders.workspace, folders.home, folders.run];
   const [outbound] = await Promise.all([
     context.outbound.open(key, spec, folders),
     standby.claim(place, box.record.driverState ?? {}, spec, folders),
@@ -32,11 +34,9 @@ export async function claimBox(box: LiveBox, context: StartContext): Promise<voi
   box.outbound = outbound;
   faultPoint("host.pool.after-driver");
   box.stop.signal.throwIfAborted();
-  await guest.json("PUT", "/config", { ...guestConfig(spec), isFirstUse: true }, answerMs);
-  for (const { name, ...service } of spec.services) {
-    await guest.json("PUT", `/services/${name}`, service, answerMs);
-  }
-  await guest.json("GET", "/ready", undefined, answerMs);
+  const timeoutMs = driver.readyTimeoutMs ?? answerMs;
+  await tellFirst(box, timeoutMs);
+  await guest.json("GET", "/ready", undefined, timeoutMs);
   faultPoint("host.pool.after-config");
   box.record = {
     ...box.record,

@@ -9,6 +9,7 @@ import type { OutboundFactory } from "../outbound/index.ts";
 import { guestConfig, makeFolders, type ContentSource } from "./folders.ts";
 import type { LiveBox } from "./live-box.ts";
 import type { RecordStore } from "./record.ts";
+import { tellFirst } from "./tell-first.ts";
 
 const configTimeoutMs = 10_000;
 
@@ -62,8 +63,10 @@ export async function startBox(
     box.outbound = await context.outbound.open(box.record.key, box.record.spec, box.folders);
   }
   signal.throwIfAborted();
+  let goesOn: StartedBox["goesOn"];
   try {
-    const started = await startIn(box, image, as, saved);
+    const { goesOn: from, ...started } = await startIn(box, image, as, saved);
+    goesOn = from;
     const missing = [...new Set([...started.isolation.missing, ...context.missing])];
     box.record = { ...box.record, ...started, isolation: { ...started.isolation, missing } };
   } catch (cause) {
@@ -71,19 +74,35 @@ export async function startBox(
     throw bootFailed(box, (cause as Error).message, {}, cause);
   }
   faultPoint("host.box.after-start");
-  const readyTimeoutMs = box.driver.readyTimeoutMs ?? context.readyTimeoutMs;
-  await untilReady(box, readyTimeoutMs);
-  if (saved !== null) {
-    const timeoutMs = box.driver.readyTimeoutMs ?? configTimeoutMs;
-    await box.guest.json("PUT", "/config", guestConfig(spec), timeoutMs);
-  }
-  // What a box loads at first use it has loaded before it waits.
-  if (as === "waiting") await box.guest.json("POST", "/self-test", undefined, readyTimeoutMs);
+  if (goesOn !== "resting") await untilTold(box, context.readyTimeoutMs, as, saved !== null, goesOn);
   faultPoint("host.box.before-ready");
   const bootMs = Math.round(performance.now() - startedAt);
-  box.record = { ...box.record, phase: as, bootMs, bootPath: saved === null ? "cold" : "snapshot" };
+  const bootPath = saved === null && goesOn === undefined ? "cold" : "snapshot";
+  box.record = { ...box.record, phase: as, bootMs, bootPath };
   await context.records.save(box.record);
   faultPoint("host.box.after-ready");
+}
+
+/** The agent answers and knows what its box is; one that waits is then brought to rest. */
+async function untilTold(
+  box: LiveBox,
+  usualTimeoutMs: number,
+  as: "running" | "waiting",
+  isRestored: boolean,
+  goesOn: StartedBox["goesOn"],
+): Promise<void> {
+  const { driver, record } = box;
+  const readyTimeoutMs = driver.readyTimeoutMs ?? usualTimeoutMs;
+  await untilReady(box, readyTimeoutMs);
+  const timeoutMs = driver.readyTimeoutMs ?? configTimeoutMs;
+  if (goesOn === "answered") await tellFirst(box, timeoutMs);
+  else if (isRestored) await box.guest.json("PUT", "/config", guestConfig(record.spec), timeoutMs);
+  if (as === "running") return;
+  // What a box loads at first use it has loaded before it waits.
+  await box.guest.json("POST", "/self-test", undefined, readyTimeoutMs);
+  // Its machine is saved and stands still: a connection would stay open on one side only.
+  if (driver.standby?.settle) box.guest.close();
+  await driver.standby?.settle?.(box.place, record.driverState ?? {}, record.spec, box.folders);
 }
 
 /**

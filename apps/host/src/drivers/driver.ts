@@ -44,6 +44,11 @@ export type DriverProbe = Omit<DriverReport, "can">;
 export interface StartedBox {
   readonly driverState: DriverState;
   readonly isolation: Isolation;
+  /**
+   * `answered`: it goes on from a moment in which its agent had answered, and still has to be told its
+   * settings. `resting`: as well, and nothing in it runs until it is claimed.
+   */
+  readonly goesOn?: "answered" | "resting";
 }
 
 /**
@@ -123,6 +128,8 @@ export interface SandboxDriver {
   readonly standby?: {
     /** As `start`, with what the machine has left over, and ready to be claimed. */
     start: SandboxDriver["start"];
+    /** Once its agent answered: brings the box to rest until it is claimed, where the driver does that. */
+    settle?(key: string, state: DriverState, spec: ResolvedBoxSpec, folders: BoxFolders): Promise<void>;
     /**
      * Makes it the caller's: host name, linked names, full share of the cores, files as new as the box.
      * Nothing of a caller ran in it before. Throwing means that it has to be destroyed.

@@ -90,6 +90,7 @@ function imageRoutes({ images }: Services): Record<string, Handler> {
     }),
     "POST /image-builds/:key/cancel": ({ key }) => images.cancel(key),
     "DELETE /image-builds/:key": ({ key }) => images.deleteBuild(key),
+    "DELETE /image-uploads/:key": ({ key }) => images.uploads.remove(key),
   };
 }
 

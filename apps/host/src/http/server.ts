@@ -3,7 +3,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import type { Log } from "@platform/daemon";
-import { HostError } from "@platform/host-api";
+import { BoxKey, HostError } from "@platform/host-api";
 import { ZodError } from "zod";
 import { proxyToGuest } from "./guest-proxy.ts";
 import { createRoutes, findRoute, type Routes, type Services } from "./routes.ts";
@@ -21,6 +21,7 @@ export interface HttpServer {
 }
 
 const maxBodyBytes = 4 * 1024 * 1024;
+const uploadPath = /^\/image-uploads\/([a-z0-9-]+)$/;
 const guestPath = /^\/boxes\/([a-z0-9-]+)\/guest(\/.*)$/;
 
 const digest = (text: string) => createHash("sha256").update(text).digest();
@@ -90,6 +91,12 @@ async function answer(
     return;
   }
   const { pathname, searchParams } = new URL(url, "http://host");
+  const [, uploadKey] = uploadPath.exec(pathname) ?? [];
+  if (request.method === "PUT" && uploadKey !== undefined) {
+    // Bytes of any length: they are never held.
+    sendJson(response, 200, await services.images.uploads.put(BoxKey.parse(uploadKey), request));
+    return;
+  }
   const route = findRoute(routes, request.method ?? "GET", pathname);
   const body = await readJson(request);
   const result = await route.handler({ key: route.key, query: searchParams, body, signal });

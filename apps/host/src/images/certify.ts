@@ -59,6 +59,14 @@ export async function certify(options: Certification): Promise<ImageCertificate>
 }
 
 function explain(error: unknown): unknown {
+  // The agent's refusal to run a command at all: its folder is missing or closed, say.
+  if (error instanceof Error && "rawMessage" in error)
+    return new ImageError(
+      "command_failed",
+      `A command cannot be run in a box of this image: ${String(error.rawMessage)}.`,
+      {},
+      { cause: error },
+    );
   if (!(error instanceof HostError)) return error;
   if (error.code === "ISOLATION_UNAVAILABLE")
     return new ImageError("isolation_unavailable", error.message, {}, { cause: error });

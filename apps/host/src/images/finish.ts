@@ -79,7 +79,8 @@ async function writeAccounts(root: string): Promise<void> {
   await replaceFile(etc("group"), withUser(group, `${user.name}:x:${user.id}:`));
 }
 
-async function makeFolder(root: string, path: string, mode: number): Promise<void> {
+/** A real folder at `path` in the tree, with real ones on the way. */
+export async function makeFolder(root: string, path: string, mode: number): Promise<void> {
   let at = root;
   for (const part of path.split("/").filter(Boolean)) {
     at = join(at, part);

@@ -6,7 +6,6 @@ import {
   hostTemplate,
   ImageBuildSpec,
   type ImageBuild,
-  type ImageFailure,
   type ImageInfo,
   type ImageLogLine,
   type ImageReport,
@@ -23,7 +22,11 @@ import { findDefinition, imageDefinitions, type ImageDefinition } from "./defini
 import { ImageError } from "./image-error.ts";
 import { ImageStore, type StoredImage } from "./image-store.ts";
 import { definitionHash, makeBuiltin, readToolchainVersions, type MakeContext } from "./make-builtin.ts";
+import { failureOf, infoOf, tookTooLong, withConfig } from "./build-outcome.ts";
 import { makeFromSteps } from "./make-from-steps.ts";
+import { makeFromOci } from "./oci/make-from-oci.ts";
+import { type Registry } from "./oci/registry.ts";
+import { ImageUploads } from "./oci/uploads.ts";
 import { whyNoBuilds } from "./requirements.ts";
 
 export interface ImagesOptions {
@@ -31,6 +34,10 @@ export interface ImagesOptions {
   readonly folder: string;
   /** Where this daemon keeps its builds. */
   readonly buildsFolder: string;
+  /** Where uploaded images wait. */
+  readonly uploadsFolder: string;
+  /** Those that images may be taken from. */
+  readonly registries: readonly Registry[];
   /** Distinguishes this daemon from others, equal at every start. */
   readonly tag: string;
   readonly toolchain: string;
@@ -55,6 +62,7 @@ const maxKeptBuilds = 500;
 export class Images {
   readonly #options: ImagesOptions;
   readonly #store: ImageStore;
+  readonly uploads: ImageUploads;
   readonly #records: BuildRecords;
   readonly #builds = new Map<string, BuildRecord>();
   readonly #logs = new Map<string, BuildLog>();
@@ -66,12 +74,14 @@ export class Images {
   constructor(options: ImagesOptions) {
     this.#options = options;
     this.#store = new ImageStore(options.folder);
+    this.uploads = new ImageUploads(options.uploadsFolder);
     this.#records = new BuildRecords(options.buildsFolder);
   }
 
   /** Call once, first. Builds that a crash cut off begin again at `start`. */
   async open(): Promise<void> {
     await this.#store.open();
+    await this.uploads.open();
     for (const record of await this.#records.load()) {
       this.#builds.set(record.build.key, record);
       const log = new BuildLog(this.#records.logPath(record.build.key));
@@ -177,7 +187,7 @@ export class Images {
     const build: ImageBuild = {
       ...{ key, state: "queued", source: spec.source.type, name, digest: null, failure: null },
       createdAt: new Date().toISOString(),
-      ...{ startedAt: null, finishedAt: null, sizeBytes: null, certificate: null },
+      ...{ startedAt: null, finishedAt: null, sizeBytes: null, certificate: null, config: null },
     };
     await this.#records.save({ build, spec });
     this.#builds.set(key, { build, spec });
@@ -311,7 +321,7 @@ export class Images {
     lines: BuildLog,
     signal: AbortSignal,
   ): Promise<void> {
-    const why = await whyNoBuilds(this.#options.runsAsRoot);
+    const why = await whyNoBuilds(this.#options.runsAsRoot, spec.source.type === "oci");
     if (why) throw new ImageError(this.#options.runsAsRoot ? "tool_missing" : "not_root", why);
     const onLine = (stream: ImageLogLine["stream"], line: string) => lines.add(stream, line);
     const work = await this.#store.makeWork(label);
@@ -324,7 +334,8 @@ export class Images {
     await this.#change(key, { state: "certifying", digest: stored.digest, sizeBytes: stored.sizeBytes });
     const certificate = await certify({
       ...{ boxes: this.#options.boxes(), boxKey: `${ownBoxes}${shortHash(key)}`, digest: stored.digest },
-      ...{ spec, signal, onLine, versions: definition?.versions ?? {} },
+      spec: withConfig(spec, this.build(key)?.config ?? null),
+      ...{ signal, onLine, versions: definition?.versions ?? {} },
     });
     faultPoint("host.image.before-ready");
     if (definition)
@@ -342,14 +353,37 @@ export class Images {
     context: MakeContext,
   ): Promise<StoredImage> {
     const { source, limits, minimumIsolation } = spec;
-    if (source.type !== "steps")
+    if (source.type === "builtin")
       throw new ImageError("base_missing", `There is no built-in image "${source.name}".`);
-    if (minimumIsolation !== "namespaces" && minimumIsolation !== "none")
+    const hasSteps = source.type === "steps" || source.steps.length > 0;
+    if (hasSteps && minimumIsolation !== "namespaces" && minimumIsolation !== "none")
       throw new ImageError(
         "isolation_unavailable",
         `Steps run isolated by namespaces, and "${minimumIsolation}" is asked for. Use a template that comes with the platform.`,
       );
-    const base = await this.#baseOf(source.from);
+    if (source.type === "steps")
+      return this.#runSteps(key, source, limits, await this.#baseOf(source.from), work, context);
+    const { registries } = this.#options;
+    const made = await makeFromOci(work, {
+      ...{ ...context, image: source.image, limits, registries, upload: (name) => this.uploads.find(name) },
+    });
+    await this.#change(key, { config: made.config });
+    if (!hasSteps) return made.stored;
+    const { steps } = source;
+    const env = { ...made.config.env, ...source.env };
+    const onTop = { type: "steps" as const, from: made.stored.digest, steps, env, workdir: "/" };
+    const next = await this.#store.makeWork(`${this.#options.tag}-${key}`);
+    return this.#runSteps(key, onTop, limits, made.stored, next, context);
+  }
+
+  async #runSteps(
+    key: string,
+    source: Extract<BuildRecord["spec"]["source"], { type: "steps" }>,
+    limits: BuildRecord["spec"]["limits"],
+    base: StoredImage,
+    work: string,
+    context: MakeContext,
+  ): Promise<StoredImage> {
     const { tag, guestFolder, outbound } = this.#options;
     this.#cgroups ??= new Cgroups(await findCgroups(`boxes-${tag}`));
     const boxKey = `image-steps-${shortHash(key)}`;
@@ -378,29 +412,3 @@ const shortHash = (text: string) => createHash("sha256").update(text).digest("he
 
 const noSuchBuild = (key: string) =>
   new HostError("NOT_FOUND", 404, `There is no image build ${key} on this host.`);
-
-function infoOf(image: StoredImage | null): ImageInfo {
-  return {
-    ...{ name: null, digest: image?.digest ?? null, isOutdated: false },
-    sizeBytes: image?.sizeBytes ?? null,
-    createdAt: image?.createdAt ?? null,
-    release: image?.release ?? null,
-    ...{ certificate: null, build: null, tools: [] },
-  };
-}
-
-const tookTooLong = (timeoutMs: number): ImageFailure => ({
-  reason: "timeout",
-  detail: `The build took longer than ${Math.round(timeoutMs / 1000)} s and was ended.`,
-  evidence: { timeoutMs },
-});
-
-function failureOf(error: unknown): ImageFailure {
-  if (error instanceof ImageError) return error.failure;
-  if ((error as NodeJS.ErrnoException).code === "ENOSPC") {
-    const detail = "The machine's disk is full. Free space, then build again.";
-    return { reason: "disk_full", detail, evidence: {} };
-  }
-  const detail = "The build failed unexpectedly; the host's log says why.";
-  return { reason: "internal", detail, evidence: {} };
-}

@@ -1,6 +1,7 @@
-import { spawn } from "node:child_process";
+import { spawn, type ChildProcessByStdio } from "node:child_process";
 import { createInterface } from "node:readline";
-import type { Readable } from "node:stream";
+import type { Readable, Writable } from "node:stream";
+import { pipeline } from "node:stream/promises";
 
 export type LogStream = "system" | "stdout" | "stderr";
 export type OnLine = (stream: LogStream, line: string) => void;
@@ -12,6 +13,8 @@ export interface RunOptions {
   readonly env?: Record<string, string>;
   /** Takes the bytes of its standard output in place of `onLine`. */
   readonly onOutput?: (output: Readable) => Promise<unknown>;
+  /** Becomes its standard input. Its failure ends the program, and is thrown. */
+  readonly input?: Readable;
 }
 
 export interface ProgramEnd {
@@ -30,15 +33,15 @@ const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 export async function runProgram(
   command: string,
   args: readonly string[],
-  { signal, onLine, env = {}, onOutput }: RunOptions,
+  { signal, onLine, env = {}, onOutput, input }: RunOptions,
 ): Promise<ProgramEnd> {
   signal.throwIfAborted();
   const child = spawn(command, args, {
     cwd: "/",
     env: { PATH: path, LC_ALL: "C.UTF-8", HOME: "/nonexistent", ...env },
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: [input ? "pipe" : "ignore", "pipe", "pipe"],
     detached: true,
-  });
+  }) as ChildProcessByStdio<Writable | null, Readable, Readable>;
   const killGroup = () => {
     if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
     try {
@@ -53,6 +56,16 @@ export async function runProgram(
     lines.on("line", (line) => onLine?.(name, line));
     return new Promise<void>((done) => lines.once("close", done));
   };
+  const failures: Error[] = [];
+  const fed =
+    input && child.stdin
+      ? pipeline(input, child.stdin).catch((error: unknown) => {
+          // A program that ended early says why itself.
+          if ((error as NodeJS.ErrnoException).code === "EPIPE") return;
+          failures.push(error as Error);
+          killGroup();
+        })
+      : Promise.resolve();
   const output = onOutput ? onOutput(child.stdout) : readLines(child.stdout, "stdout");
   const errors = readLines(child.stderr, "stderr");
   try {
@@ -60,8 +73,9 @@ export async function runProgram(
       child.once("error", reject);
       child.once("exit", (code, signalName) => resolve({ code, signal: signalName }));
     });
-    await Promise.all([output, errors]);
+    await Promise.all([output, errors, fed]);
     signal.throwIfAborted();
+    if (failures[0]) throw failures[0];
     return end;
   } finally {
     signal.removeEventListener("abort", killGroup);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
-import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -24,6 +24,8 @@ const skip = !isRoot
     : "there is no C compiler: apt-get install gcc";
 const mib = 1024 * 1024;
 const signal = AbortSignal.timeout(600_000);
+/** The control socket alone is asked. */
+const nobody = { supervisor: { pid: 0, startTicks: "0" }, init: { pid: 0, startTicks: "0" } };
 
 interface Bench {
   readonly folder: string;
@@ -152,16 +154,16 @@ test(
       const into = join(folder, name);
       await mkdir(into);
       await vmm.pause(folders);
-      await vmm.save(folders, into);
+      await vmm.save(folders, nobody, into);
       await vmm.resume(folders);
       return into;
     };
-    await assert.rejects(vmm.save(original.folders, folder), FirecrackerRefusal);
+    await assert.rejects(vmm.save(original.folders, nobody, folder), FirecrackerRefusal);
     const saved = await save(original.folders, "snapshot");
     for (const key of ["box-copy-one", "box-copy-two"]) {
       const copy = await plan(key, saved);
       await vmm.start(copy, signal);
-      await assert.rejects(vmm.save(copy.folders, join(folder, "none")), /ENOENT|EXDEV/);
+      await assert.rejects(vmm.save(copy.folders, nobody, join(folder, "none")), /ENOENT|EXDEV/);
       await vmm.resume(copy.folders);
       (await greeted(vmm, copy.folders)).close();
     }
@@ -196,3 +198,19 @@ test(
     await waitFor("nothing to run", async () => (await running()) === 0, 10_000);
   },
 );
+
+test("what Firecracker counts of its machine stays small on the host's disk", { skip }, async (t) => {
+  const { vmm, plan, folder } = await startBench(t);
+  const machine = await plan("box-counted");
+  await vmm.start(machine, signal);
+  const metrics = join(machine.folders.root, "vm/firecracker/box-counted/root/metrics");
+  await writeFile(metrics, "{}\n".repeat(200_000));
+  await vmm.tend(machine.folders);
+  assert.equal((await stat(metrics)).size, 0);
+  const elsewhere = join(folder, "elsewhere");
+  await writeFile(elsewhere, "{}\n".repeat(200_000));
+  await rm(metrics);
+  await symlink(elsewhere, metrics);
+  await vmm.tend(machine.folders);
+  assert.equal((await stat(elsewhere)).size, 600_000);
+});

@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { constants } from "node:fs";
-import { access, rename, copyFile, rm } from "node:fs/promises";
+import { access, chown, copyFile, open, rename, rm } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -27,6 +27,9 @@ const refillMs = 1_000;
 /** Of the box's own disk, for one second: so that one box leaves the others theirs. */
 const diskBytesPerSecond = 256 * mib;
 const diskRequestsPerSecond = 20_000;
+const entropyBytesPerSecond = 64 * 1024;
+/** Firecracker adds a line each minute for as long as the machine runs. */
+const maxMetricsBytes = 256 * 1024;
 
 const Instance = z.object({ state: z.enum(["Not started", "Running", "Paused"]) });
 
@@ -108,13 +111,32 @@ export class FirecrackerVmm implements Vmm {
     await this.#setState(folders, "Resumed");
   }
 
-  async save(folders: BoxFolders, into: string): Promise<void> {
+  async save(folders: BoxFolders, _processes: MachineProcesses, into: string): Promise<void> {
     const body = { snapshot_type: "Full", snapshot_path: inChroot.state, mem_file_path: inChroot.memory };
     const root = this.#root(folders);
     // A restored machine maps the memory that it came from: the name is freed, the file stays.
     for (const name of [inChroot.state, inChroot.memory]) await rm(join(root, name), { force: true });
     await this.#api(folders).send("PUT", "/snapshot/create", body, snapshotTimeoutMs);
-    for (const name of [inChroot.state, inChroot.memory]) await move(join(root, name), join(into, name));
+    for (const name of [inChroot.state, inChroot.memory]) {
+      await move(join(root, name), join(into, name));
+      // Copies map it: no box's user may own what another one reads.
+      if (process.getuid?.() === 0) await chown(join(into, name), 0, 0);
+    }
+  }
+
+  async tend(folders: BoxFolders): Promise<void> {
+    const path = join(this.#root(folders), inChroot.metrics);
+    // Its owner is the box's user, who may have put a link in its place.
+    const file = await open(path, constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
+      () => null,
+    );
+    if (!file) return;
+    try {
+      const found = await file.stat();
+      if (found.isFile() && found.size > maxMetricsBytes) await file.truncate(0);
+    } finally {
+      await file.close();
+    }
   }
 
   async forget(): Promise<void> {
@@ -176,7 +198,7 @@ export class FirecrackerVmm implements Vmm {
       await api.send("PUT", "/drives/box", drive("box", inChroot.box, false));
     }
     await api.send("PUT", "/vsock", { guest_cid: guestCid, uds_path: inChroot.vsock });
-    await api.send("PUT", "/entropy", {});
+    await api.send("PUT", "/entropy", { rate_limiter: entropyLimit });
     await api.send("PUT", "/balloon", { amount_mib: 0, deflate_on_oom: true, free_page_reporting: true });
     await api.send("PUT", "/actions", { action_type: "InstanceStart" });
   }
@@ -216,6 +238,9 @@ const drive = (id: string, path: string, isReadOnly: boolean) => ({
   cache_type: isReadOnly ? "Unsafe" : "Writeback",
   ...(isReadOnly ? {} : { rate_limiter: boxDiskLimit }),
 });
+
+/** The machine's own generator serves all boxes. */
+const entropyLimit = { bandwidth: { size: entropyBytesPerSecond, refill_time: refillMs } };
 
 const boxDiskLimit = {
   bandwidth: { size: diskBytesPerSecond, refill_time: refillMs },

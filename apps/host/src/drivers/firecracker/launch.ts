@@ -9,6 +9,11 @@ import { chrootBase, machineId } from "./chroot.ts";
 /** A shell that waits for a line, so that limits are in force before the jailer's first instruction. */
 const gate = 'read -r _ <&3 && exec "$0" "$@" 3<&-';
 const maxOpenFiles = 1024;
+const mib = 1024 * 1024;
+
+/** The largest file that the monitor writes: the box's disk with its tables, or the memory of a snapshot. */
+const largestFileBytes = ({ shape, memoryBytes }: MachinePlan): number =>
+  Math.ceil(Math.max(memoryBytes, (shape?.diskBytes ?? 0) * 1.1) / mib + 64) * mib;
 
 /** @param socket name of the control socket in the machine's folder; also marks the process */
 export function jailerArguments(plan: MachinePlan, firecracker: string, socket: string): string[] {
@@ -19,6 +24,7 @@ export function jailerArguments(plan: MachinePlan, firecracker: string, socket: 
     ...["--uid", String(owner.uid), "--gid", String(owner.gid)],
     ...["--chroot-base-dir", chrootBase(plan.folders)],
     ...["--resource-limit", `no-file=${maxOpenFiles}`],
+    ...["--resource-limit", `fsize=${largestFileBytes(plan)}`],
     ...["--", "--api-sock", socket],
   ];
 }

@@ -25,6 +25,7 @@ import { withTrial, type Trial } from "../linux/trial.ts";
 import { noteOf, writeBundle } from "./bundle.ts";
 import { armHostNameIn, canSetHostName, writeHostNameProgram } from "./host-name.ts";
 import { agentAsFirst, trialAsFirst } from "./init.ts";
+import { relieve } from "./relief.ts";
 import { callRunsc, flags, forgetBox, platforms, type Platform, type Runsc } from "./runsc.ts";
 
 const Identity = z.object({ pid: z.int(), startTicks: z.string() });
@@ -34,7 +35,10 @@ const State = z.object({
   /** Opens files of the mounted folders for it. */
   gofer: Identity,
   oomKillsAtStart: z.number().nullable(),
+  /** What it takes to relieve a box that is out of memory; absent for one that an older daemon made. */
+  relief: z.object({ guestSocket: z.string(), memoryBytes: z.number() }).optional(),
 });
+type State = z.output<typeof State>;
 
 export interface GvisorOptions {
   /** Distinguishes this daemon's boxes from another daemon's: letters and digits, equal at every start. */
@@ -58,6 +62,8 @@ interface Proved {
 }
 
 const startTimeoutMs = 60_000;
+/** A box that is refused memory may have a little left. */
+const nearLimitBytes = 4 * 1024 * 1024;
 
 /** Beyond the app's own: process 1, and the agent with its threads. */
 const ownTasks = 24;
@@ -87,6 +93,11 @@ class GvisorDriver implements SandboxDriver {
   readonly #options: GvisorOptions;
   readonly #cgroups: Cgroups;
   readonly #hostNames = new Map<string, ArmedHostName>();
+  readonly #relieving = new Set<string>();
+  /** At the last two looks. */
+  readonly #refusals = new Map<string, readonly [number, number]>();
+  /** Programs ended for want of memory in boxes that went on; on top of the kernel's own counter. */
+  readonly #endedForMemory = new Map<string, number>();
   #version = "";
   #proved: Proved | null = null;
 
@@ -150,7 +161,10 @@ class GvisorDriver implements SandboxDriver {
       const command = agentAsFirst(measureOf(spec.limits), agentNode(image));
       const code = await this.#call(key, spec, folders, image, proved.platform, command, run);
       if (code !== 0) throw new Error(`the runtime ended with ${code ?? "a signal"}`);
-      const driverState = await this.#observe(key);
+      const relief = { guestSocket: guestSocket(folders), memoryBytes: spec.limits.memoryBytes };
+      const driverState = { ...(await this.#observe(key)), relief };
+      // Not sooner: while it boots there is no agent that could help.
+      await this.#cgroups.holdAtLimit(key, true);
       const kernel = `${proved.kernel} (gVisor ${this.#version}, ${proved.platform})`;
       return {
         driverState,
@@ -188,7 +202,9 @@ class GvisorDriver implements SandboxDriver {
   }
 
   async failure(key: string, state: DriverState): Promise<BoxFailure | null> {
-    const { sandbox, gofer, oomKillsAtStart } = State.parse(state);
+    const { sandbox, gofer, oomKillsAtStart, relief } = State.parse(state);
+    if (relief && (await this.#cgroups.isHeld(key))) this.#relieve(key, relief);
+    const wasRefused = await this.#wasRefused(key);
     const oomKills = await this.#cgroups.oomKills(key);
     const stats = await this.#cgroups.stats(key);
     // One process of a box killed by the kernel leaves the others waiting for it without end.
@@ -200,6 +216,10 @@ class GvisorDriver implements SandboxDriver {
     if (hasSandbox && hasGofer) return null;
     const exitCode = await notedExit(noteOf(this.#bundle(key)));
     const evidence = { exitCode, hasSandbox, hasGofer, oomKillsBefore: oomKillsAtStart, ...stats };
+    if (wasRefused && (exitCode === null || exitCode >= 128)) {
+      const detail = "The box ended while the kernel refused it more memory. Raise its memory limit.";
+      return { reason: "oom", detail, evidence };
+    }
     if (exitCode !== null && exitCode < 128) {
       return { reason: "exited", detail: `The box's agent ended with exit code ${exitCode}.`, evidence };
     }
@@ -208,12 +228,39 @@ class GvisorDriver implements SandboxDriver {
   }
 
   dialGuest(_key: string, _state: DriverState, folders: BoxFolders): Promise<Socket> {
-    return dialSocket(join(folders.run, "guest.sock"));
+    return dialSocket(guestSocket(folders));
+  }
+
+  /** Whether the kernel refused the box memory since the last look but one, while it was at its limit. */
+  async #wasRefused(key: string): Promise<boolean> {
+    const [count, { memoryPeakBytes, memoryLimitBytes }] = [
+      await this.#cgroups.refusals(key),
+      await this.#cgroups.stats(key),
+    ];
+    if (count === null || memoryPeakBytes === null || memoryLimitBytes === null) return false;
+    const [before, last] = this.#refusals.get(key) ?? [count, count];
+    this.#refusals.set(key, [last, count]);
+    const isAtLimit = memoryPeakBytes >= memoryLimitBytes - nearLimitBytes;
+    return this.#relieving.has(key) || (isAtLimit && count > before);
+  }
+
+  /** Goes on beside the host's looks at the box; it has an end of its own. */
+  #relieve(key: string, relief: NonNullable<State["relief"]>): void {
+    if (this.#relieving.has(key)) return;
+    this.#relieving.add(key);
+    relieve(this.#cgroups, key, relief)
+      .then((ended) => {
+        if (ended) this.#endedForMemory.set(key, (this.#endedForMemory.get(key) ?? 0) + ended.length);
+      })
+      .catch(() => undefined) // The box ended meanwhile, which the next look tells.
+      .finally(() => this.#relieving.delete(key));
   }
 
   async destroy(key: string, state: DriverState | null): Promise<void> {
     this.#hostNames.get(key)?.disarm();
     this.#hostNames.delete(key);
+    this.#endedForMemory.delete(key);
+    this.#refusals.delete(key);
     const known = state ? State.parse(state) : null;
     // A frozen process takes its end only once it runs again.
     if (this.#cgroups.canFreeze) await this.#cgroups.thaw(key);
@@ -225,8 +272,10 @@ class GvisorDriver implements SandboxDriver {
 
   async stats(key: string, state: DriverState): Promise<BoxStats> {
     State.parse(state);
+    const stats = await this.#cgroups.stats(key);
+    const oomKills = stats.oomKills === null ? null : stats.oomKills + (this.#endedForMemory.get(key) ?? 0);
     // The machine's kernel sees tasks of the box's kernel, not the box's processes.
-    return { ...(await this.#cgroups.stats(key)), processes: null, diskBytes: null };
+    return { ...stats, oomKills, processes: null, diskBytes: null };
   }
 
   async relink(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
@@ -286,7 +335,7 @@ class GvisorDriver implements SandboxDriver {
     });
   }
 
-  async #observe(key: string): Promise<DriverState> {
+  async #observe(key: string) {
     const pid = Number(await readFile(join(this.#bundle(key), "pid"), "utf8"));
     const marked = await findByArgument(this.#marker(key));
     const sandbox = await identify(pid);
@@ -314,6 +363,8 @@ class GvisorDriver implements SandboxDriver {
     });
   }
 }
+
+const guestSocket = (folders: BoxFolders): string => join(folders.run, "guest.sock");
 
 async function lastWords(folders: BoxFolders): Promise<string> {
   const text = await readFile(join(folders.log, "agent.log"), "utf8").catch(() => "");

@@ -46,17 +46,57 @@ export class Cgroups {
    */
   async create(key: string, limits: BoxLimits, maxTasks = limits.maxProcesses + ownTasks): Promise<void> {
     for (const folder of this.#folders(key)) await mkdir(folder, { recursive: true });
-    if (this.#layout.version === 2) {
-      await this.#set("memory", key, "memory.max", limits.memoryBytes);
-      await this.#trySet("memory", key, "memory.swap.max", 0);
-      await this.#set("cpu", key, "cpu.max", `${limits.cpuMillis * (periodMicros / 1000)} ${periodMicros}`);
-    } else {
-      await this.#set("memory", key, "memory.limit_in_bytes", limits.memoryBytes);
-      await this.#trySet("memory", key, "memory.memsw.limit_in_bytes", limits.memoryBytes);
-      await this.#set("cpu", key, "cpu.cfs_period_us", periodMicros);
-      await this.#set("cpu", key, "cpu.cfs_quota_us", limits.cpuMillis * (periodMicros / 1000));
-    }
+    await this.limitMemory(key, limits.memoryBytes);
+    if (this.#layout.version === 2) await this.#trySet("memory", key, "memory.swap.max", 0);
+    await this.limitCpu(key, limits.cpuMillis);
     await this.#set("pids", key, "pids.max", maxTasks);
+  }
+
+  /** Of a box whose groups are there. @throws Error when it takes more than that now and can give nothing back */
+  async limitMemory(key: string, bytes: number): Promise<void> {
+    if (this.#layout.version === 2) {
+      await this.#set("memory", key, "memory.max", bytes);
+      return;
+    }
+    // With swap it may never be less than without, so raising begins with it and lowering ends with it.
+    const together = async () =>
+      this.#trySet("memory", key, "memory.memsw.limit_in_bytes", bytes).catch(() => undefined);
+    await together();
+    await this.#set("memory", key, "memory.limit_in_bytes", bytes);
+    await together();
+  }
+
+  /**
+   * Whether the kernel lets a box stand still that is at its limit, in place of killing a process of it. Only
+   * the first version of control groups can; with the second nothing changes.
+   */
+  async holdAtLimit(key: string, wanted: boolean): Promise<void> {
+    if (this.#layout.version === 1) await this.#trySet("memory", key, "memory.oom_control", wanted ? 1 : 0);
+  }
+
+  /** How often the kernel refused the box memory, reclaimable or not; `null` if it cannot be read. */
+  async refusals(key: string): Promise<number | null> {
+    const second = this.#layout.version === 2;
+    const text = await this.#get("memory", key, second ? "memory.events" : "memory.failcnt");
+    const count = second ? /^max (\d+)$/m.exec(text ?? "")?.[1] : text?.trim();
+    return count === undefined ? null : Number(count);
+  }
+
+  /** Whether the box stands still now for want of memory. */
+  async isHeld(key: string): Promise<boolean> {
+    if (this.#layout.version === 2) return false;
+    return /^under_oom 1$/m.test((await this.#get("memory", key, "memory.oom_control")) ?? "");
+  }
+
+  /** Of a box whose groups are there. */
+  async limitCpu(key: string, cpuMillis: number): Promise<void> {
+    const quota = cpuMillis * (periodMicros / 1000);
+    if (this.#layout.version === 2) {
+      await this.#set("cpu", key, "cpu.max", `${quota} ${periodMicros}`);
+      return;
+    }
+    await this.#set("cpu", key, "cpu.cfs_period_us", periodMicros);
+    await this.#set("cpu", key, "cpu.cfs_quota_us", quota);
   }
 
   /** How much of contended cores a box gets beside others: its fair part, or what they leave. */

@@ -117,3 +117,11 @@ export async function copyDisk(from: string, to: string): Promise<void> {
     throw new HostError("DISK_FULL", 507, message, {}, { cause: error });
   }
 }
+
+/** A copy of a disk at rest as the box's own. */
+export async function takeDisk(from: string, folders: BoxFolders): Promise<void> {
+  const path = diskPath(folders);
+  await rm(path, { force: true });
+  await copyDisk(from, path);
+  if (folders.owner) await chown(path, folders.owner.uid, folders.owner.gid);
+}

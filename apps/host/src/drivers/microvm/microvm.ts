@@ -1,6 +1,4 @@
-import { chown, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import { HostError, type BoxFailure, type BoxStats, type ResolvedBoxSpec } from "@platform/host-api";
 import { z } from "zod";
 import type { BoxFolders, DriverState, GuestImage, SandboxDriver, StartedBox } from "../driver.ts";
@@ -10,12 +8,24 @@ import { findByArgument, isAlive, endProcesses } from "../linux/processes.ts";
 import { hostsFile } from "../linux/rootfs.ts";
 import { withTrial } from "../linux/trial.ts";
 import { boundConsole, consoleTail, explainEnd } from "./console.ts";
-import { copyDisk, copyOut, diskPath, makeDisk } from "./disk.ts";
+import { copyDisk, copyOut, diskPath, makeDisk, takeDisk } from "./disk.ts";
+import {
+  currentFormat,
+  diskFile,
+  readCheckpoint,
+  Shape,
+  whyNotFrom,
+  writeCheckpoint,
+  type Checkpoint,
+} from "./checkpoint.ts";
 import { ReadOnlyImages } from "./images.ts";
 import { readKit, type MicrovmKit } from "./kit.ts";
+import { Machines, markerOf } from "./machines.ts";
+import { PreparedMachines } from "./prepared.ts";
 import { clock, type Session } from "./session.ts";
 import { Sessions } from "./sessions.ts";
-import { encodeSettings, guestSettings } from "./settings.ts";
+import { encodeSettings } from "./settings.ts";
+import { figuresOf } from "./figures.ts";
 import type { MachineProcesses, MachineShape, Vmm, VmmReport } from "./vmm.ts";
 
 const mib = 1024 * 1024;
@@ -23,28 +33,15 @@ const callTimeoutMs = 30_000;
 const statsTimeoutMs = 2_000;
 
 const Identity = z.object({ pid: z.int(), startTicks: z.string() });
-const Shape = z.object({
-  memoryBytes: z.int(),
-  cores: z.int(),
-  diskBytes: z.int(),
-  rootDisk: z.string(),
-  toolsDisk: z.string(),
-});
 const State = z.object({
   supervisor: Identity,
   init: Identity,
   shape: Shape,
   /** As given to `start`; the calls that follow get only this state. */
   folders: z.custom<BoxFolders>((value) => typeof value === "object" && value !== null),
+  kernel: z.string().default("Linux"),
 });
 type State = z.output<typeof State>;
-
-/** What a checkpoint needs to go on; beside the monitor's own files and `disk.img`. */
-const Checkpoint = z.object({ vmm: z.string(), version: z.string(), kit: z.string(), shape: Shape });
-const checkpointFile = "machine.json";
-
-const readCheckpoint = async (from: string) =>
-  Checkpoint.parse(JSON.parse(await readFile(join(from, checkpointFile), "utf8")));
 
 export interface MicrovmOptions {
   /** Distinguishes this daemon's boxes from another daemon's: letters and digits, equal at every start. */
@@ -74,11 +71,16 @@ class MicrovmDriver implements SandboxDriver {
   readonly freezer: NonNullable<SandboxDriver["freezer"]>;
   readonly checkpoints: NonNullable<SandboxDriver["checkpoints"]>;
   readonly files: NonNullable<SandboxDriver["files"]>;
+  readonly standby: NonNullable<SandboxDriver["standby"]>;
   readonly #vmm: Vmm;
   readonly #options: MicrovmOptions;
   readonly #cgroups: Cgroups;
   readonly #sessions: Sessions;
+  readonly #machines: Machines;
   readonly #images: ReadOnlyImages;
+  readonly #prepared: PreparedMachines;
+  /** Boxes that wait, in which nothing moves. */
+  readonly #resting = new Set<string>();
   #found: { kit: MicrovmKit; report: VmmReport } | null = null;
 
   constructor(vmm: Vmm, options: MicrovmOptions, cgroups: Cgroups) {
@@ -88,7 +90,9 @@ class MicrovmDriver implements SandboxDriver {
     this.#options = options;
     this.#cgroups = cgroups;
     this.#sessions = new Sessions(vmm);
+    this.#machines = new Machines({ vmm, cgroups, sessions: this.#sessions }, options);
     this.#images = new ReadOnlyImages(options.images);
+    this.#prepared = new PreparedMachines(join(options.images, "prepared"));
     this.freezer = {
       pause: (key, state) => this.#pause(key, State.parse(state)),
       resume: (key, state) => this.#resume(key, State.parse(state)),
@@ -97,6 +101,11 @@ class MicrovmDriver implements SandboxDriver {
       save: (_key, state, folders, into) => this.#save(State.parse(state), folders, into),
       whyNot: (spec, image, from) => this.#whyNot(spec, image, from),
       restore: (key, spec, folders, _image, from, signal) => this.#restore(key, spec, folders, from, signal),
+    };
+    this.standby = {
+      start: (...args) => this.#startStandby(...args),
+      settle: (key, state) => this.#settle(key, State.parse(state)),
+      claim: (key, state, spec, folders) => this.#claim(key, State.parse(state), spec, folders),
     };
     this.files = {
       copyOut: async (_key, state, folders, into) => {
@@ -136,15 +145,56 @@ class MicrovmDriver implements SandboxDriver {
     signal: AbortSignal,
   ): Promise<StartedBox> {
     const shape = await this.#shape(spec, image);
+    const from = isEmpty(spec) ? await this.#prepared.find(await this.#kindOf(shape, signal)) : null;
+    if (from !== null) {
+      await takeDisk(join(from, diskFile), folders);
+      const started = await this.#run(key, spec, folders, shape, from, signal);
+      return { ...started, goesOn: "answered" };
+    }
     await makeDisk(folders, spec.limits.diskBytes);
     return this.#run(key, spec, folders, shape, null, signal);
+  }
+
+  /** A copy of a machine that was saved waits as it is: its first instruction is its claim's. */
+  async #startStandby(...args: Parameters<SandboxDriver["start"]>): Promise<StartedBox> {
+    const [key, spec, folders, image, signal] = args;
+    const shape = await this.#shape(spec, image);
+    await this.#cgroups.share(key, "leftover");
+    const from = await this.#prepared.find(await this.#kindOf(shape, signal));
+    if (from === null) return this.start(...args);
+    const { kernel } = await readCheckpoint(from);
+    await takeDisk(join(from, diskFile), folders);
+    return this.#guarded(key, folders, signal, async () => {
+      const processes = await this.#power(key, folders, shape, from, signal);
+      this.#resting.add(key);
+      return { ...(await this.#started(processes, shape, folders, kernel, signal)), goesOn: "resting" };
+    });
+  }
+
+  /** The first of its kind is saved, so that the next ones need not boot. */
+  async #settle(key: string, state: State): Promise<void> {
+    const signal = AbortSignal.timeout(this.#options.bootTimeoutMs);
+    await this.#pause(key, state);
+    this.#sessions.close(key);
+    this.#resting.add(key);
+    const name = await this.#kindOf(state.shape, signal);
+    await this.#prepared.make(name, (into) => this.#save(state, state.folders, into));
+  }
+
+  async #claim(key: string, state: State, spec: ResolvedBoxSpec, folders: BoxFolders): Promise<void> {
+    const signal = AbortSignal.timeout(this.#options.bootTimeoutMs);
+    this.#resting.delete(key);
+    await this.#cgroups.share(key, "fair");
+    await this.#machines.introduce(key, spec, folders, state, true, signal);
   }
 
   async failure(key: string, state: DriverState): Promise<BoxFailure | null> {
     const { supervisor, init, folders } = State.parse(state);
     if ((await isAlive(supervisor)) && (await isAlive(init))) {
+      if (this.#resting.has(key)) return null;
       this.#sessions.tend(key, folders);
       await boundConsole(folders);
+      await this.#vmm.tend?.(folders);
       return null;
     }
     const figures = await this.#cgroups.stats(key);
@@ -159,8 +209,9 @@ class MicrovmDriver implements SandboxDriver {
 
   async destroy(key: string, state: DriverState | null): Promise<void> {
     this.#sessions.close(key);
+    this.#resting.delete(key);
     const known = state ? State.parse(state) : null;
-    await endProcesses(key, this.#marker(key), known ? [known.init, known.supervisor] : []);
+    await endProcesses(key, markerOf(this.#options.tag, key), known ? [known.init, known.supervisor] : []);
     await this.#cgroups.destroy(key);
     await this.#vmm.forget(key);
   }
@@ -174,20 +225,7 @@ class MicrovmDriver implements SandboxDriver {
       : null;
     // A paused guest says nothing; what its monitor takes is known all the same.
     if (text === null) return { ...outside, processes: null, diskBytes: null };
-    const inside = new Map(text.split(" ").map((word) => word.split("=", 2) as [string, string]));
-    const number = (name: string) => {
-      const value = Number(inside.get(name) ?? Number.NaN);
-      return Number.isFinite(value) && value >= 0 ? value : null;
-    };
-    return {
-      memoryBytes: number("memoryBytes"),
-      memoryPeakBytes: number("memoryPeakBytes"),
-      memoryLimitBytes: number("memoryLimitBytes"),
-      cpuMicros: outside.cpuMicros,
-      processes: number("processes"),
-      oomKills: number("oomKills"),
-      diskBytes: number("diskBytes"),
-    };
+    return figuresOf(text, outside.cpuMicros);
   }
 
   async relink(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
@@ -198,14 +236,10 @@ class MicrovmDriver implements SandboxDriver {
   }
 
   async remnants(): Promise<string[]> {
-    const prefix = this.#marker("");
+    const prefix = markerOf(this.#options.tag, "");
     const marked = await findByArgument(prefix, true);
     const keys = marked.map(({ argument }) => argument.slice(prefix.length));
     return [...new Set([...keys, ...(await this.#cgroups.keys())])];
-  }
-
-  #marker(key: string): string {
-    return `box.${this.#options.tag}.${key}`;
   }
 
   #missing(report: VmmReport): string[] {
@@ -227,7 +261,7 @@ class MicrovmDriver implements SandboxDriver {
   }
 
   /** Boots or restores the machine and tells it who it is. */
-  async #run(
+  #run(
     key: string,
     spec: ResolvedBoxSpec,
     folders: BoxFolders,
@@ -235,18 +269,22 @@ class MicrovmDriver implements SandboxDriver {
     from: string | null,
     signal: AbortSignal,
   ): Promise<StartedBox> {
-    const { report } = await this.#find(signal);
-    try {
+    return this.#guarded(key, folders, signal, async () => {
       const processes = await this.#power(key, folders, shape, from, signal);
-      if (from !== null) await this.#vmm.resume(folders);
-      const session = await this.#untilGreeted(key, folders, processes, signal);
-      session.sendSettings(await guestSettings(spec, folders));
-      const timeout = AbortSignal.any([signal, AbortSignal.timeout(this.#options.bootTimeoutMs)]);
-      const kernel = await session.call("setup", Buffer.alloc(0), timeout);
-      return {
-        driverState: { ...processes, shape, folders },
-        isolation: { driver: this.name, level: report.level, kernel, missing: this.#missing(report) },
-      };
+      const kernel = await this.#machines.introduce(key, spec, folders, processes, from !== null, signal);
+      return this.#started(processes, shape, folders, kernel, signal);
+    });
+  }
+
+  /** Whatever fails leaves nothing running, and is told with the last words of the machine. */
+  async #guarded<T>(
+    key: string,
+    folders: BoxFolders,
+    signal: AbortSignal,
+    work: () => Promise<T>,
+  ): Promise<T> {
+    try {
+      return await work();
     } catch (cause) {
       const said = (await consoleTail(folders)).trim().slice(-2000);
       await this.destroy(key, null);
@@ -258,50 +296,26 @@ class MicrovmDriver implements SandboxDriver {
   async #power(
     key: string,
     folders: BoxFolders,
-    shape: MachineShape | null,
+    shape: MachineShape,
     from: string | null,
     signal: AbortSignal,
   ): Promise<MachineProcesses> {
-    signal.throwIfAborted();
     const { kit } = await this.#find(signal);
-    const memoryBytes = shape?.memoryBytes ?? 128 * mib;
-    const cores = shape?.cores ?? 1;
-    await mkdir(join(folders.root, "vm"), { recursive: true, mode: 0o700 });
-    if (folders.owner) await chown(join(folders.root, "vm"), folders.owner.uid, folders.owner.gid);
-    await this.#cgroups.create(key, {
-      memoryBytes: memoryBytes + this.#vmm.overheadBytes,
-      cpuMillis: cores * 1000,
-      maxProcesses: 64 + cores * 4,
-      diskBytes: mib,
-    });
-    const plan = { key, kit, folders, shape, memoryBytes, cores, from, marker: this.#marker(key) };
-    return this.#vmm.start({ ...plan, beforeExec: (pid) => this.#cgroups.join(key, pid) }, signal);
+    return this.#machines.power(key, folders, kit, { shape, from }, signal);
   }
 
-  /** @throws Error when the machine ends or stays silent */
-  async #untilGreeted(
-    key: string,
-    folders: BoxFolders,
+  async #started(
     processes: MachineProcesses,
+    shape: MachineShape,
+    folders: BoxFolders,
+    kernel: string,
     signal: AbortSignal,
-  ): Promise<Session> {
-    const timeout = AbortSignal.any([signal, AbortSignal.timeout(this.#options.bootTimeoutMs)]);
-    for (;;) {
-      timeout.throwIfAborted();
-      if (!(await isAlive(processes.init))) {
-        const end = explainEnd(await consoleTail(folders), (await this.#cgroups.oomKills(key)) ?? 0, {});
-        throw new Error(end.detail);
-      }
-      try {
-        const session = await this.#sessions.get(key, folders);
-        await session.greeted(AbortSignal.any([timeout, AbortSignal.timeout(1_000)]));
-        return session;
-      } catch {
-        // The guest still boots. A vsock is refused until it listens; a port just stays silent.
-        signal.throwIfAborted();
-        await delay(20);
-      }
-    }
+  ): Promise<StartedBox> {
+    const { report } = await this.#find(signal);
+    return {
+      driverState: { ...processes, shape, folders, kernel },
+      isolation: { driver: this.name, level: report.level, kernel, missing: this.#missing(report) },
+    };
   }
 
   async #pause(key: string, { folders }: State): Promise<void> {
@@ -317,25 +331,26 @@ class MicrovmDriver implements SandboxDriver {
   }
 
   async #save(state: State, folders: BoxFolders, into: string): Promise<void> {
-    const { kit, report } = await this.#find(AbortSignal.timeout(callTimeoutMs));
-    await this.#vmm.save(folders, into);
-    await copyDisk(diskPath(folders), join(into, "disk.img"));
-    const made = { vmm: this.name, version: report.version, kit: kit.digest, shape: state.shape };
-    await writeFile(join(into, checkpointFile), JSON.stringify(made));
+    const made = await this.#kind(state.shape, AbortSignal.timeout(callTimeoutMs));
+    await this.#vmm.save(folders, state, into);
+    await copyDisk(diskPath(folders), join(into, diskFile));
+    await writeCheckpoint(into, { ...made, kernel: state.kernel });
   }
 
   async #whyNot(spec: ResolvedBoxSpec, image: GuestImage, from: string): Promise<string | null> {
-    const { kit, report } = await this.#find(AbortSignal.timeout(callTimeoutMs));
-    const saved = await readCheckpoint(from);
-    const made = `${saved.vmm} ${saved.version} with guest kernel ${saved.kit.slice(0, 12)}`;
-    const here = `${this.name} ${report.version} with guest kernel ${kit.digest.slice(0, 12)}`;
-    if (made !== here) return `Its memory was saved by ${made} and cannot go on under ${here}.`;
     const shape = await this.#shape(spec, image);
-    const different = Object.entries(shape).filter(
-      ([name, value]) => value !== saved.shape[name as keyof MachineShape],
-    );
-    if (different.length === 0) return null;
-    return `Its memory belongs to a machine with another ${different.map(([name]) => name).join(", ")}.`;
+    const here = await this.#kind(shape, AbortSignal.timeout(callTimeoutMs));
+    return whyNotFrom(await readCheckpoint(from), here, shape);
+  }
+
+  /** What two machines must have in common for one to go on where the other was. */
+  async #kind(shape: MachineShape, signal: AbortSignal): Promise<Omit<Checkpoint, "kernel">> {
+    const { kit, report } = await this.#find(signal);
+    return { vmm: this.name, version: report.version, kit: kit.digest, shape, format: currentFormat };
+  }
+
+  async #kindOf(shape: MachineShape, signal: AbortSignal): Promise<string> {
+    return PreparedMachines.nameOf(await this.#kind(shape, signal));
   }
 
   /** @throws HostError `INVALID` for a template that no machine can boot */
@@ -361,9 +376,7 @@ class MicrovmDriver implements SandboxDriver {
     signal: AbortSignal,
   ): Promise<StartedBox> {
     const saved = await readCheckpoint(from);
-    await rm(diskPath(folders), { force: true });
-    await copyDisk(join(from, "disk.img"), diskPath(folders));
-    if (folders.owner) await chown(diskPath(folders), folders.owner.uid, folders.owner.gid);
+    await takeDisk(join(from, diskFile), folders);
     return this.#run(key, spec, folders, saved.shape, from, signal);
   }
 
@@ -372,8 +385,8 @@ class MicrovmDriver implements SandboxDriver {
     const { scratch, probeOwner } = this.#options;
     await withTrial(scratch, probeOwner, async ({ key, folders }) => {
       try {
-        const processes = await this.#power(key, folders, null, null, signal);
-        await this.#untilGreeted(key, folders, processes, signal);
+        const processes = await this.#machines.power(key, folders, kit, { shape: null, from: null }, signal);
+        await this.#machines.untilGreeted(key, folders, processes, signal);
       } catch (cause) {
         const said = (await consoleTail(folders)).trim().slice(-500);
         const why = `${(cause as Error).message} ${said}`;
@@ -384,3 +397,6 @@ class MicrovmDriver implements SandboxDriver {
     });
   }
 }
+
+const isEmpty = ({ purpose, content }: ResolvedBoxSpec): boolean =>
+  purpose === "sandbox" && content.type === "empty";

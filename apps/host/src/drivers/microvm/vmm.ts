@@ -62,7 +62,9 @@ export interface Vmm {
   pause(folders: BoxFolders): Promise<void>;
   resume(folders: BoxFolders): Promise<void>;
   /** Writes memory and devices of a paused machine into the folder `into`; it stays paused. */
-  save(folders: BoxFolders, into: string): Promise<void>;
+  save(folders: BoxFolders, processes: MachineProcesses, into: string): Promise<void>;
+  /** Now and then while the machine runs: keeps what the monitor writes within bounds. */
+  tend?(folders: BoxFolders): Promise<void>;
   /** Removes what the monitor keeps outside the box's own folder. */
   forget(key: string): Promise<void>;
 }

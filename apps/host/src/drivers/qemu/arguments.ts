@@ -60,7 +60,17 @@ export function qemuArguments(plan: MachinePlan, accelerator: Accelerator): stri
       "-m",
       String(memoryBytes / mib),
     ],
-    ...["-M", "pc,usb=off,vmport=off", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
+    // A file without a name: the host reads it for a snapshot and fills it for a copy, and it ends with the machine.
+    ...["-object", `memory-backend-memfd,id=memory,size=${memoryBytes / mib}M,share=on`],
+    ...[
+      "-M",
+      "pc,usb=off,vmport=off,memory-backend=memory",
+      "-nodefaults",
+      "-no-user-config",
+      "-display",
+      "none",
+      "-no-reboot",
+    ],
     ...["-kernel", `${inJail.kit}/kernel`, "-initrd", `${inJail.kit}/initrd`, "-append", kernel.join(" ")],
     ...["-serial", "stdio", "-qmp", `unix:${inJail.sockets}/qmp.sock,server=on,wait=off`],
     ...["-chardev", `socket,id=port,path=${inJail.sockets}/port.sock,server=on,wait=off`],

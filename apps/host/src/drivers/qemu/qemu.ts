@@ -8,14 +8,16 @@ import { waitFor } from "@platform/daemon";
 import { z } from "zod";
 import type { BoxFolders, SandboxDriver } from "../driver.ts";
 import { launchBox } from "../linux/launch.ts";
-import { killProcess } from "../linux/processes.ts";
+import { killProcess, type ProcessIdentity } from "../linux/processes.ts";
 import { consolePath } from "../microvm/console.ts";
+import { copyDisk } from "../microvm/disk.ts";
 import { dialSocket } from "../linux/socket.ts";
 import { listenIn } from "../microvm/listen.ts";
 import { jailArguments } from "../microvm/jail.ts";
 import { createMicrovmDriver, type MicrovmOptions } from "../microvm/microvm.ts";
 import type { MachinePlan, MachineProcesses, Vmm, VmmReport } from "../microvm/vmm.ts";
 import { inJail, jailMounts, qemuArguments, type Accelerator } from "./arguments.ts";
+import { fillMemory, guestMemory } from "./memory.ts";
 import { Qmp } from "./qmp.ts";
 
 const program = "qemu-system-x86_64";
@@ -23,8 +25,11 @@ const installLine = "Install it with: apt-get install --no-install-recommends qe
 const mib = 1024 * 1024;
 const answerTimeoutMs = 30_000;
 const transferTimeoutMs = 120_000;
-/** Memory and devices of a saved machine, in one file. */
+/** Devices of a saved machine; its memory lies in a sparse file beside it. */
 const stateFile = "qemu-state";
+const memoryFile = "memory.img";
+/** The guest's memory is left out of the stream of devices, as the host copies it by itself. */
+const withoutMemory = { capabilities: [{ capability: "x-ignore-shared", state: true }] };
 
 const MigrationStatus = z.object({ status: z.string().optional(), "error-desc": z.string().optional() });
 
@@ -66,7 +71,7 @@ class QemuVmm implements Vmm {
       beforeExec: plan.beforeExec,
     });
     try {
-      if (plan.from !== null) await this.#load(plan.folders, plan.from, signal);
+      if (plan.from !== null) await this.#load(plan, plan.from, init, signal);
       return { supervisor, init };
     } catch (error) {
       await killProcess(supervisor);
@@ -87,7 +92,7 @@ class QemuVmm implements Vmm {
   }
 
   /** QEMU connects to a socket of ours, so that it needs no file of the host's. */
-  async save(folders: BoxFolders, into: string): Promise<void> {
+  async save(folders: BoxFolders, { init }: MachineProcesses, into: string): Promise<void> {
     const { promise: written, resolve, reject } = Promise.withResolvers<void>();
     written.catch(() => undefined); // Awaited below.
     const close = await listenIn(join(folders.root, "vm"), "save.sock", (socket) => {
@@ -95,6 +100,7 @@ class QemuVmm implements Vmm {
     });
     try {
       await this.#control(folders, async (qmp) => {
+        await qmp.run("migrate-set-capabilities", withoutMemory);
         await qmp.run("migrate-set-parameters", { "max-bandwidth": 0 });
         await qmp.run("migrate", { uri: `unix:${inJail.sockets}/save.sock` });
         await untilMigrated(qmp);
@@ -103,14 +109,18 @@ class QemuVmm implements Vmm {
     } finally {
       await close();
     }
+    await copyDisk(await guestMemory(init), join(into, memoryFile));
   }
 
   async forget(): Promise<void> {
     // Everything of it lies in the box's own folder.
   }
 
-  async #load(folders: BoxFolders, from: string, signal: AbortSignal): Promise<void> {
+  async #load(plan: MachinePlan, from: string, init: ProcessIdentity, signal: AbortSignal): Promise<void> {
+    const { folders } = plan;
     await this.#control(folders, async (qmp) => {
+      await fillMemory(join(from, memoryFile), await guestMemory(init), plan.beforeExec, signal);
+      await qmp.run("migrate-set-capabilities", withoutMemory);
       await qmp.run("migrate-incoming", { uri: `unix:${inJail.sockets}/load.sock` });
       const socket = await dialSocket(join(folders.root, "vm/load.sock"));
       await pipeline(createReadStream(join(from, stateFile)), socket, { signal });

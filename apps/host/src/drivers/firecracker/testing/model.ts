@@ -40,6 +40,9 @@ function enterChroot(): { id: string; socket: string } {
   if (!/^[A-Za-z0-9-]{1,64}$/.test(id)) throw new Error("the jailer refuses this id");
   if (!Number(values.uid) || !Number(values.gid))
     throw new Error("the jailer needs an unprivileged uid and gid");
+  for (const limit of values["resource-limit"] ?? []) {
+    if (!/^(fsize|no-file)=\d+$/.test(limit)) throw new Error(`the jailer knows no limit ${limit}`);
+  }
   const root = join(values["chroot-base-dir"] ?? "", basename(values["exec-file"] ?? ""), id, "root");
   mkdirSync(root, { recursive: true });
   process.chdir(root);
