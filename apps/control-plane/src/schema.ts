@@ -9,6 +9,7 @@ import { e2bMigration } from "./schema-e2b.ts";
 import { edgesMigration } from "./edges/schema.ts";
 import { snapshotsMigration } from "./snapshots/schema.ts";
 import { importedImagesMigration, templatesMigration } from "./templates/schema.ts";
+import { databasesMigrations } from "./databases/schema.ts";
 import { resourcesMigration } from "./schema-resources.ts";
 
 /** Columns that every resource of a tenant has. `generation` guards every change (compare-and-set). */
@@ -174,7 +175,8 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   uploadsMigration,
   appBrandingsMigration,
   snapshotsMigration,
+  edgesMigration,
   cronPoliciesMigration,
   importedImagesMigration,
-  edgesMigration,
+  ...databasesMigrations,
 ];
