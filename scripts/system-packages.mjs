@@ -50,6 +50,7 @@ const testPackages = [
   { name: "gcc", program: "gcc", required: true, why: "builds what a virtual machine starts with" },
   { name: "libc6-dev", program: "gcc", required: true, why: "is what gcc links with" },
   { name: "mmdebstrap", program: "mmdebstrap", required: true, why: "builds the images of templates" },
+  { name: "chromium", program: "chromium", required: true, why: "opens pages as visitors do" },
   { name: "awscli", program: "aws", required: true, why: "is a client of the object store in tests" },
   { name: "s3cmd", program: "s3cmd", required: true, why: "is a client of the object store in tests" },
   { name: "rclone", program: "rclone", required: true, why: "is a client of the object store in tests" },
