@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { queryOne, transaction } from "@platform/postgres";
+import { certificateHandlers, createCertificateStep, registerCertificateFeed } from "./certificates/index.ts";
 import { CronScheduler, cronHandlers } from "./cron/index.ts";
 import { createDatabaseStep, databaseHandlers, onAttach, onRenewal } from "./databases/index.ts";
 import {
@@ -13,7 +14,7 @@ import {
 import { deviceHandlers } from "./devices/index.ts";
 import { domainHandlers } from "./domains/index.ts";
 import { clientApiPrefix, isClientApiHost, registerClientApi } from "./e2b/index.ts";
-import { putRoute, registerEdgeRoutes } from "./edges/index.ts";
+import { assertEdge, putRoute, registerEdgeRoutes } from "./edges/index.ts";
 import { egressHandlers } from "./egress/index.ts";
 import { eventHandlers, platformEventHandlers } from "./events/index.ts";
 import { auditHandlers } from "./audit/index.ts";
@@ -120,6 +121,7 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...storageHandlers(platform),
     ...cronHandlers(platform),
     ...domainHandlers(platform),
+    ...certificateHandlers(platform),
   ];
 }
 
@@ -163,6 +165,11 @@ export function createApp(
   registerAssets(app, platform);
   registerClientApi(app, platform, { edgeToken: options.edgeToken, authenticate, audit: options.audit });
   registerEdgeRoutes(app, platform, options.edgeToken, (hostname) => wakeByHostname(platform, hostname));
+  registerCertificateFeed(app, platform, {
+    edgeToken: options.edgeToken,
+    acme: platform.settings.acme ?? null,
+    assertEdge: (request) => assertEdge(request, options.edgeToken),
+  });
   return app;
 }
 
@@ -224,6 +231,16 @@ export function createReconcilers(platform: Platform): Worker[] {
       concurrency: 8,
       step: createDeploymentStep(platform),
     }),
+    ...(platform.settings.acme
+      ? [
+          new Reconciler(platform, {
+            table: "certificates",
+            due: "source = 'acme' and removed_at is null",
+            concurrency: 4,
+            step: createCertificateStep(platform, platform.settings.acme),
+          }),
+        ]
+      : []),
     new CronScheduler(platform),
     new SandboxSampler(platform),
   ];

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { query } from "@platform/postgres";
+import { keepDelegations, tidyChallenges, warnOfExpiry } from "./certificates/index.ts";
 import { trimExecutions } from "./cron/index.ts";
 import { ensureClientApiRoutes } from "./e2b/index.ts";
 import { forgetEdges, trimRequestLogs } from "./edges/index.ts";
@@ -62,6 +63,9 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["previews", forgetPreviews],
   ["uploads", tidyUploads],
   ["clients' API hosts", ensureClientApiRoutes],
+  ["challenges", tidyChallenges],
+  ["delegations", (platform) => keepDelegations(platform, platform.settings.acme ?? null)],
+  ["ending certificates", warnOfExpiry],
   ["request logs", trimRequestLogs],
   ["lost edges", forgetEdges],
   ["buckets", tidyBuckets],

@@ -32,7 +32,7 @@ export const witnesses = (platform: Platform): HostClient[] => [platform.host];
 const behind = (platform: Platform, version: number) =>
   query<EdgeRow>(
     platform.pool,
-    `select id, applied, last_seen_at, extract(epoch from now() - last_seen_at)::float8 * 1000 as quiet_ms from edges where applied < $1`,
+    `select id, applied, last_seen_at, case when last_seen_at = '-infinity' then 'Infinity'::float8 else extract(epoch from now() - last_seen_at)::float8 * 1000 end as quiet_ms from edges where applied < $1`,
     [version],
   );
 
@@ -120,7 +120,7 @@ export async function acknowledged(
 export async function forgetEdges(platform: Platform): Promise<void> {
   const lost = await query<{ id: string }>(
     platform.pool,
-    `select id from edges where last_seen_at < now() - interval '${forgetAfter}' limit 100`,
+    `select id from edges where greatest(last_seen_at, certificates_seen_at) < now() - interval '${forgetAfter}' limit 100`,
   );
   for (const { id } of lost) {
     const version = await newest(platform);
@@ -130,7 +130,7 @@ export async function forgetEdges(platform: Platform): Promise<void> {
       ),
     );
     await platform.pool.query(
-      `delete from edges where id = $1 and last_seen_at < now() - interval '${forgetAfter}'`,
+      `delete from edges where id = $1 and greatest(last_seen_at, certificates_seen_at) < now() - interval '${forgetAfter}'`,
       [id],
     );
   }
