@@ -89,12 +89,18 @@ export class Rig {
   fetch(
     host: string,
     path = "/",
-    options: { method?: string; headers?: Record<string, string | string[]>; body?: string | Buffer } = {},
+    options: {
+      method?: string;
+      headers?: Record<string, string | string[]>;
+      body?: string | Buffer;
+      /** Of another edge than the rig's own. */
+      port?: number;
+    } = {},
   ): Promise<Answer> {
     return new Promise((resolve, reject) => {
       const req = request(
         {
-          port: this.edge.port,
+          port: options.port ?? this.edge.port,
           host: "127.0.0.1",
           path,
           method: options.method ?? "GET",
