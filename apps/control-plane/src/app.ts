@@ -62,6 +62,7 @@ import {
   type Tenant,
 } from "./tenants/index.ts";
 import { terminalHandlers } from "./terminals/index.ts";
+import { resourceHandlers } from "./resources/index.ts";
 import { usageHandlers } from "./usage/index.ts";
 import { agentToolHandlers } from "./agent-tools/index.ts";
 import { webhookHandlers } from "./webhooks/index.ts";
@@ -86,6 +87,7 @@ function tenancyHandlers(platform: Platform, settings: TenancySettings): Handler
     ...webhookHandlers(platform, { allowPrivate: settings.webhookAllowPrivate }),
     ...platformEventHandlers(platform),
     ...usageHandlers(platform),
+    ...resourceHandlers(platform),
     ...auditHandlers(platform),
     ...runtimeEnvHandlers(platform),
     ...egressHandlers(platform),

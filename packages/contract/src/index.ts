@@ -26,3 +26,4 @@ export { toOpenApi } from "./openapi.ts";
 export * from "./refusals.ts";
 export * from "./releases.ts";
 export * from "./uploads.ts";
+export * from "./resources.ts";
