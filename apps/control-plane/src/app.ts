@@ -7,8 +7,10 @@ import {
   configurationChanged,
   createDeploymentStep,
   deploymentHandlers,
+  rolloutHandlers,
   releaseArtifactHandlers,
   uploadHandlers,
+  wakeDeployment,
   deploymentObserveHandlers,
 } from "./deployments/index.ts";
 import { deviceHandlers } from "./devices/index.ts";
@@ -117,6 +119,7 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...shareHandlers(platform),
     ...databaseHandlers(platform),
     ...deploymentHandlers(platform),
+    ...rolloutHandlers(platform),
     ...uploadHandlers(platform),
     ...releaseArtifactHandlers(platform),
     ...deploymentObserveHandlers(platform),
@@ -175,13 +178,14 @@ export function createApp(
   return app;
 }
 
-/** Traffic to the preview of a paused sandbox wakes it. */
+/** Traffic to the preview of a paused sandbox, or to a deployment that sleeps, wakes it. */
 async function wakeByHostname(platform: Platform, hostname: string): Promise<void> {
-  const route = await queryOne<{ sandbox_id: string | null }>(
+  const route = await queryOne<{ sandbox_id: string | null; deployment_id: string | null }>(
     platform.pool,
-    "select sandbox_id from routes where hostname = $1",
+    "select sandbox_id, deployment_id from routes where hostname = $1",
     [hostname],
   );
+  if (route?.deployment_id) return wakeDeployment(platform, route.deployment_id);
   const row = route?.sandbox_id ? await loadSandbox(platform.pool, route.sandbox_id) : null;
   if (row && row.state === "paused") await wake(platform, row);
 }

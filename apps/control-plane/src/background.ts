@@ -2,9 +2,10 @@ import { setTimeout as delay } from "node:timers/promises";
 import { query } from "@platform/postgres";
 import { keepDelegations, tidyChallenges, warnOfExpiry } from "./certificates/index.ts";
 import { trimExecutions } from "./cron/index.ts";
+import { recheckDomains } from "./domains/index.ts";
 import { ensureClientApiRoutes } from "./e2b/index.ts";
 import { forgetEdges, trimRequestLogs } from "./edges/index.ts";
-import { tidyUploads } from "./deployments/index.ts";
+import { collectReleases, tidyUploads, trimInstanceLogs } from "./deployments/index.ts";
 import { syncPendingEgress } from "./egress/index.ts";
 import { settleBulk } from "./groups/index.ts";
 import type { Platform } from "./platform.ts";
@@ -62,7 +63,10 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["cut off snapshots", tidySnapshots],
   ["previews", forgetPreviews],
   ["uploads", tidyUploads],
+  ["releases", collectReleases],
+  ["instances' logs", trimInstanceLogs],
   ["clients' API hosts", ensureClientApiRoutes],
+  ["domains", recheckDomains],
   ["challenges", tidyChallenges],
   ["delegations", (platform) => keepDelegations(platform, platform.settings.acme ?? null)],
   ["ending certificates", warnOfExpiry],

@@ -66,6 +66,10 @@ if (config.INSTANCE_MEMORY_BYTES > totalmem())
     "this machine has less memory than the limit of one production instance",
   );
 
+const dnsServers =
+  config.DNS_SERVERS?.split(",")
+    .map((server) => server.trim())
+    .filter(Boolean) ?? null;
 const pool = createPool(config.DATABASE_URL, { max: 40 });
 onShutdown(() => pool.end());
 await migrate(pool, migrations);
@@ -89,7 +93,7 @@ const platform: Platform = {
     instanceMemoryBytes: config.INSTANCE_MEMORY_BYTES,
     edgeUrl: config.EDGE_URL ?? `http://127.0.0.1:${publicPort ?? 80}`,
     sampleEveryMs: config.METRICS_EVERY_MS,
-    dnsResolver: config.DNS_RESOLVER ?? null,
+    dnsResolver: config.DNS_RESOLVER ?? dnsServers?.[0] ?? null,
     acme: readAcmeSettings(config),
     objectStore: config.OBJECT_STORE_URL
       ? { url: config.OBJECT_STORE_URL, token: config.OBJECT_STORE_TOKEN ?? "" }
@@ -109,10 +113,7 @@ const app = createApp(platform, {
   audit: audit.audit,
   tenancy: {
     webhookAllowPrivate: config.WEBHOOK_ALLOW_PRIVATE,
-    dnsServers:
-      config.DNS_SERVERS?.split(",")
-        .map((server) => server.trim())
-        .filter(Boolean) ?? null,
+    dnsServers: dnsServers ?? (config.DNS_RESOLVER ? [config.DNS_RESOLVER] : null),
   },
 });
 await app.listen({ host: "127.0.0.1", port: config.CONTROL_PLANE_PORT });

@@ -12,6 +12,7 @@ export * from "./snapshots.ts";
 export * from "./templates.ts";
 export * from "./databases.ts";
 export * from "./deployments.ts";
+export * from "./rollouts.ts";
 export * from "./storage.ts";
 export * from "./cron.ts";
 export * from "./domains.ts";

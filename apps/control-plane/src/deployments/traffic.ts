@@ -1,105 +1,117 @@
-import { PlatformError } from "@platform/contract";
-import { query, queryOne, type Queryable } from "@platform/postgres";
+import type { RunSettings } from "@platform/contract";
+import type { Canary, OtherRelease, RouteTarget } from "@platform/edge-api";
+import { query, transaction, type Queryable } from "@platform/postgres";
+import { inForce as everywhereInForce, lockRoutes, putRoute } from "../edges/index.ts";
+import type { Platform } from "../platform.ts";
+import { deploymentHostname, tenantById } from "../tenants/index.ts";
+import type { DeploymentRow } from "./store.ts";
 
-interface RequestRow {
-  readonly at: Date;
-  readonly method: string;
-  readonly hostname: string;
-  readonly path: string;
-  readonly status: number;
-  readonly duration_ms: number;
-  readonly bytes: string;
-  readonly release_id: string | null;
-  readonly request_id: string;
+export const hostnameOf = async (platform: Platform, row: DeploymentRow) =>
+  deploymentHostname((await tenantById(platform.pool, row.tenant_id))!, row.slug);
+
+/** Custom host names follow the deployment: the same target under each, but for those that redirect. */
+async function customHostnames(db: Queryable, row: DeploymentRow): Promise<string[]> {
+  const rows = await query<{ hostname: string }>(
+    db,
+    "select hostname from routes where deployment_id = $1 and kind = 'custom' and target->>'type' <> 'redirect'",
+    [row.id],
+  );
+  return rows.map((one) => one.hostname);
 }
 
-const toRequest = (row: RequestRow) => ({
-  timestamp: row.at.toISOString(),
-  method: row.method,
-  path: row.path,
-  status: row.status,
-  duration_ms: row.duration_ms,
-  bytes: Number(row.bytes),
-  release_id: row.release_id,
-  request_id: row.request_id,
-});
-
-/** The newest first. */
-export async function recentRequests(db: Queryable, deploymentId: string, limit: number) {
-  const rows = await query<RequestRow>(
-    db,
-    "select * from request_logs where deployment_id = $1 order by seq desc limit $2",
-    [deploymentId, limit],
-  );
-  return rows.map(toRequest);
+/** Moves every host name of the deployment at once. @returns the version to be acknowledged */
+export async function pointAt(
+  platform: Platform,
+  row: DeploymentRow,
+  target: RouteTarget,
+  releaseId: string | null,
+): Promise<number> {
+  const hostname = await hostnameOf(platform, row);
+  const version = await transaction(platform.pool, async (db) => {
+    // Before the look: a name that is assigned or given up at this moment is not missed, nor brought back.
+    await lockRoutes(db);
+    const custom = await customHostnames(db, row);
+    let newest = 0;
+    for (const [name, kind] of [
+      [hostname, "deployment"] as const,
+      ...custom.map((one) => [one, "custom"] as const),
+    ]) {
+      newest = Math.max(
+        newest,
+        await putRoute(db, {
+          hostname: name,
+          tenantId: row.tenant_id,
+          kind,
+          target,
+          deploymentId: row.id,
+          releaseId,
+        }),
+      );
+    }
+    return newest;
+  });
+  platform.signals.announce("routes");
+  return version;
 }
 
-/** @throws PlatformError `NOT_FOUND` when no request of the deployment has that id, or not yet */
-export async function requestById(db: Queryable, deploymentId: string, requestId: string) {
-  const row = await queryOne<RequestRow>(
-    db,
-    "select * from request_logs where deployment_id = $1 and request_id = $2 order by seq desc limit 1",
-    [deploymentId, requestId],
-  );
-  if (!row)
-    throw new PlatformError(
-      "NOT_FOUND",
-      `No request ${requestId} is in the log of this deployment. Edges deliver their logs every two seconds, and a week is kept.`,
+/**
+ * Waits until no edge serves anything older.
+ *
+ * @returns ids of edges that did not acknowledge and are fenced
+ * @throws Error when one of them could not be fenced: the step is tried again, and nothing counts as done
+ */
+export async function inForce(platform: Platform, version: number, signal: AbortSignal): Promise<string[]> {
+  const { fenced, unfenced } = await everywhereInForce(platform, version, signal);
+  if (unfenced.length > 0)
+    throw new Error(
+      `edges ${unfenced.join(", ")} neither answer nor could be fenced; is their host reachable?`,
     );
-  return { ...toRequest(row), hostname: row.hostname };
+  return fenced;
 }
 
-/** Length of a window and of one point of its series, seconds. */
-const windows: Readonly<Record<string, { seconds: number; step: number }>> = {
-  "1h": { seconds: 3_600, step: 60 },
-  "24h": { seconds: 86_400, step: 1_800 },
-  "7d": { seconds: 7 * 86_400, step: 10_800 },
-};
-
-interface Figures {
-  readonly count: string;
-  readonly errors: string;
-  readonly bytes: string | null;
-  readonly p50: number | null;
-  readonly p95: number | null;
-  readonly p99: number | null;
+interface Led {
+  readonly releaseId: string;
+  readonly target: OtherRelease["target"];
+  readonly canary?: Canary;
+  readonly fallback?: OtherRelease;
 }
 
-const figures = `count(*) as count, count(*) filter (where status >= 500) as errors, sum(bytes) as bytes,
-  percentile_cont(0.5) within group (order by duration_ms) as p50, percentile_cont(0.95) within group (order by duration_ms) as p95,
-  percentile_cont(0.99) within group (order by duration_ms) as p99`;
+export const isHeld = (row: DeploymentRow): boolean =>
+  row.traffic === "hold" && (row.traffic_until === null || row.traffic_until.getTime() > Date.now());
 
-/** What a deployment's visitors saw. A window that is not known is the last hour. */
-export async function trafficOf(db: Queryable, deploymentId: string, window: string) {
-  const { seconds, step } = windows[window] ?? windows["1h"]!;
-  const where = "deployment_id = $1 and at > now() - make_interval(secs => $2)";
-  const all = await queryOne<Figures>(db, `select ${figures} from request_logs where ${where}`, [
-    deploymentId,
-    seconds,
-  ]);
-  const points = await query<Figures & { t: Date }>(
-    db,
-    `select to_timestamp(floor(extract(epoch from at) / $3) * $3) as t, ${figures} from request_logs where ${where} group by 1 order by 1`,
-    [deploymentId, seconds, step],
-  );
-  const series = (pick: (point: Figures) => number | null) =>
-    points.map((point) => ({ t: point.t.toISOString(), value: pick(point) }));
-  return {
-    requests: {
-      count: Number(all?.count ?? 0),
-      errors: Number(all?.errors ?? 0),
-      bytes: Number(all?.bytes ?? 0),
-      p50_ms: all?.p50 ?? null,
-      p95_ms: all?.p95 ?? null,
-      p99_ms: all?.p99 ?? null,
-    },
-    series: {
-      requests: series(({ count }) => Number(count)),
-      errors: series(({ errors }) => Number(errors)),
-      bytes: series(({ bytes }) => Number(bytes)),
-      p50_ms: series(({ p50 }) => p50),
-      p95_ms: series(({ p95 }) => p95),
-      p99_ms: series(({ p99 }) => p99),
-    },
+/** True when the route leads to what serves, not to a page or a wait. */
+export const isOpen = (row: DeploymentRow): boolean => row.traffic !== "maintenance" && !isHeld(row);
+
+/** Leads traffic to a release, or to what takes its place while the deployment is closed. */
+export async function leadTo(
+  platform: Platform,
+  row: DeploymentRow,
+  settings: RunSettings,
+  led: Led,
+): Promise<number> {
+  if (row.traffic === "maintenance")
+    return pointAt(
+      platform,
+      row,
+      { type: "page", page: "maintenance", detail: row.traffic_message },
+      led.releaseId,
+    );
+  if (isHeld(row)) return pointAt(platform, row, { type: "hold" }, led.releaseId);
+  const shared = {
+    ...(led.canary ? { canary: led.canary } : {}),
+    ...(led.fallback ? { fallback: led.fallback } : {}),
   };
+  const target: RouteTarget =
+    led.target.type === "static"
+      ? { ...led.target, ...shared }
+      : {
+          ...led.target,
+          rewriteHost: null,
+          accessSha256: null,
+          ...shared,
+          ...(settings.websocket_drain === "close"
+            ? { webSocketCloseMs: settings.websocket_drain_sec * 1000 }
+            : {}),
+        };
+  return pointAt(platform, row, target, led.releaseId);
 }
