@@ -6,7 +6,7 @@ import { guardsMigration } from "./schema-guards.ts";
 import { provenanceMigration } from "./schema-provenance.ts";
 import { e2bMigration } from "./schema-e2b.ts";
 import { snapshotsMigration } from "./snapshots/schema.ts";
-import { importedImagesMigration, templatesMigration } from "./templates/schema.ts";
+import { importedImagesMigration, promotedBuildsMigration, templatesMigration } from "./templates/schema.ts";
 import { resourcesMigration } from "./schema-resources.ts";
 
 /** Columns that every resource of a tenant has. `generation` guards every change (compare-and-set). */
@@ -173,4 +173,5 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   appBrandingsMigration,
   snapshotsMigration,
   importedImagesMigration,
+  promotedBuildsMigration,
 ];
