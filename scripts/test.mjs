@@ -24,13 +24,17 @@ const slowMinutes = {
   "e2e/full/restart.test.ts": 4,
   "e2e/full/lost-process.test.ts": 3,
   "e2e/full/kill.test.ts": 14,
+  "e2e/full/same-digest.test.ts": 3,
+  "e2e/full/cancel-build.test.ts": 2,
+  "e2e/full/upload.test.ts": 4,
+  "e2e/full/broken-projects.test.ts": 6,
   "apps/host/src/drivers/qemu/qemu.slow-test.ts": 30,
 };
 const guessedMinutes = 4;
 /** Slow suites that were seen to pass on a machine like CI's; the others would let a busy minute stop a change. */
 const steadyInCi = new Set(["e2e/full/sandbox-client.test.ts", "e2e/full/lost-process.test.ts"]);
-/** Of a thousand creates, those that fit into a run with a budget. */
-const ciCreates = "60";
+/** Of a thousand creates, of two gigabytes and of all broken projects, what fits into a run with a budget. */
+const ciSizes = { CREATES: "60", UPLOAD_MB: "24", BROKEN_EVERY: "8" };
 
 /** The rest needs Node 24: this file runs on the machine's own first, then again on ours. */
 async function onOwnNode() {
@@ -151,8 +155,11 @@ async function main() {
       skipped.push(`${file}: ${why}; run npm run test:full`);
       continue;
     }
-    const creates = process.env.CREATES ?? (isCi ? ciCreates : undefined);
-    await runTests(file, [file], 1, Math.min(120, Math.ceil(left)), { CREATES: creates });
+    const sizes = Object.entries(ciSizes).map(([name, few]) => [
+      name,
+      process.env[name] ?? (isCi ? few : undefined),
+    ]);
+    await runTests(file, [file], 1, Math.min(120, Math.ceil(left)), Object.fromEntries(sizes));
   }
   if (existsSync(scratch)) rmSync(scratch, { recursive: true, force: true });
   if (skipped.length > 0) console.log(`\nNot run:\n${skipped.map((line) => `  ${line}`).join("\n")}`);

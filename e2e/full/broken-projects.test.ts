@@ -15,11 +15,15 @@ before(async () => {
 });
 after(async () => platform.stop());
 
-for (const project of broken) {
+/** Of the projects only each so many-th one, for a run with little time. */
+const every = Number(process.env["BROKEN_EVERY"] ?? 1);
+
+for (const project of broken.filter((_, at) => at % every === 0)) {
   test(`${project.name} is refused with ${project.code}`, async (t) => {
     const name = `broken-${Math.random().toString(36).slice(2, 10)}`;
     const id = await platform.sandbox(name, project.files);
     t.after(() => platform.api("DELETE", `/sandboxes/${id}`));
+    if (project.env) await platform.must("POST", `/sandboxes/${id}/env`, { env: project.env });
     for (const command of project.prepare ?? []) await platform.exec(id, command);
     let request: Record<string, unknown> = { name, ...project.publish };
     let answer = await platform.api("POST", `/sandboxes/${id}/publish`, request);
@@ -52,6 +56,7 @@ for (const project of broken) {
 
 test("the refusals alone repair at least six of ten", (t) => {
   t.diagnostic(`${repaired} of ${ran} repaired`);
+  if (every > 1) return t.skip("only some of the projects were run");
   assert.ok(ran >= 40);
   assert.ok(repaired / ran >= 0.6, `${repaired} of ${ran}`);
 });

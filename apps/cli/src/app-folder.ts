@@ -1,5 +1,7 @@
-import { lstatSync, readFileSync, readdirSync, statSync, type Dirent } from "node:fs";
+import { createReadStream, createWriteStream, lstatSync, readdirSync, statSync, type Dirent } from "node:fs";
 import { join, relative, sep } from "node:path";
+import { Writable } from "node:stream";
+import { pipeline } from "node:stream/promises";
 import { pack } from "tar-stream";
 import { linkFile, stateFolder } from "./brand.ts";
 import { CliError } from "./failure.ts";
@@ -29,6 +31,9 @@ export interface PackedFolder {
   readonly tar: Buffer;
 }
 
+/** Of a folder that is never whole in memory; with its headers it fits into an upload. */
+const maxStreamedBytes = 3.9 * 1024 ** 3;
+
 interface Entry {
   readonly path: string;
   readonly file: string;
@@ -48,6 +53,27 @@ export function assertFolder(folder: string): void {
  * @throws CliError FOLDER_NOT_FOUND, FOLDER_EMPTY or FOLDER_TOO_LARGE
  */
 export async function packFolder(folder: string, excluded: readonly string[] = []): Promise<PackedFolder> {
+  const chunks: Buffer[] = [];
+  const collect = new Writable({
+    write(chunk: Buffer, _encoding, done) {
+      chunks.push(chunk);
+      done();
+    },
+  });
+  const packed = await packInto(folder, excluded, collect, maxBytes);
+  return { ...packed, tar: Buffer.concat(chunks) };
+}
+
+/** The same archive as a file, for folders of any size. @throws CliError as `packFolder` */
+export const packFolderTo = (folder: string, excluded: readonly string[], path: string) =>
+  packInto(folder, excluded, createWriteStream(path, { flags: "wx", mode: 0o600 }), maxStreamedBytes);
+
+async function packInto(
+  folder: string,
+  excluded: readonly string[],
+  sink: Writable,
+  limitBytes: number,
+): Promise<{ files: number; sizeBytes: number }> {
   assertFolder(folder);
   const entries = listFiles(folder, toMatcher([...alwaysExcluded, ...excluded]));
   if (entries.length === 0) {
@@ -58,25 +84,29 @@ export async function packFolder(folder: string, excluded: readonly string[] = [
     );
   }
   const archive = pack();
-  const chunks: Buffer[] = [];
-  const collected = (async () => {
-    for await (const chunk of archive) chunks.push(chunk as Buffer);
-  })();
   let sizeBytes = 0;
-  for (const entry of entries) {
-    const content = readFileSync(entry.file);
-    sizeBytes += content.length;
-    if (sizeBytes > maxBytes) throw tooLarge(folder, `more than ${maxBytes / 1024 / 1024} MiB`);
-    const mode = lstatSync(entry.file).mode & 0o111 ? 0o755 : 0o644;
-    await new Promise<void>((resolve, reject) => {
-      archive.entry({ name: entry.path, mode, mtime: epoch }, content, (error) =>
-        error ? reject(error) : resolve(),
-      );
-    });
+  const produce = async () => {
+    for (const entry of entries) {
+      const { mode, size } = lstatSync(entry.file);
+      sizeBytes += size;
+      if (sizeBytes > limitBytes)
+        throw tooLarge(folder, `more than ${Math.floor(limitBytes / 1024 / 1024)} MiB`);
+      const header = { name: entry.path, mode: mode & 0o111 ? 0o755 : 0o644, mtime: epoch, size };
+      await pipeline(createReadStream(entry.file), archive.entry(header));
+    }
+    archive.finalize();
+  };
+  const written = pipeline(archive, sink);
+  written.catch(() => undefined); // Awaited below; until then it must not count as unhandled.
+  try {
+    await produce();
+  } catch (error) {
+    archive.destroy(error as Error);
+    await written.catch(() => undefined); // It ends with the same failure, or with the one that led to it.
+    throw error;
   }
-  archive.finalize();
-  await collected;
-  return { files: entries.length, sizeBytes, tar: Buffer.concat(chunks) };
+  await written;
+  return { files: entries.length, sizeBytes };
 }
 
 function listFiles(root: string, isExcluded: (path: string) => boolean): Entry[] {

@@ -6,6 +6,7 @@ import {
   configurationChanged,
   createDeploymentStep,
   deploymentHandlers,
+  releaseArtifactHandlers,
   uploadHandlers,
   deploymentObserveHandlers,
 } from "./deployments/index.ts";
@@ -113,6 +114,7 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...databaseHandlers(platform),
     ...deploymentHandlers(platform),
     ...uploadHandlers(platform),
+    ...releaseArtifactHandlers(platform),
     ...deploymentObserveHandlers(platform),
     ...storageHandlers(platform),
     ...cronHandlers(platform),

@@ -6,6 +6,8 @@ export interface Broken {
   /** Shell commands in the sandbox before the publish. */
   readonly prepare?: readonly string[];
   readonly publish?: Readonly<Record<string, unknown>>;
+  /** Variables of the sandbox. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 const pkg = (scripts: object = {}, dependencies: object = {}, more: object = {}) =>
@@ -291,6 +293,68 @@ export const broken: readonly Broken[] = [
       `import { createServer } from "node:http";\ncreateServer((_, res) => res.writeHead(500).end()).listen(process.env.PORT);\n`,
     ),
   },
+  // Only in the sandbox
+  {
+    name: "a file beside the app",
+    code: "SOURCE_FILE_MISSING",
+    files: app(
+      server(undefined, 'import { readFileSync } from "node:fs";\nreadFileSync("/home/user/prices.json");'),
+    ),
+    prepare: ["echo '{}' > /home/user/prices.json"],
+  },
+  {
+    name: "a file beside a Python app",
+    code: "SOURCE_FILE_MISSING",
+    files: python(serve('("0.0.0.0", int(os.environ["PORT"]))', 'open("/home/user/prices.json")')),
+    prepare: ["echo '{}' > /home/user/prices.json"],
+  },
+  {
+    name: "an .env file that the app reads itself",
+    code: "SOURCE_FILE_MISSING",
+    files: {
+      ...app(server(undefined, 'import { readFileSync } from "node:fs";\nreadFileSync("/workspace/.env");')),
+      ".env": "A=1\n",
+    },
+  },
+  {
+    name: "a database in the sandbox",
+    code: "PREFLIGHT_SERVICE_UNREACHABLE",
+    files: app(
+      server(
+        undefined,
+        'import { connect } from "node:net";\nconnect(5432, "127.0.0.1").on("error", (error) => { throw error; });',
+      ),
+    ),
+  },
+  {
+    name: "a database whose name only the sandbox knows, for an app that reads DATABASE_URL",
+    code: "PREFLIGHT_SERVICE_UNREACHABLE",
+    files: app(
+      server(
+        undefined,
+        'import { connect } from "node:net";\nconst url = new URL(process.env.DATABASE_URL ?? "postgres://db.internal.invalid:5432/app");\nawait new Promise((resolve, reject) => connect(Number(url.port), url.hostname, resolve).on("error", reject));',
+      ),
+    ),
+  },
+  {
+    name: "a cache in the sandbox that is asked for at each request",
+    code: "PREFLIGHT_SERVICE_UNREACHABLE",
+    files: app(
+      `import { createServer } from "node:http";\nimport { connect } from "node:net";\ncreateServer((_, res) => connect(6379, "127.0.0.1").on("error", (error) => { console.error(error); res.writeHead(500).end(); })).listen(process.env.PORT);\n`,
+    ),
+  },
+  {
+    name: "a variable that only the sandbox has",
+    code: "REQUIRED_ENV_MISSING",
+    files: app(server(undefined, "new URL(process.env.CRM_ADDRESS);")),
+    env: { CRM_ADDRESS: "https://crm.example" },
+  },
+  {
+    name: "a program that was installed beside the app",
+    code: "DEPENDENCY_MISSING",
+    files: { "package.json": pkg({ start: "tsx server.ts" }), "server.ts": server() },
+    prepare: ["npm install --prefix /home/user/.global tsx@4.20.6 --no-audit --no-fund"],
+  },
   // Secrets
   {
     name: "a secret in a note",
@@ -308,6 +372,13 @@ export const broken: readonly Broken[] = [
     name: "a secret in base64 in a page",
     code: "SECRET_IN_ARTIFACT",
     files: { "index.html": `<p>${Buffer.from(`x${secret}`).toString("base64")}</p>` },
+    publish: withSecret,
+  },
+  {
+    name: "a secret in a compressed asset",
+    code: "SECRET_IN_ARTIFACT",
+    files: page,
+    prepare: [`echo 'const key = "${secret}";' | gzip > app.js.gz`],
     publish: withSecret,
   },
 ];

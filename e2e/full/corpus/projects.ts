@@ -1,3 +1,6 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+
 /** A small app of a framework as its users begin with it. `MARK` in a file or command becomes the run's own mark. */
 export interface Project {
   readonly name: string;
@@ -35,16 +38,41 @@ const nextPackage = pkg(
   { next: "16.4.6", react: "19.3.1", "react-dom": "19.3.1" },
   { build: "next build", start: "next start" },
 );
-const kit = (adapter: string, version: string) => ({
+/** SvelteKit 3 is configured in Vite's file, SvelteKit 2 in its own. */
+const kit = (major: 2 | 3, adapter: string, version: string) => ({
   "package.json": pkg({
-    ...{ "@sveltejs/kit": "3.2.0", "@sveltejs/vite-plugin-svelte": "7.3.1", svelte: "5.57.3", vite: "8.3.8" },
+    ...(major === 3
+      ? { "@sveltejs/kit": "3.2.0", "@sveltejs/vite-plugin-svelte": "7.3.1", vite: "8.3.8" }
+      : { "@sveltejs/kit": "2.70.4", "@sveltejs/vite-plugin-svelte": "6.2.4", vite: "7.3.1" }),
+    svelte: "5.57.3",
     [adapter]: version,
   }),
-  "svelte.config.js": `import adapter from "${adapter}";\nexport default { kit: { adapter: adapter() } };\n`,
-  "vite.config.js": `import { sveltekit } from "@sveltejs/kit/vite";\nexport default { plugins: [sveltekit()] };\n`,
+  ...(major === 3
+    ? {
+        "vite.config.js": `import adapter from "${adapter}";\nimport { sveltekit } from "@sveltejs/kit/vite";\nexport default { plugins: [sveltekit({ adapter: adapter() })] };\n`,
+      }
+    : {
+        "svelte.config.js": `import adapter from "${adapter}";\nexport default { kit: { adapter: adapter() } };\n`,
+        "vite.config.js": `import { sveltekit } from "@sveltejs/kit/vite";\nexport default { plugins: [sveltekit()] };\n`,
+      }),
   "src/app.html": `<!doctype html><html><head>%sveltekit.head%</head><body><div>%sveltekit.body%</div></body></html>\n`,
   "src/routes/+page.svelte": "<p>MARK</p>\n",
 });
+const prerendered = { "src/routes/+layout.js": "export const prerender = true;\n" };
+
+const reactRouter = {
+  "package.json": pkg(
+    {
+      ...{ "@react-router/dev": "8.4.0", "@react-router/node": "8.4.0", "@react-router/serve": "8.4.0" },
+      ...{ "react-router": "8.4.0", react: "19.3.1", "react-dom": "19.3.1", isbot: "5.1.31", vite: "8.3.8" },
+    },
+    { build: "react-router build", start: "react-router-serve ./build/server/index.js" },
+  ),
+  "vite.config.ts": `import { reactRouter } from "@react-router/dev/vite";\nexport default { plugins: [reactRouter()] };\n`,
+  "app/root.jsx": `import { Outlet, Scripts } from "react-router";\nexport default () => <html><body><Outlet /><Scripts /></body></html>;\n`,
+  "app/routes.ts": `import { index } from "@react-router/dev/routes";\nexport default [index("home.jsx")];\n`,
+  "app/home.jsx": "export default () => <p>MARK</p>;\n",
+};
 
 export const projects: readonly Project[] = [
   {
@@ -106,36 +134,45 @@ export const projects: readonly Project[] = [
       "app/app.vue": "<template><p>MARK</p></template>\n",
     },
   },
-  { name: "SvelteKit, adapter-node", kind: "dynamic", files: kit("@sveltejs/adapter-node", "6.0.1") },
+  {
+    name: "Nuxt, generated",
+    kind: "static",
+    files: {
+      "package.json": pkg({ nuxt: "4.5.2" }, { build: "nuxt generate", dev: "nuxt dev" }),
+      "nuxt.config.ts": "export default defineNuxtConfig({ telemetry: false });\n",
+      "app/app.vue": "<template><p>MARK</p></template>\n",
+    },
+  },
+  { name: "SvelteKit, adapter-node", kind: "dynamic", files: kit(3, "@sveltejs/adapter-node", "6.0.1") },
   {
     name: "SvelteKit, adapter-static",
     kind: "static",
-    files: {
-      ...kit("@sveltejs/adapter-static", "4.0.1"),
-      "src/routes/+layout.js": "export const prerender = true;\n",
-    },
+    files: { ...kit(3, "@sveltejs/adapter-static", "4.0.1"), ...prerendered },
+  },
+  { name: "SvelteKit 2, adapter-node", kind: "dynamic", files: kit(2, "@sveltejs/adapter-node", "5.5.7") },
+  {
+    name: "SvelteKit 2, adapter-static",
+    kind: "static",
+    files: { ...kit(2, "@sveltejs/adapter-static", "3.0.10"), ...prerendered },
   },
   {
-    name: "React Router, server",
+    name: "sv create, adapter-node",
     kind: "dynamic",
+    generate: [
+      "npx --yes sv@0.17.1 create app --template minimal --types ts --no-add-ons --no-install </dev/null",
+      "cp -a app/. . && rm -rf app",
+      `sed -i 's#"@sveltejs/adapter-auto": "[^"]*"#"@sveltejs/adapter-node": "5.5.7"#' package.json`,
+      "sed -i 's#adapter-auto#adapter-node#' vite.config.ts",
+      "echo '<p>MARK</p>' > src/routes/+page.svelte",
+    ],
+  },
+  { name: "React Router, server", kind: "dynamic", files: reactRouter },
+  {
+    name: "React Router, files only",
+    kind: "static",
     files: {
-      "package.json": pkg(
-        {
-          ...{ "@react-router/dev": "8.4.0", "@react-router/node": "8.4.0", "@react-router/serve": "8.4.0" },
-          ...{
-            "react-router": "8.4.0",
-            react: "19.3.1",
-            "react-dom": "19.3.1",
-            isbot: "5.1.31",
-            vite: "8.3.8",
-          },
-        },
-        { build: "react-router build", start: "react-router-serve ./build/server/index.js" },
-      ),
-      "vite.config.ts": `import { reactRouter } from "@react-router/dev/vite";\nexport default { plugins: [reactRouter()] };\n`,
-      "app/root.jsx": `import { Outlet, Scripts } from "react-router";\nexport default () => <html><body><Outlet /><Scripts /></body></html>;\n`,
-      "app/routes.ts": `import { index } from "@react-router/dev/routes";\nexport default [index("home.jsx")];\n`,
-      "app/home.jsx": "export default () => <p>MARK</p>;\n",
+      ...reactRouter,
+      "react-router.config.ts": `export default { ssr: false, prerender: ["/"] };\n`,
     },
   },
   {
@@ -332,11 +369,10 @@ export const projects: readonly Project[] = [
     files: {
       "pyproject.toml":
         '[project]\nname = "app"\nversion = "0.1.0"\nrequires-python = ">=3.11,<4"\ndependencies = ["flask==3.1.3"]\n\n[tool.poetry]\npackage-mode = false\n',
+      // As "poetry lock" writes it. Not made in the sandbox: Poetry asks for a JSON API that a mirror may lack.
+      "poetry.lock": readFileSync(join(import.meta.dirname, "poetry.lock"), "utf8"),
       "app.py": flask,
     },
-    generate: [
-      'python3 -m pip install --quiet --target /tmp/poetry poetry==2.5.1 && REQUESTS_CA_BUNDLE="$PIP_CERT" PYTHONPATH=/tmp/poetry python3 -m poetry lock',
-    ],
   },
   {
     name: "pyproject.toml without a lockfile",

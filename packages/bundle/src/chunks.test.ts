@@ -7,6 +7,7 @@ import {
   assembleChunks,
   ChunksMissingError,
   cutIntoChunks,
+  cutStream,
   DigestMismatchError,
   largestChunk,
   openArtifactStore,
@@ -40,6 +41,23 @@ test("after an insertion at the front nearly all chunks are the same", () => {
   const after = cutIntoChunks(Buffer.concat([Buffer.from("one more line\n"), content]));
   const fresh = after.filter((one) => !before.has(one.digest));
   assert.ok(fresh.length <= 2, `${fresh.length} of ${after.length} chunks differ`);
+});
+
+test("a stream is cut where the whole is, however it comes", async () => {
+  const large = Buffer.concat(
+    Array.from({ length: 12 }, (_, at) => Buffer.concat([Buffer.from([at]), content])),
+  );
+  for (const size of [1000, 65_536, 3_000_001, large.length]) {
+    const parts = async function* () {
+      for (let at = 0; at < large.length; at += size) yield large.subarray(at, at + size);
+    };
+    const found = [];
+    for await (const { content: bytes, ...chunk } of cutStream(parts())) {
+      assert.equal(chunk.digest, digest(bytes));
+      found.push(chunk);
+    }
+    assert.deepEqual(found, cutIntoChunks(large));
+  }
 });
 
 test("chunks become one blob once all are there, and what is missing or torn is named", async (t) => {

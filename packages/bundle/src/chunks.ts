@@ -92,6 +92,8 @@ export interface Chunk {
 
 const smallestCut = 128 * 1024;
 const largestCut = 768 * 1024;
+/** Bytes of a stream that are held before they are cut, so that they are not copied for each chunk. */
+const gatheredBytes = 8 * 1024 * 1024;
 /** One place in 2^18 is a cut, so that chunks have some 384 KiB. */
 const cutMask = 0xffff_c000;
 /** Fixed random-looking numbers, one a byte value: both ends of time cut alike. */
@@ -112,6 +114,36 @@ export function cutIntoChunks(bytes: Uint8Array): Chunk[] {
     offset = end;
   }
   return chunks;
+}
+
+export interface ChunkWithContent extends Chunk {
+  readonly content: Buffer;
+}
+
+/** The same cuts of a stream, which is never whole in memory. */
+export async function* cutStream(source: AsyncIterable<Uint8Array>): AsyncGenerator<ChunkWithContent> {
+  let offset = 0;
+  let parts: Uint8Array[] = [];
+  let held = 0;
+  // A cut is only certain where the longest chunk would fit, or the stream has ended.
+  function* cut(isEnd: boolean): Generator<ChunkWithContent> {
+    const bytes = Buffer.concat(parts);
+    let from = 0;
+    while (isEnd ? from < bytes.length : bytes.length - from >= largestCut) {
+      const content = bytes.subarray(from, cutAfter(bytes, from));
+      yield { digest: digestOf(content), offset: offset + from, sizeBytes: content.length, content };
+      from += content.length;
+    }
+    offset += from;
+    parts = [bytes.subarray(from)];
+    held = bytes.length - from;
+  }
+  for await (const part of source) {
+    parts.push(part);
+    held += part.length;
+    if (held >= gatheredBytes) yield* cut(false);
+  }
+  yield* cut(true);
 }
 
 function cutAfter(bytes: Uint8Array, offset: number): number {

@@ -91,7 +91,14 @@ export class ArchiveTooLargeError extends ArtifactError {
   readonly code = "ARCHIVE_TOO_LARGE";
 }
 
-export type BlobRole = "manifest" | "config" | "layer" | "source" | "attestation";
+export interface FileDifference {
+  readonly path: string;
+  /** Digest of the file, or where the link leads; `null`: not there. */
+  readonly expected: string | null;
+  readonly actual: string | null;
+}
+
+export type BlobRole = "manifest" | "config" | "layer" | "sbom" | "list of files" | "source" | "attestation";
 
 /** A blob's bytes are not those its name promises. */
 export class BundleTamperedError extends ArtifactError {
@@ -100,15 +107,27 @@ export class BundleTamperedError extends ArtifactError {
   readonly wanted: Digest;
   /** `null` if the blob is gone. */
   readonly found: Digest | null;
-  constructor(role: BlobRole, wanted: Digest, found: Digest | null) {
+  override readonly details: {
+    readonly part: BlobRole;
+    readonly expected: Digest;
+    readonly actual: Digest | null;
+    /** Of a layer: the files in it that differ. */
+    readonly files: readonly FileDifference[];
+  };
+  constructor(role: BlobRole, wanted: Digest, found: Digest | null, files: readonly FileDifference[] = []) {
+    const first = files[0];
+    const which = first
+      ? ` ${first.path} should be ${first.expected ?? "absent"} and is ${first.actual ?? "gone"}${files.length > 1 ? `, and ${files.length - 1} more` : ""}.`
+      : "";
     super(
       found === null
         ? `The ${role} ${wanted} is missing from the artifact store. Build it again.`
-        : `The ${role} was changed in the artifact store: wanted ${wanted}, found ${found}. Build it again.`,
+        : `The ${role} was changed in the artifact store: wanted ${wanted}, found ${found}.${which} Build it again.`,
     );
     this.role = role;
     this.wanted = wanted;
     this.found = found;
+    this.details = { part: role, expected: wanted, actual: found, files };
   }
 }
 

@@ -1,5 +1,8 @@
+import { createHash } from "node:crypto";
 import { pipeline } from "node:stream/promises";
 import { pack, type Pack } from "tar-stream";
+import { unpackedFor } from "./compressed.ts";
+import type { ContentLine } from "./contents.ts";
 import type { Digest } from "./digest.ts";
 import { SecretFoundError } from "./errors.ts";
 import type { SecretSearch } from "./secret-search.ts";
@@ -27,26 +30,40 @@ export interface FreezeOptions {
   subfolder?: string;
   /** Looks at every byte on its way into the archive; a finding refuses the folder. */
   search?: SecretSearch;
+  /** Told of every file and link, in the order of the archive. */
+  onContent?: (line: ContentLine) => void;
 }
 
 const epoch = new Date(0);
 
-async function* watched(path: string, content: AsyncIterable<Buffer>, search: SecretSearch) {
-  const look = search.file(path);
+async function* watched(content: AsyncIterable<Buffer>, looks: readonly ((chunk: Buffer) => void)[]) {
   for await (const chunk of content) {
-    look(chunk);
+    for (const look of looks) look(chunk);
     yield chunk;
   }
 }
 
-async function addEntry(archive: Pack, entry: SourceEntry, search: SecretSearch | undefined): Promise<void> {
+async function addEntry(archive: Pack, entry: SourceEntry, options: FreezeOptions): Promise<void> {
   const common = { name: entry.path, uid: 0, gid: 0, mtime: epoch };
   if (entry.type === "file") {
-    const mode = entry.isExecutable ? 0o755 : 0o644;
-    const content = search ? watched(entry.path, entry.content, search) : entry.content;
-    await pipeline(content, archive.entry({ ...common, type: "file", mode, size: entry.sizeBytes }));
+    const { path, isExecutable, sizeBytes } = entry;
+    const hash = options.onContent ? createHash("sha256") : null;
+    const search = options.search?.file(path);
+    const looks = [
+      ...(search ? [search] : []),
+      ...(hash ? [(chunk: Buffer) => void hash.update(chunk)] : []),
+    ];
+    const watchedContent = looks.length > 0 ? watched(entry.content, looks) : entry.content;
+    const content = options.search
+      ? unpackedFor(path, watchedContent, options.search.file(path))
+      : watchedContent;
+    const mode = isExecutable ? 0o755 : 0o644;
+    await pipeline(content, archive.entry({ ...common, type: "file", mode, size: sizeBytes }));
+    if (hash)
+      options.onContent?.({ path, sha256: hash.digest("hex"), size: sizeBytes, executable: isExecutable });
     return;
   }
+  if (entry.type === "symlink") options.onContent?.({ path: entry.path, link: entry.target });
   const header =
     entry.type === "symlink"
       ? { ...common, type: "symlink" as const, linkname: entry.target, mode: 0o755 }
@@ -76,7 +93,7 @@ export async function freezeFolder(
   const produce = async () => {
     try {
       for await (const entry of walk.entries) {
-        await addEntry(archive, entry, options.search);
+        await addEntry(archive, entry, options);
         if (options.search?.isFull) break;
         if (entry.type !== "file") continue;
         files++;

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { Digest, parseDigest } from "./digest.ts";
 import { listAttestations } from "./provenance.ts";
+import { listReferrers } from "./referrers.ts";
 import { type ArtifactStore, writeIndex } from "./store.ts";
 import { removeTree, syncFolder, temporaryName } from "./temporary.ts";
 
@@ -13,6 +14,10 @@ const Node = z.object({
   config: Reference.optional(),
   layers: z.array(Reference).optional(),
   manifests: z.array(Reference).optional(),
+});
+/** What a bundle's config names besides. */
+const Config = z.object({
+  release: z.object({ sbom: Reference.nullish(), contents: Reference.nullish() }),
 });
 const nodeLimitBytes = 4 << 20;
 
@@ -27,13 +32,16 @@ async function childrenOf(store: ArtifactStore, digest: Digest): Promise<Digest[
   if (!(await store.has(digest))) return null;
   // Layers and sources are archives, which never begin with a brace that ends in JSON.
   if ((await store.sizeOf(digest)) > nodeLimitBytes) return [];
-  let parsed;
+  let document: unknown;
   try {
-    parsed = Node.safeParse(JSON.parse(await readFile(store.blobPath(digest), "utf8")));
+    document = JSON.parse(await readFile(store.blobPath(digest), "utf8"));
   } catch (error) {
     if (error instanceof SyntaxError) return [];
     throw error;
   }
+  const release = Config.safeParse(document).data?.release;
+  if (release) return [release.sbom, release.contents].flatMap((part) => (part ? [part.digest] : []));
+  const parsed = Node.safeParse(document);
   if (!parsed.success) return [];
   const { config, layers, manifests } = parsed.data;
   return [...(config ? [config] : []), ...(layers ?? []), ...(manifests ?? [])].map((item) => item.digest);
@@ -43,6 +51,8 @@ async function reach(store: ArtifactStore, keep: Iterable<Digest>) {
   const reached = new Set<Digest>();
   const missing: Digest[] = [];
   const waiting = [...keep];
+  const kept = new Set(waiting);
+  for (const { digest, subject } of await listReferrers(store)) if (kept.has(subject)) waiting.push(digest);
   for (let digest = waiting.pop(); digest !== undefined; digest = waiting.pop()) {
     if (reached.has(digest)) continue;
     reached.add(digest);
@@ -85,7 +95,7 @@ export async function collectGarbage(
     freedBytes += sizeBytes;
   }
   await syncFolder(join(store.folder, "blobs", "sha256"));
-  for (const folder of ["refs/bundles", "refs/attestations", "static"])
+  for (const folder of ["refs/bundles", "refs/attestations", "refs/referrers", "static"])
     for (const hex of await readdir(join(store.folder, folder)))
       if (!(await store.has(parseDigest(`sha256:${hex}`)))) await removeTree(join(store.folder, folder, hex));
   await writeIndex(store);

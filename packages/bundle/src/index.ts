@@ -15,6 +15,8 @@ export {
   type BuildBundleOptions,
   type BuiltBundle,
 } from "./bundle.ts";
+export { diffContents, readContents, type ContentLine, type ContentsDiff } from "./contents.ts";
+export { listReferrers, sbomType } from "./referrers.ts";
 export { materializeStatic, StaticIndex, type StaticFiles } from "./static-files.ts";
 export {
   createProvenance,
@@ -26,10 +28,19 @@ export {
   ProvenanceStatement,
   type ProvenanceInput,
 } from "./provenance.ts";
-export { assembleChunks, cutIntoChunks, largestChunk, putChunk, removeChunks, type Chunk } from "./chunks.ts";
+export {
+  assembleChunks,
+  cutIntoChunks,
+  cutStream,
+  largestChunk,
+  putChunk,
+  removeChunks,
+  type Chunk,
+} from "./chunks.ts";
 export {
   SecretSearch,
   shortestSecret,
+  spellings,
   type KnownSecret,
   type SecretEncoding,
   type SecretFinding,
@@ -42,6 +53,7 @@ export {
   BundleTamperedError,
   ChunksMissingError,
   DigestMismatchError,
+  type FileDifference,
   NotABundleError,
   SecretFoundError,
   SignatureInvalidError,

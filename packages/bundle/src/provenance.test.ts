@@ -29,6 +29,8 @@ const statement = createProvenance({
   finishedAt: new Date(2000),
   builderId: "https://builder.example/1",
   buildType: "https://builder.example/build/v1",
+  invocationId: "https://builder.example/runs/1",
+  sbomDigest: digest("sbom"),
   actor: "user:1",
   env: [{ name: "API_URL", scope: "build", valueSha256: digest("value").slice(7) }],
 });

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { type Digest, digestOf, hexOf, parseDigest } from "./digest.ts";
 import { SignatureInvalidError } from "./errors.ts";
+import { sbomType } from "./referrers.ts";
 import { type ArtifactStore, writeWhole } from "./store.ts";
 import { syncFolder } from "./temporary.ts";
 
@@ -12,6 +13,8 @@ const predicateType = "https://slsa.dev/provenance/v1";
 const payloadType = "application/vnd.in-toto+json";
 
 const Sha256 = z.object({ sha256: z.string().regex(/^[0-9a-f]{64}$/) });
+/** in-toto's ResourceDescriptor, as far as it is used here. */
+const Resource = z.object({ name: z.string(), digest: Sha256, mediaType: z.string().optional() });
 
 /** How the bundle is run; signed, so that nobody can have it run otherwise. */
 const RunParameters = z.object({
@@ -37,11 +40,16 @@ export const ProvenanceStatement = z.object({
         ),
       }),
       internalParameters: z.object({ actor: z.string(), toolchain: z.record(z.string(), z.string()) }),
-      resolvedDependencies: z.array(z.object({ name: z.string(), digest: Sha256 })),
+      resolvedDependencies: z.array(Resource),
     }),
     runDetails: z.object({
       builder: z.object({ id: z.string() }),
-      metadata: z.object({ startedOn: z.string(), finishedOn: z.string() }),
+      metadata: z.object({
+        invocationId: z.string().optional(),
+        startedOn: z.string(),
+        finishedOn: z.string(),
+      }),
+      byproducts: z.array(Resource).optional(),
     }),
   }),
 });
@@ -57,6 +65,10 @@ export interface ProvenanceInput {
   toolchain: Record<string, string>;
   startedAt: Date;
   finishedAt: Date;
+  /** Of this one run of the builder. */
+  invocationId: string;
+  /** Bill of materials, where one could be made. */
+  sbomDigest: Digest | null;
   /** URIs on the operator's own domain. */
   builderId: string;
   buildType: string;
@@ -82,9 +94,13 @@ export function createProvenance(input: ProvenanceInput): ProvenanceStatement {
       runDetails: {
         builder: { id: input.builderId },
         metadata: {
+          invocationId: input.invocationId,
           startedOn: input.startedAt.toISOString(),
           finishedOn: input.finishedAt.toISOString(),
         },
+        byproducts: input.sbomDigest
+          ? [{ name: "sbom", mediaType: sbomType, digest: { sha256: hexOf(input.sbomDigest) } }]
+          : [],
       },
     },
   });

@@ -3,7 +3,8 @@ import { randomBytes } from "node:crypto";
 import { readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { buildBundle, openArtifactStore, SecretFoundError, SecretSearch } from "./index.ts";
+import { brotliCompressSync, gzipSync, zstdCompressSync } from "node:zlib";
+import { buildBundle, freezeFolder, openArtifactStore, SecretFoundError, SecretSearch } from "./index.ts";
 import { temporaryFolder } from "./testing-folder.ts";
 
 const value = 'p@ss/"wört" 4711+=';
@@ -29,6 +30,8 @@ const encoded: Record<string, string> = {
   "base64, first alignment": Buffer.from(`abc${value}xyz`).toString("base64"),
   "base64, second alignment": Buffer.from(`abcd${value}xy`).toString("base64"),
   "base64, third alignment": Buffer.from(`abcde${value}x`).toString("base64"),
+  "a source map": JSON.stringify(JSON.stringify({ value })),
+  html: `<p>p@ss/&quot;wört&quot; 4711+=</p>`,
   base64url: Buffer.from(`?${value}`).toString("base64url"),
 };
 
@@ -57,6 +60,52 @@ test("a long value is found by its middle, a short one is not looked for", () =>
   const long = randomBytes(3000).toString("base64");
   assert.equal(search(`x${long}y`, [{ name, value: long }]).length, 1);
   assert.deepEqual(search("1234567", [{ name, value: "1234567" }]), []);
+});
+
+test("a secret is found in UTF-16, of either order", () => {
+  for (const wide of [
+    Buffer.from(`x=${value}\n`, "utf16le"),
+    Buffer.from(`x=${value}\n`, "utf16le").swap16(),
+  ])
+    assert.deepEqual(
+      search(wide, undefined, 7).map((one) => one.encoding),
+      ["utf-16"],
+    );
+});
+
+const compressors = {
+  "app.js.gz": gzipSync,
+  "app.js.br": brotliCompressSync,
+  "app.js.zst": zstdCompressSync,
+};
+for (const [file, compress] of Object.entries(compressors)) {
+  test(`a secret inside ${file} refuses the bundle, with the line of the unpacked text`, async (t) => {
+    const folder = await temporaryFolder(t);
+    const store = await openArtifactStore(await temporaryFolder(t));
+    const padding = randomBytes(300_000).toString("base64");
+    await writeFile(join(folder, file), compress(Buffer.from(`${padding}\n\nconst key = "${value}";\n`)));
+    // What only has the name, or is torn, is packed as it is.
+    await writeFile(join(folder, `plain-${file}`), "not compressed");
+    await writeFile(join(folder, `torn-${file}`), compress(Buffer.from(padding)).subarray(0, 1000));
+    await assert.rejects(
+      freezeFolder(store, folder, { search: new SecretSearch([{ name, value }]) }),
+      (error) => {
+        assert.ok(error instanceof SecretFoundError);
+        const [finding] = error.details.findings;
+        assert.deepEqual([finding?.file, finding?.line, finding?.name], [file, 3, name]);
+        return true;
+      },
+    );
+    await freezeFolder(store, folder, { search: new SecretSearch([{ name, value: "another secret" }]) });
+  });
+}
+
+test("a file that unpacks to more than can be looked at is packed all the same", async (t) => {
+  const folder = await temporaryFolder(t);
+  const store = await openArtifactStore(await temporaryFolder(t));
+  await writeFile(join(folder, "bomb.gz"), gzipSync(Buffer.alloc(300 * 1024 * 1024)));
+  const { files } = await freezeFolder(store, folder, { search: new SecretSearch([{ name, value }]) });
+  assert.equal(files, 1);
 });
 
 test("a bundle with a secret in it is refused and leaves nothing in the store", async (t) => {

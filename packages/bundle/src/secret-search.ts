@@ -4,7 +4,7 @@ export interface KnownSecret {
   readonly value: string;
 }
 
-export type SecretEncoding = "plain" | "url" | "json" | "hex" | "base64" | "base64url";
+export type SecretEncoding = "plain" | "url" | "json" | "html" | "hex" | "base64" | "base64url" | "utf-16";
 
 /** Where a secret stands; never what it is. */
 export interface SecretFinding {
@@ -47,8 +47,13 @@ const escapeNonAscii = (text: string) =>
 const strictUrl = (text: string) =>
   text.replace(/[!'()*]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`);
 
-/** Every way in which one value is looked for. */
-function spellings(value: string): [SecretEncoding, string][] {
+const entities: Readonly<Record<string, string>> = {
+  ...{ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" },
+};
+const escapeHtml = (text: string) => text.replace(/[&<>"']/g, (char) => entities[char]!);
+
+/** Every way in which one value may stand in text. */
+export function spellings(value: string): [SecretEncoding, string][] {
   const bytes = Buffer.from(value);
   const cores = ([0, 1, 2] as const).map((offset) => base64Core(bytes, offset));
   // Without the replacement, a lone surrogate would throw.
@@ -63,6 +68,9 @@ function spellings(value: string): [SecretEncoding, string][] {
     ["json", json],
     ["json", escapeNonAscii(json)],
     ["json", json.replaceAll("/", "\\/")],
+    // A source within a source map: text of a program, and that as JSON.
+    ["json", JSON.stringify(json).slice(1, -1)],
+    ["html", escapeHtml(value)],
     ["hex", bytes.toString("hex")],
     ["hex", bytes.toString("hex").toUpperCase()],
     ...cores.map((core): [SecretEncoding, string] => ["base64", core]),
@@ -83,10 +91,17 @@ function patternsOf(secrets: readonly KnownSecret[]): Pattern[] {
   const found = new Map<string, Pattern>();
   for (const { name, value } of secrets) {
     if (value.length < shortestSecret) continue;
-    for (const [encoding, text] of spellings(value)) {
-      const bytes = middleOf(Buffer.from(text));
+    const wide = Buffer.from(value, "utf16le");
+    const all: [SecretEncoding, Buffer][] = [
+      ...spellings(value).map(([encoding, text]): [SecretEncoding, Buffer] => [encoding, Buffer.from(text)]),
+      ["utf-16", wide],
+      ["utf-16", Buffer.from(wide).swap16()],
+    ];
+    for (const [encoding, whole] of all) {
+      const bytes = middleOf(whole);
+      const key = bytes.toString("latin1");
       // The first spelling names the finding: most are plain in all encodings.
-      if (!found.has(text)) found.set(text, { bytes, name, encoding });
+      if (!found.has(key)) found.set(key, { bytes, name, encoding });
     }
   }
   return [...found.values()];

@@ -1,9 +1,22 @@
 import { createWriteStream } from "node:fs";
-import { chmod, link, lstat, mkdir, open, readdir, realpath, rename, rm, stat } from "node:fs/promises";
+import {
+  chmod,
+  link,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  realpath,
+  rename,
+  rm,
+  stat,
+} from "node:fs/promises";
 import { join } from "node:path";
 import { finished } from "node:stream/promises";
 import { z } from "zod";
-import { layerOf } from "./bundle.ts";
+import { readBundle, withLayer } from "./bundle.ts";
+import { readContents } from "./contents.ts";
 import { type Digest, digestOfFile, hexOf } from "./digest.ts";
 import type { ArtifactStore } from "./store.ts";
 import { removeTree, syncFolder, temporaryName } from "./temporary.ts";
@@ -53,13 +66,18 @@ const exists = async (path: string) =>
 
 async function materialize(store: ArtifactStore, digest: Digest, place: string): Promise<StaticFiles> {
   const result = { folder: join(place, "files"), indexPath: join(place, "index.json") };
-  if (await exists(result.indexPath)) return result;
-  const layer = await layerOf(store, digest);
+  if (await exists(result.indexPath)) {
+    if (await isGenuine(store, digest, result)) return result;
+    // Whoever still serves from it keeps its open files; the next look finds those unpacked anew.
+    const trash = join(store.folder, "tmp", temporaryName());
+    await rename(place, trash);
+    await removeTree(trash);
+  }
   const temporary = join(store.folder, "tmp", temporaryName());
   const files = join(temporary, "files");
   await mkdir(files, { recursive: true });
   try {
-    await unpackWithIndex(store, layer, temporary, files);
+    await withLayer(store, digest, (layer) => unpackWithIndex(store, layer, temporary, files));
     await makeReadOnly(files);
     await syncFolder(temporary);
     await rename(temporary, place);
@@ -74,8 +92,33 @@ async function materialize(store: ArtifactStore, digest: Digest, place: string):
   return result;
 }
 
+/** Whether the unpacked files are what the bundle lists. One of an older version lists nothing: it is believed. */
+async function isGenuine(store: ArtifactStore, digest: Digest, unpacked: StaticFiles): Promise<boolean> {
+  const list = (await readBundle(store, digest)).config.release.contents;
+  if (!list) return true;
+  const read = await readFile(unpacked.indexPath, "utf8");
+  let index: StaticIndex;
+  try {
+    index = StaticIndex.parse(JSON.parse(read));
+  } catch {
+    return false; // Whatever is in the index's place is not what was written there.
+  }
+  const listed = await readContents(store, list.digest);
+  for (const [path, line] of listed) {
+    if ("link" in line) continue;
+    const found = await digestOfFile(join(unpacked.folder, path));
+    if (found === null || hexOf(found.digest) !== line.sha256 || index.files[path]?.sha256 !== line.sha256)
+      return false;
+  }
+  const built = new Set([...listed.values()].map((line) => ("link" in line ? "" : line.sha256)));
+  // A link has become the file that it leads to.
+  return Object.entries(index.files).every(([path, { sha256 }]) => listed.has(path) && built.has(sha256));
+}
+
 async function unpackWithIndex(store: ArtifactStore, layer: Digest, temporary: string, files: string) {
   const index = createWriteStream(join(temporary, "index.json"), { flags: "wx" });
+  // `finished` throws it; one that comes after a failure of the unpacking must not end the process.
+  index.on("error", () => undefined);
   let separator = "";
   const record = (path: string, size: number, sha256: string) => {
     index.write(`${separator}\n${JSON.stringify(path)}:${JSON.stringify({ size, sha256 })}`);

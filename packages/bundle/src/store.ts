@@ -7,6 +7,8 @@ import { ArtifactMissingError, type BlobRole, BundleTamperedError, NotABundleErr
 
 import { removeAbandoned, syncFolder, temporaryName } from "./temporary.ts";
 
+export const manifestType = "application/vnd.oci.image.manifest.v1+json";
+
 /** Most bytes of a blob that is read into memory. */
 const jsonLimitBytes = 4 << 20;
 /** Bytes gathered before a write, so that an archive of small files is not one write per file. */
@@ -87,7 +89,7 @@ async function writeBlob(
 export async function openArtifactStore(folder: string): Promise<ArtifactStore> {
   const blobs = join(folder, "blobs", "sha256");
   const blobPath = (digest: Digest) => join(blobs, hexOf(digest));
-  for (const name of ["tmp", "static", "refs/bundles", "refs/attestations"])
+  for (const name of ["tmp", "static", "refs/bundles", "refs/attestations", "refs/referrers"])
     await mkdir(join(folder, name), { recursive: true });
   await mkdir(blobs, { recursive: true });
   await removeAbandoned(join(folder, "tmp"));
@@ -137,7 +139,8 @@ export async function openArtifactStore(folder: string): Promise<ArtifactStore> 
       }
     },
     remove: async (digest) => {
-      await rm(join(folder, "refs", "bundles", hexOf(digest)), { force: true });
+      for (const kind of ["bundles", "referrers"])
+        await rm(join(folder, "refs", kind, hexOf(digest)), { force: true });
       await rm(blobPath(digest), { force: true });
       await syncFolder(blobs);
     },
@@ -166,13 +169,14 @@ export async function addReference(store: ArtifactStore, stored: Stored): Promis
 
 async function readReferences(store: ArtifactStore) {
   const manifests = [];
-  for (const hex of (await readdir(join(store.folder, "refs", "bundles"))).sort()) {
-    const digest = parseDigest(`sha256:${hex}`);
-    try {
-      const mediaType = "application/vnd.oci.image.manifest.v1+json";
-      manifests.push({ mediaType, digest, size: await store.sizeOf(digest) });
-    } catch (error) {
-      if (!(error instanceof ArtifactMissingError)) throw error;
+  for (const kind of ["bundles", "referrers"]) {
+    for (const hex of (await readdir(join(store.folder, "refs", kind))).sort()) {
+      const digest = parseDigest(`sha256:${hex}`);
+      try {
+        manifests.push({ mediaType: manifestType, digest, size: await store.sizeOf(digest) });
+      } catch (error) {
+        if (!(error instanceof ArtifactMissingError)) throw error;
+      }
     }
   }
   return manifests;

@@ -2,6 +2,21 @@ import { z } from "zod";
 import { EnvMap, External, ListQuery, Metadata, Name, NoBody, Placement } from "./fields.ts";
 import { defineRoute } from "./route.ts";
 
+const HttpCall = z.object({
+  path: z
+    .string()
+    .regex(/^\/[\x21-\x7e]*$/, "begins with / and holds no spaces")
+    .max(2048)
+    .describe("Path and query at the deployment's own host name"),
+  method: z
+    .string()
+    .transform((text) => text.toUpperCase())
+    .pipe(z.enum(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]))
+    .default("POST"),
+  headers: z.record(z.string().regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/), z.string().max(4096)).optional(),
+  body: z.string().max(65_536).optional(),
+});
+
 const fields = {
   name: Name,
   schedule: z
@@ -12,13 +27,39 @@ const fields = {
     .describe(
       "Five fields (minute, hour, day, month, weekday), or @hourly, @daily, @weekly, @monthly, @yearly",
     ),
-  command: z.string().min(1).max(16_384).describe("Run by /bin/sh -c in /workspace"),
+  command: z.string().min(1).max(16_384).optional().describe("Run by /bin/sh -c in /workspace"),
+  http: HttpCall.optional().describe(
+    "In place of a command: a request to the deployment; an answer below 400 is a success",
+  ),
   env: EnvMap.optional(),
   timezone: z.string().min(1).max(64).optional().describe("IANA name; UTC by default"),
   overlap_policy: z
-    .enum(["skip", "allow"])
+    .enum(["skip", "queue", "replace", "allow"])
     .optional()
-    .describe("skip: no new run while one is on; the occurrence is recorded as skipped"),
+    .describe(
+      "While a run is on: skip records the occurrence as skipped (the default), queue runs it afterwards, replace ends the run first, allow runs both",
+    ),
+  missed_policy: z
+    .enum(["skip", "once", "all"])
+    .optional()
+    .describe(
+      "Occurrences while the platform was away: skip records them (the default), once runs the last, all runs the newest missed_limit",
+    ),
+  missed_limit: z.coerce.number().int().min(1).max(100).optional().describe("For all; 10 by default"),
+  max_retries: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(10)
+    .optional()
+    .describe("More tries after a failure; none by default"),
+  retry_delay_sec: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(3600)
+    .optional()
+    .describe("Seconds before the first of them, doubled each time; 30 by default"),
   timeout_sec: z.coerce.number().int().min(1).max(86_400).optional().describe("Seconds; one hour by default"),
 };
 
@@ -58,11 +99,13 @@ export const CronExecution = z.looseObject({
     .string()
     .nullable()
     .describe(
-      "exit_code, timeout, oom, signal, lost, target_gone, not_serving, unreachable; missed or overlap",
+      "exit_code, http_status, timeout, oom, signal, lost, replaced, target_gone, not_serving, unreachable; missed or overlap",
     ),
   started_at: z.string().nullable(),
   finished_at: z.string().nullable(),
   duration_ms: z.int().nullable(),
+  attempt: z.int().optional().describe("From 1"),
+  release_id: z.string().nullable().optional().describe("The release that was live when it ran"),
   exit_code: z.int().nullable(),
   output: z.string().nullable().describe("The last 64 KiB of both outputs as they came"),
   error: z.string().nullable(),

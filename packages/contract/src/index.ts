@@ -23,4 +23,5 @@ export * from "./usage.ts";
 export * from "./network.ts";
 export { toOpenApi } from "./openapi.ts";
 export * from "./refusals.ts";
+export * from "./releases.ts";
 export * from "./uploads.ts";

@@ -86,6 +86,10 @@ export const problems = {
   PREFLIGHT_BOUND_TO_LOOPBACK: { status: 422, title: "The release listens on loopback only" },
   PREFLIGHT_EXITED: { status: 422, title: "The release exits at start" },
   PREFLIGHT_UNHEALTHY: { status: 422, title: "The release's health check fails" },
+  PREFLIGHT_SERVICE_UNREACHABLE: {
+    status: 422,
+    title: "The release needs a service that only the sandbox has",
+  },
   PREFLIGHT_OUT_OF_MEMORY: { status: 422, title: "The release ran out of memory at start" },
   REQUIRED_ENV_MISSING: { status: 422, title: "A required variable is not set" },
   SECRET_IN_ARTIFACT: { status: 422, title: "The artifact holds a run-time secret" },

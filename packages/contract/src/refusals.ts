@@ -74,8 +74,8 @@ const publishing = {
     details: "`script`",
   },
   SOURCE_FILE_MISSING: {
-    when: "A file of the app's own that another one imports is not in the release. Small and capital letters differ.",
-    todo: "Write the file, or correct its name where it is imported.",
+    when: "A file that the app imports or reads is not in the release: its name differs in small and capital letters, it is outside of /workspace, where only the sandbox has it, or it is one that no release holds, such as .env.",
+    todo: "Write the file among the app's own, or correct its name where it is imported.",
     details: "`missing_file`",
   },
   START_FILE_MISSING: {
@@ -127,13 +127,13 @@ const publishing = {
     details: "`looked_in`",
   },
   SECRET_IN_ARTIFACT: {
-    when: "A file of the release holds the value of a run-time variable or the password of a database, plain or encoded (base64, base64url, URL, JSON, hex). Values under 8 characters are not looked for, nor those of public names such as VITE_*, nor plain words and addresses under names that do not tell of a secret; compressed files are not opened.",
+    when: "A file of the release holds the value of a run-time variable or the password of a database, plain or encoded (base64, base64url, URL, JSON, HTML, hex, UTF-16), also inside .gz, .br and .zst files. Values under 8 characters are not looked for, nor those of public names such as VITE_*, nor plain words and addresses under names that do not tell of a secret; archives such as .zip are not opened.",
     todo: "Read the value from the environment when the app runs.",
     patch: "removes the file, if it is no source",
     details: "`findings` with `file`, `line`, `name`, `encoding`",
   },
   REQUIRED_ENV_MISSING: {
-    when: "The manifest requires, or the app asks at its start for, a variable that is not set.",
+    when: "The manifest requires, or the app asks at its start for, a variable that is not set; or it ends at its start and reads a variable that only the sandbox has.",
     todo: "Send it in `env` of the publish, or set it on the deployment.",
     patch: "`env` of the request, with `needs_value`",
     details: "`missing`",
@@ -159,6 +159,12 @@ const publishing = {
     when: "The health path answers with 500 or more, or not at all.",
     todo: "Read `evidence`; a database may lack its tables, as a publish runs no migration.",
     details: "`http_status`, `health_check_path`",
+  },
+  PREFLIGHT_SERVICE_UNREACHABLE: {
+    when: "The app connects at its start to a database or another service that runs in the sandbox, or whose name is only known there.",
+    todo: "Link a database and connect to DATABASE_URL; give other services' addresses as variables.",
+    patch: "`database` of the request, where the service is PostgreSQL and the app reads DATABASE_URL",
+    details: "`service`",
   },
   PREFLIGHT_OUT_OF_MEMORY: {
     when: "The kernel ended the app for memory at its start.",

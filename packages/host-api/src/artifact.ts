@@ -37,6 +37,10 @@ export const BundleRequest = z.object({
   healthCheckPath: z.string().nullable(),
   /** Names and scopes only: values are never in a bundle. */
   env: z.array(z.object({ name: z.string(), scope: z.enum(["build", "run"]), required: z.boolean() })),
+  /** The frozen files it is built from. */
+  source: Digest.nullable().default(null),
+  /** A bill of materials (CycloneDX), put as an artifact before. */
+  sbom: Digest.nullable().default(null),
   /** Values that refuse the bundle where they stand in it; kept nowhere. */
   secrets: z.array(z.object({ name: z.string(), value: z.string() })).default([]),
 });
@@ -48,6 +52,39 @@ export const Bundled = z.object({
   hasIndexHtml: z.boolean(),
 });
 export type Bundled = z.output<typeof Bundled>;
+
+export const BundleNamed = z.object({ digest: Digest });
+export const BundlePair = z.object({ from: Digest, to: Digest });
+
+const Difference = z.object({
+  path: z.string(),
+  expected: z.string().nullable(),
+  actual: z.string().nullable(),
+});
+/** What the bytes on the host's disk are, against what the bundle's digest promises. */
+export const BundleCheck = z.object({
+  ok: z.boolean(),
+  /** Null where all is as it was built. */
+  message: z.string().nullable(),
+  part: z.string().nullable(),
+  expected: z.string().nullable(),
+  actual: z.string().nullable(),
+  files: z.array(Difference),
+});
+export type BundleCheck = z.output<typeof BundleCheck>;
+
+/** At most some hundred of each kind are listed; all are counted. */
+export const BundleDiff = z.object({
+  added: z.array(Difference),
+  removed: z.array(Difference),
+  changed: z.array(Difference),
+  counts: z.object({ added: z.int(), removed: z.int(), changed: z.int() }),
+});
+export type BundleDiff = z.output<typeof BundleDiff>;
+
+/** The document as it was stored; null where the bundle has none. */
+export const BundleSbom = z.object({ digest: Digest.nullable(), document: z.unknown() });
+export type BundleSbom = z.output<typeof BundleSbom>;
 
 export const SnapshotInfo = z.object({
   key: z.string(),

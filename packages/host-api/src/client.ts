@@ -12,6 +12,9 @@ import {
 } from "./database.ts";
 import {
   Assembled,
+  BundleCheck,
+  BundleDiff,
+  BundleSbom,
   Bundled,
   Frozen,
   SnapshotInfo,
@@ -64,6 +67,7 @@ export class HostError extends Error {
  * | pause, resume | POST /boxes/:key/pause, /resume |
  * | stats, oom, egress | GET /boxes/:key/stats, /oom, /egress |
  * | snapshots, putSnapshot, deleteSnapshot | GET /snapshots; PUT /snapshots/:snapshotKey {boxKey}; DELETE /snapshots/:snapshotKey |
+ * | checkBundle, diffBundles, bundleSbom | POST /bundle-check, /bundle-diff, /bundle-sbom |
  * | freeze, bundle, fill | POST /boxes/:key/freeze, /boxes/:key/bundle, /boxes/:key/fill |
  * | putChunk, assembleChunks, removeChunks | POST /chunks, /assembled-chunks, /removed-chunks |
  * | images, removeImage | GET /images; DELETE /images/sha256-<first 56 digits> |
@@ -140,6 +144,15 @@ export class HostClient {
     this.#void("POST", "/removed-chunks", { chunks }, signal);
   bundle = (key: string, body: BundleRequest, signal?: AbortSignal) =>
     this.#json("POST", `/boxes/${key}/bundle`, Bundled, body, signal);
+  /** Reads every byte of it. @throws HostError `NOT_FOUND` */
+  checkBundle = (digest: string, signal?: AbortSignal) =>
+    this.#json("POST", "/bundle-check", BundleCheck, { digest }, signal);
+  /** @throws HostError `NOT_FOUND`, `INVALID` for a bundle that is damaged or lists no files */
+  diffBundles = (from: string, to: string, signal?: AbortSignal) =>
+    this.#json("POST", "/bundle-diff", BundleDiff, { from, to }, signal);
+  /** @throws HostError `NOT_FOUND`, `INVALID` */
+  bundleSbom = (digest: string, signal?: AbortSignal) =>
+    this.#json("POST", "/bundle-sbom", BundleSbom, { digest }, signal);
 
   images = (signal?: AbortSignal) => this.#json("GET", "/images", ImageReport, undefined, signal);
   /** @throws HostError `CONFLICT` while a box has it as its root */

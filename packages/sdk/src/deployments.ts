@@ -1,4 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
+import type { ReleaseCheck, ReleaseDiff, ReleaseSbom } from "@platform/contract";
 import { ApiError } from "./error.ts";
 import { isUuid, named } from "./find.ts";
 import { newIdempotencyKey, type Query, type Transport } from "./transport.ts";
@@ -53,6 +54,17 @@ export class Deployments {
     this.#http.json<Release>("GET", `${at(id)}/releases/${encodeURIComponent(releaseId)}`);
   provenance = (id: string, releaseId: string) =>
     this.#http.json<Provenance>("GET", `${at(id)}/releases/${encodeURIComponent(releaseId)}/provenance`);
+  /** Checks the signature and every stored byte. */
+  verifyRelease = (id: string, releaseId: string) =>
+    this.#http.json<ReleaseCheck>("GET", `${at(id)}/releases/${encodeURIComponent(releaseId)}/verify`);
+  /** CycloneDX. */
+  sbom = (id: string, releaseId: string) =>
+    this.#http.json<ReleaseSbom>("GET", `${at(id)}/releases/${encodeURIComponent(releaseId)}/sbom`);
+  diff = (id: string, from: string, to: string) =>
+    this.#http.json<ReleaseDiff>(
+      "GET",
+      `${at(id)}/releases/${encodeURIComponent(from)}/diff/${encodeURIComponent(to)}`,
+    );
   logs = async (id: string, lines = 100): Promise<string[]> =>
     (await this.#http.json<{ lines: string[] }>("GET", `${at(id)}/logs`, { query: { lines } })).lines;
 

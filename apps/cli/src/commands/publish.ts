@@ -1,9 +1,12 @@
 import { createHash } from "node:crypto";
-import { basename, resolve } from "node:path";
+import { closeSync, createReadStream, openSync, readSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { basename, join, resolve } from "node:path";
 import type { Command } from "commander";
-import { cutIntoChunks } from "@platform/bundle";
+import { cutStream } from "@platform/bundle";
 import type { Client, FileInChunks, Published, PublishRequest } from "@platform/sdk";
-import { assertFolder, packFolder } from "../app-folder.ts";
+import { assertFolder, packFolderTo } from "../app-folder.ts";
 import { brand } from "../brand.ts";
 import { withClient, type Context } from "../context.ts";
 import { CliError } from "../failure.ts";
@@ -101,34 +104,70 @@ async function publishFolder(
 ): Promise<Published> {
   assertFolder(folder);
   const manifest = readManifest(folder);
-  const packed = await packFolder(folder, manifest.excluded);
-  const known = options.deployment ?? readLink(folder);
-  const name = options.name ?? manifest.name ?? basename(folder);
-  const deployment = known ? { id: known, name } : await client.deployments.create({ name });
-  // Before the publish, so that a refused one is repeated on the same deployment.
-  writeLink(folder, deployment.id, deployment.name);
-  const step = context.output.step("upload");
-  const { id, sentBytes } = await client.deployments.upload(deployment.id, chunksOf(packed.tar));
-  step.done(`${packed.files} files, ${sentBytes} of ${packed.tar.length} bytes sent`);
-  const { deployment_id: _same, ...request } = toRequest(options, manifest, deployment.id, null, !known);
-  return serve(context, client, options.promote, () =>
-    client.deployments.publish(deployment.id, { ...request, source_upload_id: id }),
-  );
+  // Through a file, so that a large folder is never whole in memory.
+  const scratch = await mkdtemp(join(tmpdir(), "publish-"));
+  try {
+    const path = join(scratch, "app.tar");
+    const { files } = await packFolderTo(folder, manifest.excluded, path);
+    const known = options.deployment ?? readLink(folder);
+    const name = options.name ?? manifest.name ?? basename(folder);
+    const deployment = known ? { id: known, name } : await client.deployments.create({ name });
+    // Before the publish, so that a refused one is repeated on the same deployment.
+    writeLink(folder, deployment.id, deployment.name);
+    const id = await upload(context, client, deployment.id, path, files);
+    const { deployment_id: _same, ...request } = toRequest(options, manifest, deployment.id, null, !known);
+    return await serve(context, client, options.promote, () =>
+      client.deployments.publish(deployment.id, { ...request, source_upload_id: id }),
+    );
+  } finally {
+    await rm(scratch, { recursive: true, force: true });
+  }
 }
 
-function chunksOf(tar: Buffer): FileInChunks {
-  const chunks = cutIntoChunks(tar);
+/** @returns id of the upload */
+async function upload(
+  context: Context,
+  client: Client,
+  deploymentId: string,
+  archive: string,
+  files: number,
+): Promise<string> {
+  const step = context.output.step("upload");
+  const { file, close } = await chunksOf(archive);
+  try {
+    const { id, sentBytes } = await client.deployments.upload(deploymentId, file);
+    step.done(`${files} files, ${sentBytes} of ${file.sizeBytes} bytes sent`);
+    return id;
+  } finally {
+    close();
+  }
+}
+
+async function chunksOf(path: string): Promise<{ file: FileInChunks; close: () => void }> {
+  const whole = createHash("sha256");
+  const source = async function* () {
+    for await (const part of createReadStream(path, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>) {
+      whole.update(part);
+      yield part;
+    }
+  };
+  const places: number[] = [];
+  const chunks: FileInChunks["chunks"][number][] = [];
+  let total = 0;
+  for await (const { digest, offset, sizeBytes } of cutStream(source())) {
+    places.push(offset);
+    chunks.push({ sha256: digest.slice("sha256:".length), size_bytes: sizeBytes });
+    total += sizeBytes;
+  }
+  const handle = openSync(path, "r");
+  const read = (index: number) => {
+    const content = Buffer.alloc(chunks[index]!.size_bytes);
+    readSync(handle, content, 0, content.length, places[index]!);
+    return content;
+  };
   return {
-    sizeBytes: tar.length,
-    sha256: createHash("sha256").update(tar).digest("hex"),
-    chunks: chunks.map(({ digest, sizeBytes }) => ({
-      sha256: digest.slice("sha256:".length),
-      size_bytes: sizeBytes,
-    })),
-    read: (index) => {
-      const { offset, sizeBytes } = chunks[index]!;
-      return tar.subarray(offset, offset + sizeBytes);
-    },
+    file: { sizeBytes: total, sha256: whole.digest("hex"), chunks, read },
+    close: () => closeSync(handle),
   };
 }
 

@@ -16,7 +16,7 @@ export function addRelease(program: Command, context: () => Context): void {
     .action((id: string, releaseId: string) => run((client) => inspect(context(), client, id, releaseId)));
   release
     .command("verify")
-    .description("check the signature of a release and that it still is what was signed")
+    .description("check the signature of a release, and that every stored byte still is what was signed")
     .argument("<deployment>", "id or name")
     .argument("<release>")
     .action((id: string, releaseId: string) => run((client) => check(context(), client, id, releaseId)));
@@ -43,12 +43,16 @@ async function inspect(context: Context, client: Client, idOrName: string, relea
   const provenance = await client.deployments.provenance(id, releaseId);
   const definition = provenance.statement?.predicate.buildDefinition;
   const details = provenance.statement?.predicate.runDetails.metadata;
-  context.output.result({ release, provenance }, [
+  const sbom = await client.deployments.sbom(id, releaseId);
+  const packages = (sbom.sbom as { components?: unknown[] } | null)?.components ?? [];
+  context.output.result({ release, provenance, sbom: sbom.sbom }, [
     `${release.id}  ${release.state}`,
     ...commandsOf(release).map(([name, value]) => `${name.padEnd(8)}${value}`),
     `source  ${definition?.resolvedDependencies[0]?.digest.sha256 ?? "-"}`,
     `build   ${definition?.externalParameters.buildCommand ?? "-"}`,
     `built   ${details?.finishedOn ?? "-"}`,
+    `sbom    ${sbom.digest === null ? "-" : `${sbom.digest}, ${packages.length} packages`}`,
+    `env     ${(release.artifact_manifest?.env ?? []).map((one) => one.name).join(" ") || "-"}`,
     `signed  ${provenance.verified ? "yes, and unchanged since" : (provenance.reason ?? differing(provenance))}`,
   ]);
 }
@@ -70,7 +74,21 @@ async function check(context: Context, client: Client, idOrName: string, release
       "Publish the app again, or promote another release.",
     );
   }
-  context.output.result(provenance, `${releaseId}: signature good, digest ${signed}`);
+  const { artifact } = await client.deployments.verifyRelease(id, releaseId);
+  if (!artifact.ok) {
+    const files = artifact.files.map(
+      (one) => `${one.path} (${one.expected ?? "absent"}, now ${one.actual ?? "gone"})`,
+    );
+    throw new CliError(
+      "PROVENANCE_INVALID",
+      `Release ${releaseId} is not what was built: ${files.join(", ") || artifact.message}`,
+      "Publish the app again, or promote another release.",
+    );
+  }
+  context.output.result(
+    { provenance, artifact },
+    `${releaseId}: signature good, every byte of ${signed} as it was built`,
+  );
 }
 
 function isSigned({ envelope, public_key: key }: Provenance): boolean {
@@ -93,21 +111,31 @@ async function diff(
   to: string,
 ): Promise<void> {
   const { id } = await client.deployments.find(idOrName);
-  const [before, after] = await Promise.all([
-    client.deployments.release(id, from),
-    client.deployments.release(id, to),
+  const found = await client.deployments.diff(id, from, to);
+  const { files, env } = found;
+  const rows: [string, string, string][] = [
+    ...found.settings.map((one): [string, string, string] => [one.name, one.from ?? "-", one.to ?? "-"]),
+    ...env.added.map((name): [string, string, string] => [`env ${name}`, "absent", "set"]),
+    ...env.removed.map((name): [string, string, string] => [`env ${name}`, "set", "absent"]),
+    ...env.changed.map((name): [string, string, string] => [`env ${name}`, "set", "changed"]),
+    ...found.dependencies.map((one): [string, string, string] => [
+      `package ${one.name}`,
+      one.from ?? "absent",
+      one.to ?? "absent",
+    ]),
+    ...[...files.added, ...files.removed, ...files.changed].map((one): [string, string, string] => [
+      `file ${one.path}`,
+      shortened(one.expected),
+      shortened(one.actual),
+    ]),
+  ];
+  const listed = files.added.length + files.removed.length + files.changed.length;
+  const all = files.counts.added + files.counts.removed + files.counts.changed;
+  context.output.result(found, [
+    ...(rows.length === 0 ? ["no difference"] : table(["", "FROM", "TO"], rows)),
+    ...(all > listed ? [`and ${all - listed} more files`] : []),
   ]);
-  const env = (release: Release) =>
-    new Map((release.artifact_manifest?.env ?? []).map((one) => [one.name, one.value_sha256 ?? ""]));
-  const [envBefore, envAfter] = [env(before), env(after)];
-  const rows: [string, string, string][] = commandsOf(before)
-    .map(([name, value], index): [string, string, string] => [name, value, commandsOf(after)[index]![1]])
-    .filter(([, a, b]) => a !== b);
-  for (const name of new Set([...envBefore.keys(), ...envAfter.keys()])) {
-    const [a, b] = [envBefore.get(name), envAfter.get(name)];
-    if (a === b) continue;
-    rows.push([`env ${name}`, a === undefined ? "absent" : "set", b === undefined ? "absent" : "changed"]);
-  }
-  const result = rows.map(([what, a, b]) => ({ what, from: a, to: b }));
-  context.output.result(result, rows.length === 0 ? "no difference" : table(["", "FROM", "TO"], rows));
 }
+
+const shortened = (content: string | null): string =>
+  content === null ? "absent" : content.replace(/^(sha256:[0-9a-f]{12})[0-9a-f]+/, "$1");

@@ -2,11 +2,10 @@ import { newId } from "@platform/daemon";
 import { query, queryOne, transaction } from "@platform/postgres";
 import type { PoolClient } from "pg";
 import type { Platform } from "../platform.ts";
-import { nextRun } from "./schedule.ts";
-import type { CronJobRow } from "./store.ts";
+import { record } from "../events/index.ts";
+import { decideDue } from "./due.ts";
+import type { CronJobRow, ExecutionRow } from "./store.ts";
 
-/** An occurrence that is older than this was missed while no control plane ran, milliseconds. */
-const graceMs = 60_000;
 const batch = 50;
 
 /**
@@ -27,50 +26,60 @@ export async function claimOccurrences(platform: Platform): Promise<number> {
   });
 }
 
+/** Occurrences that may wait for a run to end. */
+const mostQueued = 10;
+
 async function claimOne(
   platform: Platform,
   db: PoolClient,
   job: CronJobRow & { readonly now: Date },
 ): Promise<void> {
-  const tick = job.next_run_at!;
-  const isMissed = job.now.getTime() - tick.getTime() > graceMs;
-  const isBusy =
-    job.overlap_policy === "skip" &&
-    (await queryOne(
-      db,
-      "select true as busy from cron_executions where cron_job_id = $1 and state in ('pending', 'running') limit 1",
-      [job.id],
-    )) !== null;
-  if (isMissed)
-    await skip(
-      db,
-      job,
-      tick,
-      "missed",
-      "No run: the platform was not running at that time. The next occurrence runs.",
-    );
-  else if (isBusy)
-    await skip(
-      db,
-      job,
-      tick,
-      "overlap",
-      "No run: the one before had not ended. Let it run less often, or allow overlaps.",
-    );
-  else
-    await db.query(
-      `insert into cron_executions (id, tenant_id, cron_job_id, tick, trigger) values ($1, $2, $3, $4, 'schedule')
-       on conflict (cron_job_id, tick) do nothing`,
-      [newId(), job.tenant_id, job.id, tick],
-    );
-  let next: Date | null = null;
-  try {
-    next = nextRun(job.schedule, job.timezone, job.now);
-  } catch (error) {
-    // It was valid once: the zone left the tables, or the last occurrence of all is over.
-    platform.log.warn({ err: error, job: job.id }, "a cron job has no next occurrence");
+  const { run, missed, hasUnrecorded, next } = decideDue(job, job.now);
+  if (next === null) platform.log.warn({ job: job.id }, "a cron job has no next occurrence");
+  for (const [at, tick] of missed.entries()) {
+    const others = at === 0 && hasUnrecorded ? " There were more before it." : "";
+    const error = `No run: the platform was not running at that time.${others} Set missed_policy to make up for it.`;
+    await skip(db, job, tick, "missed", error);
   }
+  for (const tick of run) await makeExecution(platform, db, job, tick);
   await db.query("update cron_jobs set next_run_at = $2 where id = $1", [job.id, next]);
+}
+
+async function makeExecution(platform: Platform, db: PoolClient, job: CronJobRow, tick: Date): Promise<void> {
+  const open = await queryOne<{ count: number }>(
+    db,
+    "select count(*)::int as count from cron_executions where cron_job_id = $1 and state in ('pending', 'running')",
+    [job.id],
+  );
+  const count = open?.count ?? 0;
+  if (job.overlap_policy === "skip" && count > 0) {
+    const error =
+      "No run: the one before had not ended. Let it run less often, or choose another overlap_policy.";
+    return skip(db, job, tick, "overlap", error);
+  }
+  if (job.overlap_policy === "queue" && count > mostQueued) {
+    const error = `No run: ${mostQueued} occurrences wait for the run before them already. Let it run less often.`;
+    return skip(db, job, tick, "overlap", error);
+  }
+  if (job.overlap_policy === "replace") {
+    // One that has not begun is not needed any more; one that runs is told to end by its control plane.
+    await db.query(
+      `update cron_executions set state = 'skipped', reason = 'replaced', finished_at = now(),
+         error = 'No run: the next occurrence took its place.'
+       where cron_job_id = $1 and state = 'pending'`,
+      [job.id],
+    );
+    await db.query(
+      "update cron_executions set is_unwanted = true where cron_job_id = $1 and state = 'running'",
+      [job.id],
+    );
+    platform.signals.announce("work:cron");
+  }
+  await db.query(
+    `insert into cron_executions (id, tenant_id, cron_job_id, tick, trigger) values ($1, $2, $3, $4, 'schedule')
+     on conflict (cron_job_id, tick) do nothing`,
+    [newId(), job.tenant_id, job.id, tick],
+  );
 }
 
 async function skip(
@@ -89,11 +98,62 @@ async function skip(
 
 /** Ends runs whose control plane stopped renewing them: nobody knows how they went. */
 export async function endLostRuns(platform: Platform): Promise<void> {
-  await platform.pool.query(
-    `update cron_executions set state = 'failed', reason = 'lost', finished_at = now(), lease_holder = null,
+  const lost = await query<ExecutionRow & { workspace_id: string | null; name: string }>(
+    platform.pool,
+    `update cron_executions e set state = 'failed', reason = 'lost', finished_at = now(), lease_holder = null,
        error = 'The control plane that watched this run ended. Whether the command finished is not known; it is not repeated.'
-     where state = 'running' and lease_until < now()`,
+     from cron_jobs j where j.id = e.cron_job_id and e.state = 'running' and e.lease_until < now()
+     returning e.*, j.workspace_id, j.name`,
   );
+  for (const row of lost)
+    await record(platform, {
+      tenantId: row.tenant_id,
+      workspaceId: row.workspace_id,
+      type: "cron_job.failed",
+      resourceType: "cron_job",
+      resourceId: row.cron_job_id,
+      data: { id: row.cron_job_id, name: row.name, execution_id: row.id, reason: "lost", exit_code: null },
+    });
+}
+
+/**
+ * Takes one pending execution whose turn it is. The job's row is locked first, so that of one job whose runs
+ * must not overlap two control planes never start two.
+ */
+export async function leaseExecution(
+  platform: Platform,
+  holder: string,
+  leaseSeconds: number,
+): Promise<ExecutionRow | null> {
+  const candidates = await query<{ id: string; cron_job_id: string }>(
+    platform.pool,
+    `select e.id, e.cron_job_id from cron_executions e join cron_jobs j on j.id = e.cron_job_id
+     where e.state = 'pending' and (e.not_before is null or e.not_before <= now())
+       and (j.overlap_policy in ('allow', 'skip') or not exists (
+         select from cron_executions r where r.cron_job_id = j.id and r.state = 'running'))
+     order by e.created_at, e.tick limit 20`,
+  );
+  for (const { id, cron_job_id } of candidates) {
+    const leased = await transaction(platform.pool, async (db) => {
+      const job = await queryOne<CronJobRow>(
+        db,
+        "select * from cron_jobs where id = $1 for update skip locked",
+        [cron_job_id],
+      );
+      if (!job) return null;
+      return queryOne<ExecutionRow>(
+        db,
+        `update cron_executions set state = 'running', started_at = now(), lease_holder = $2,
+           lease_until = now() + make_interval(secs => $3)
+         where id = $1 and state = 'pending' and ($4 or not exists (
+           select from cron_executions r where r.cron_job_id = $5 and r.state = 'running'))
+         returning *`,
+        [id, holder, leaseSeconds, ["allow", "skip"].includes(job.overlap_policy), cron_job_id],
+      );
+    });
+    if (leased) return leased;
+  }
+  return null;
 }
 
 /** Keeps thirty days of executions, and of each job at most the newest thousand. */

@@ -53,6 +53,22 @@ async function targetOf(platform: Platform, call: Call, input: Input): Promise<T
   throw notFound(`Sandbox or deployment ${computer_id}`);
 }
 
+/** A job does one thing: a command anywhere, or a request to a deployment. */
+function checkWork(input: Pick<Input, "command" | "http">, target: Target["type"]): void {
+  const refuse = (field: "command" | "http", message: string) =>
+    new PlatformError("VALIDATION_FAILED", `${field}: ${message}.`, { errors: { [field]: [message] } });
+  if (input.command === undefined && input.http === undefined)
+    throw refuse("command", "is missing. Send a command, or http with a path");
+  if (input.command !== undefined && input.http !== undefined)
+    throw refuse("http", "cannot stand beside a command. Send one of them");
+  if (input.http !== undefined && target === "sandbox")
+    throw refuse("http", "reaches deployments only. For a sandbox use a command such as curl");
+}
+
+/** What is shown as the command of a job that has none. */
+const shownCommand = (input: Pick<Input, "command" | "http">): string =>
+  input.command ?? `${input.http!.method} ${input.http!.path.split("?")[0]}`;
+
 async function createJob(platform: Platform, call: Call, input: Input): Promise<CronJobRow> {
   const id = call.idFor("cron-job");
   const found = await loadJob(platform.pool, id);
@@ -60,11 +76,13 @@ async function createJob(platform: Platform, call: Call, input: Input): Promise<
   const timezone = input.timezone ?? "UTC";
   const next = nextRun(input.schedule, timezone, new Date());
   const target = await targetOf(platform, call, input);
+  checkWork(input, target.type);
   const owner = await resolvePlacement(platform.pool, call.caller, input);
   await platform.pool.query(
     `insert into cron_jobs (id, tenant_id, workspace_id, project_id, external_workspace_id, external_user_id, external_project_id, metadata,
-       name, schedule, timezone, command, env_sealed, target_type, target_id, overlap_policy, timeout_sec, next_run_at)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) on conflict (id) do nothing`,
+       name, schedule, timezone, command, env_sealed, target_type, target_id, overlap_policy, timeout_sec, next_run_at,
+       http_sealed, missed_policy, missed_limit, max_retries, retry_delay_sec)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23) on conflict (id) do nothing`,
     [
       id,
       call.caller.tenantId,
@@ -77,13 +95,18 @@ async function createJob(platform: Platform, call: Call, input: Input): Promise<
       input.name,
       input.schedule,
       timezone,
-      input.command,
+      shownCommand(input),
       platform.seal.close(JSON.stringify(input.env ?? {})),
       target.type,
       target.id,
       input.overlap_policy ?? "skip",
       input.timeout_sec ?? standardTimeoutSec,
       next,
+      input.http ? platform.seal.close(JSON.stringify(input.http)) : null,
+      input.missed_policy ?? "skip",
+      input.missed_limit ?? 10,
+      input.max_retries ?? 0,
+      input.retry_delay_sec ?? 30,
     ],
   );
   return (await loadJob(platform.pool, id))!;
@@ -116,10 +139,15 @@ export function cronHandlers(platform: Platform): Handler[] {
     handler(r.get, async (call) => jobView(await own(call as Call))),
     handler(r.change, async (call) => {
       const row = await own(call as Call);
-      const { env, ...plain } = call.body;
+      const { env, http, ...plain } = call.body;
+      if (http !== undefined || plain.command !== undefined) checkWork(call.body, row.target_type);
       const set: Record<string, unknown> = Object.fromEntries(
         Object.entries(plain).filter(([, value]) => value !== undefined),
       );
+      if (http) {
+        set["http_sealed"] = platform.seal.close(JSON.stringify(http));
+        set["command"] = shownCommand({ http });
+      } else if (plain.command !== undefined) set["http_sealed"] = null;
       if (env) set["env_sealed"] = platform.seal.close(JSON.stringify(env));
       if (plain.schedule !== undefined || plain.timezone !== undefined) {
         const next = nextRun(plain.schedule ?? row.schedule, plain.timezone ?? row.timezone, new Date());

@@ -4,6 +4,8 @@ import { loadDeployment, servingInstance } from "../deployments/index.ts";
 import { guestOf } from "../guests.ts";
 import type { Platform } from "../platform.ts";
 import { loadSandbox, wake } from "../sandboxes/index.ts";
+import { deploymentHostname, tenantById } from "../tenants/index.ts";
+import { requestThroughEdge, type HttpCall } from "./http-call.ts";
 import type { CronJobRow, ExecutionRow } from "./store.ts";
 
 const outputBytes = 64 * 1024;
@@ -56,8 +58,10 @@ export class Tail {
   }
 }
 
-type Found = { readonly guest: GuestClient; readonly boxKey: string } | Outcome;
+type Found =
+  { readonly guest: GuestClient; readonly boxKey: string; readonly releaseId: string | null } | Outcome;
 
+/** The release that is live now: a rollback moves the job with it. */
 async function findTarget(platform: Platform, job: CronJobRow, signal: AbortSignal): Promise<Found> {
   if (job.target_type === "sandbox") return wakeSandbox(platform, job, signal);
   const deployment = await loadDeployment(platform.pool, job.target_id);
@@ -72,7 +76,11 @@ async function findTarget(platform: Platform, job: CronJobRow, signal: AbortSign
       "not_serving",
       `The deployment is ${deployment.state} and has no running instance. Promote a release with a server, then run again.`,
     );
-  return { guest: guestOf(platform.host, instance.box_key), boxKey: instance.box_key };
+  return {
+    guest: guestOf(platform.host, instance.box_key),
+    boxKey: instance.box_key,
+    releaseId: instance.release_id,
+  };
 }
 
 async function wakeSandbox(platform: Platform, job: CronJobRow, signal: AbortSignal): Promise<Found> {
@@ -87,13 +95,62 @@ async function wakeSandbox(platform: Platform, job: CronJobRow, signal: AbortSig
     try {
       const live = await wake(platform, row);
       await platform.pool.query("update sandboxes set last_used_at = now() where id = $1", [live.id]);
-      return { guest: guestOf(platform.host, live.box_key), boxKey: live.box_key };
+      return { guest: guestOf(platform.host, live.box_key), boxKey: live.box_key, releaseId: null };
     } catch (error) {
       if (!(error instanceof PlatformError)) throw error;
       const mayCome = error.code === "SANDBOX_STARTING" && performance.now() < endsAt && !signal.aborted;
       if (!mayCome) return failed(error.code.toLowerCase(), error.message);
     }
   }
+}
+
+const noteRelease = (platform: Platform, execution: ExecutionRow, releaseId: string | null) =>
+  platform.pool.query("update cron_executions set release_id = $2 where id = $1", [execution.id, releaseId]);
+
+/** A request by the deployment's public name, so that it reaches what visitors reach and wakes what sleeps. */
+async function callApp(
+  platform: Platform,
+  job: CronJobRow,
+  execution: ExecutionRow,
+  signal: AbortSignal,
+): Promise<Outcome> {
+  const deployment = await loadDeployment(platform.pool, job.target_id);
+  if (!deployment || deployment.desired === "deleted")
+    return failed("target_gone", "The deployment was deleted. Delete this cron job.");
+  const tenant = await tenantById(platform.pool, job.tenant_id);
+  if (!tenant) return failed("target_gone", "The tenant is gone.");
+  await noteRelease(platform, execution, deployment.active_release_id);
+  const call = JSON.parse(platform.seal.open(job.http_sealed!)) as HttpCall;
+  const answer = await requestThroughEdge(
+    platform.settings,
+    deploymentHostname(tenant, deployment.slug),
+    call,
+    {
+      executionId: execution.id,
+      timeoutMs: job.timeout_sec * 1000,
+      signal,
+    },
+  );
+  if (answer.failure === "timeout")
+    return failed(
+      "timeout",
+      `The app did not answer within ${job.timeout_sec} s. Raise timeout_sec, or answer sooner.`,
+    );
+  if (answer.failure !== null)
+    return failed("unreachable", "The app's address did not answer. Is it deployed?");
+  const output = { output: answer.body, truncated: answer.isTruncated, exitCode: answer.status };
+  if (!answer.isFromApp)
+    return {
+      ...output,
+      ...{ state: "failed", reason: "not_serving" },
+      error: `No instance of the deployment answered (${answer.status}). Promote a release with a server, then run again.`,
+    };
+  if (answer.status < 400) return { ...output, state: "succeeded", reason: null, error: null };
+  return {
+    ...output,
+    ...{ state: "failed", reason: "http_status" },
+    error: `The app answered ${answer.status}. The beginning of its answer is in output.`,
+  };
 }
 
 const oomKills = async (platform: Platform, boxKey: string, signal: AbortSignal) =>
@@ -106,8 +163,10 @@ export async function runJob(
   execution: ExecutionRow,
   signal: AbortSignal,
 ): Promise<Outcome> {
+  if (job.http_sealed !== null) return callApp(platform, job, execution, signal);
   const found = await findTarget(platform, job, signal);
   if ("state" in found) return found;
+  await noteRelease(platform, execution, found.releaseId);
   const env = JSON.parse(platform.seal.open(job.env_sealed)) as Record<string, string>;
   const tail = new Tail();
   const before = await oomKills(platform, found.boxKey, signal);

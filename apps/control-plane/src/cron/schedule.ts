@@ -20,9 +20,16 @@ function assertTimezone(timezone: string): void {
  */
 export function nextRun(schedule: string, timezone: string, after: Date): Date {
   assertTimezone(timezone);
-  let next: Date | null;
+  const next = readSchedule(schedule, timezone)(after);
+  if (!next) throw invalid("schedule", `"${schedule}" never occurs`);
+  return next;
+}
+
+/** @returns finds the first occurrence after a time; `null` when there is none */
+export function readSchedule(schedule: string, timezone: string): (after: Date) => Date | null {
   try {
-    next = new Cron(schedule, { mode: "5-part", timezone, paused: true }).nextRun(after);
+    const cron = new Cron(schedule, { mode: "5-part", timezone, paused: true });
+    return (after) => cron.nextRun(after);
   } catch (error) {
     const reason = (error as Error).message.replace(/^Cron\w+: /, "").replace(/\.$/, "");
     throw invalid(
@@ -31,6 +38,4 @@ export function nextRun(schedule: string, timezone: string, after: Date): Date {
       error,
     );
   }
-  if (!next) throw invalid("schedule", `"${schedule}" never occurs`);
-  return next;
 }

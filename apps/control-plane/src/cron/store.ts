@@ -12,7 +12,13 @@ export interface CronJobRow extends OwnedRow {
   readonly target_type: "sandbox" | "deployment";
   readonly target_id: string;
   readonly state: "active" | "paused";
-  readonly overlap_policy: "skip" | "allow";
+  readonly overlap_policy: "skip" | "queue" | "replace" | "allow";
+  readonly missed_policy: "skip" | "once" | "all";
+  readonly missed_limit: number;
+  readonly max_retries: number;
+  readonly retry_delay_sec: number;
+  /** An `HttpCall`; null for a job that runs its command. */
+  readonly http_sealed: Buffer | null;
   readonly timeout_sec: number;
   readonly next_run_at: Date | null;
   readonly last_run_at: Date | null;
@@ -26,6 +32,10 @@ export interface ExecutionRow {
   readonly tick: Date | null;
   readonly trigger: "schedule" | "manual";
   readonly state: "pending" | "running" | "succeeded" | "failed" | "skipped";
+  /** From 1. */
+  readonly attempt: number;
+  readonly attempts: { attempt: number; reason: string | null; error: string | null; finished_at: string }[];
+  readonly release_id: string | null;
   readonly reason: string | null;
   readonly output: string | null;
   readonly output_truncated: boolean;
@@ -72,7 +82,12 @@ export const jobView = (row: CronJobRow) => ({
   state: row.state,
   status: row.state,
   paused: row.state === "paused",
+  kind: row.http_sealed === null ? "command" : "http",
   overlap_policy: row.overlap_policy,
+  missed_policy: row.missed_policy,
+  missed_limit: row.missed_limit,
+  max_retries: row.max_retries,
+  retry_delay_sec: row.retry_delay_sec,
   timeout_sec: row.timeout_sec,
   last_run_at: row.last_run_at?.toISOString() ?? null,
   next_run_at: row.next_run_at?.toISOString() ?? null,
@@ -89,6 +104,9 @@ export const executionView = (row: ExecutionRow) => ({
   status: row.state,
   reason: row.reason,
   trigger: row.trigger,
+  attempt: row.attempt,
+  attempts: row.attempts,
+  release_id: row.release_id,
   scheduled_for: row.tick?.toISOString() ?? null,
   started_at: row.started_at?.toISOString() ?? null,
   finished_at: row.finished_at?.toISOString() ?? null,

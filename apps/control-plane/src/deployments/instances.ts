@@ -9,6 +9,7 @@ import type { Platform } from "../platform.ts";
 import {
   appService,
   assertProvenance,
+  notAsBuilt,
   deploymentEnvironment,
   runSpec,
   type ReleaseRow,
@@ -103,6 +104,11 @@ async function bringUp(
   } catch (error) {
     if (!(error instanceof HostError) || error.code === "UNREACHABLE" || error.code === "INTERNAL")
       throw error;
+    const tampered = notAsBuilt(error);
+    if (tampered) {
+      const { code, message, details } = tampered;
+      return discard(platform, instance, { code, message, details }, signal);
+    }
     return discard(
       platform,
       instance,

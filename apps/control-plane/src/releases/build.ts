@@ -4,9 +4,10 @@ import { PlatformError } from "@platform/contract";
 import { HostError } from "@platform/host-api";
 import type { Platform } from "../platform.ts";
 import { deploymentEnvironment } from "./environment.ts";
-import { buildKey, freeze, makeBundle } from "./make-bundle.ts";
+import { freeze, makeBundle } from "./make-bundle.ts";
 import { preflight } from "./preflight.ts";
 import { attest } from "./provenance.ts";
+import { buildKey } from "./run-step.ts";
 import { BuildLog, loadBuild, loadRelease, setBuild, type BuildFailure, type BuildRow } from "./store.ts";
 
 const restMs = 15_000;
@@ -105,6 +106,7 @@ async function run(
         digest: row.bundle_digest!,
         plan,
         log,
+        sandboxId: row.request.source_sandbox_id ?? null,
       },
       signal,
     );
@@ -129,10 +131,20 @@ async function finish(
   const release = (await loadRelease(platform.pool, row.release_id))!;
   const sha256 = row.bundle_digest!.replace("sha256:", "");
   const finishedAt = new Date();
-  const attestation = await attest(platform, { row, plan, sourceDigest, env, startedAt, finishedAt });
+  const sbomDigest = (release.metadata["sbom_digest"] as string | null | undefined) ?? null;
+  const attestation = await attest(platform, {
+    row,
+    plan,
+    sourceDigest,
+    sbomDigest,
+    env,
+    startedAt,
+    finishedAt,
+  });
   const provenance = {
     source_digest: sourceDigest,
     bundle_digest: row.bundle_digest,
+    sbom_digest: sbomDigest,
     install_command: plan.install,
     build_command: plan.build,
     toolchain: { node: process.version, template: "host" },

@@ -329,8 +329,15 @@ export const diagnoseBuild = (guest: GuestClient, plan: Plan, lines: readonly st
 export const diagnoseStart = (guest: GuestClient, plan: Plan, lines: readonly string[]) =>
   firstOf(startRules, { guest, plan, lines, isBuild: false });
 
-/** The lines that a person would look at first. */
+const stackFrame = /^\s+at\s.*:\d+:\d+\)?$|^\s*at .*<anonymous>/;
+
+/** The lines that a person would look at first: what was said, before where in a package's insides it was said. */
 export function errorLines(lines: readonly string[]): string[] {
-  const telling = lines.filter((line) => /error|exception|fail|cannot|not found|denied|:\d+:\d+/i.test(line));
-  return (telling.length > 0 ? telling : lines).slice(-8).map((line) => line.trim().slice(0, 300));
+  const said = lines.filter((line) => line.trim() !== "" && !stackFrame.test(line));
+  const telling = said.filter((line) =>
+    /error|exception|fail|cannot|not found|no longer|denied|:\d+:\d+/i.test(line),
+  );
+  return (telling.length > 0 ? telling : said.length > 0 ? said : lines)
+    .slice(-8)
+    .map((line) => line.trim().slice(0, 300));
 }

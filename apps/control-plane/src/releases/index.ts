@@ -1,3 +1,4 @@
+export { diffReleases, notAsBuilt, releaseSbom, verifyRelease } from "./artifact.ts";
 export { createBuildStep } from "./build.ts";
 export { cancelBuild } from "./cancel.ts";
 export { deploymentEnvironment } from "./environment.ts";

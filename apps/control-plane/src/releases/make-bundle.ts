@@ -1,15 +1,17 @@
-import type { SecretFinding } from "@platform/bundle";
+import { createHash } from "node:crypto";
+import { largestChunk, type SecretFinding } from "@platform/bundle";
 import { faultPoint } from "@platform/daemon";
 import { PlatformError, type ProblemCode, type ProblemPatch } from "@platform/contract";
-import { HostError, type BoxSpec } from "@platform/host-api";
+import { HostError } from "@platform/host-api";
 import type { GuestClient } from "@platform/guest-protocol";
 import { query } from "@platform/postgres";
 import { guestOf } from "../guests.ts";
 import type { Platform } from "../platform.ts";
 import { findStaticOutput, readAppFiles, type StaticOutput } from "./files.ts";
-import { planBuild, toolsFolder, type Plan, type Tree } from "./detect/index.ts";
-import { diagnoseBuild, diagnoseInstall, errorLines, type Diagnosis } from "./diagnosis.ts";
+import { planBuild, type Plan, type Tree } from "./detect/index.ts";
 import { installKey, keepInstall, restoreInstall } from "./install-cache.ts";
+import { buildKey, buildLimits, runStep } from "./run-step.ts";
+import { listInstalled, renderSbom } from "./sbom/index.ts";
 import { knownSecrets, secretProblem } from "./secrets.ts";
 import { setBuild, type BuildLog, type BuildRow } from "./store.ts";
 
@@ -46,15 +48,6 @@ const bundleExcludes = [
   "__pycache__",
   ".cache",
 ];
-
-const buildLimits: BoxSpec["limits"] = {
-  memoryBytes: 8 * 1024 ** 3,
-  cpuMillis: 2000,
-  maxProcesses: 4096,
-  diskBytes: 20 * 1024 ** 3,
-};
-
-export const buildKey = (row: BuildRow) => `bd-${row.id}`;
 
 export async function freeze(
   platform: Platform,
@@ -178,6 +171,7 @@ export async function makeBundle(
   faultPoint("control-plane.build.before-build");
   if (plan.build) await command("build", plan.build, buildTimeoutMs);
   await setBuild(platform, row.id, { step: "collect" });
+  const sbom = await keepSbom(platform, guest, plan, log, signal);
   const output: StaticOutput | null = plan.kind === "static" ? await findStaticOutput(guest, plan) : null;
   const bundled = await platform.host
     .bundle(
@@ -198,6 +192,8 @@ export async function makeBundle(
           .sort()
           .map((name) => ({ name, scope: "run" as const, required: plan.requiredEnv.includes(name) })),
         secrets: knownSecrets(env),
+        source: sourceDigest,
+        sbom,
       },
       signal,
     )
@@ -207,9 +203,40 @@ export async function makeBundle(
   log.add("system", `bundle ${bundled.digest}, ${bundled.files} files, ${bundled.sizeBytes} bytes`);
   await platform.pool.query(
     "update releases set size_bytes = $2, metadata = metadata || $3::jsonb where id = $1",
-    [row.release_id, bundled.sizeBytes, { spa_fallback: output?.spa ?? false, files: bundled.files }],
+    [
+      row.release_id,
+      bundled.sizeBytes,
+      { spa_fallback: output?.spa ?? false, files: bundled.files, sbom_digest: sbom },
+    ],
   );
   await setBuild(platform, row.id, { bundle_digest: bundled.digest });
+}
+
+/** @returns digest of the bill of materials, which the bundle then names; null where it cannot be made */
+async function keepSbom(
+  platform: Platform,
+  guest: GuestClient,
+  plan: Plan,
+  log: BuildLog,
+  signal: AbortSignal,
+): Promise<string | null> {
+  const installed = await listInstalled(guest, plan.root);
+  if (!installed) {
+    log.add("system", "bill of materials: the installed packages could not be listed");
+    return null;
+  }
+  const bytes = Buffer.from(renderSbom(installed));
+  const digestOf = (part: Buffer) => `sha256:${createHash("sha256").update(part).digest("hex")}`;
+  const parts: string[] = [];
+  for (let at = 0; at < bytes.length; at += largestChunk) {
+    const part = bytes.subarray(at, at + largestChunk);
+    parts.push(digestOf(part));
+    await platform.host.putChunk(parts.at(-1)!, part, signal);
+  }
+  const { digest } = await platform.host.assembleChunks(parts, digestOf(bytes), signal);
+  await platform.host.removeChunks(parts, signal);
+  log.add("system", `bill of materials ${digest}, ${installed.packages.length} packages`);
+  return digest;
 }
 
 /** Installs, unless an earlier build of the tenant left what the same lockfile gives. */
@@ -231,118 +258,4 @@ async function install(
   if (isRestored) return;
   await command("install", plan.install, installTimeoutMs);
   if (cache) await keepInstall(platform, row, buildKey(row), cache, plan.root, signal);
-}
-
-/** The refusal that a log's diagnosis leads to. */
-export const diagnosed = (found: Diagnosis, details: Record<string, unknown>): PlatformError =>
-  new PlatformError(found.code, found.message, {
-    details: {
-      ...details,
-      pointer: found.pointer,
-      evidence: found.evidence,
-      ...(found.patch ? { patch: found.patch } : {}),
-      ...found.facts,
-    },
-    errors: { [found.pointer.split("/")[1] ?? "source"]: [found.message.split(". ")[0]!] },
-  });
-
-interface Step {
-  readonly step: string;
-  readonly command: string;
-  readonly timeoutMs: number;
-  readonly plan: Plan;
-  readonly oomBefore: number;
-}
-
-const systemPath = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
-
-/** Tools by name, and what a Dockerfile sets; but packages only needed to build are installed in any case. */
-function stepEnv({ step, plan }: Step): Record<string, string> {
-  const { NODE_ENV, PORT: _port, ...rest } = plan.env;
-  const own = [
-    `${plan.root}/node_modules/.bin`,
-    `${plan.root}/.python/bin`,
-    `${toolsFolder}/node_modules/.bin`,
-  ];
-  return {
-    ...rest,
-    ...(NODE_ENV !== undefined && step === "build" ? { NODE_ENV } : {}),
-    PATH: [...own, systemPath].join(":"),
-    ...(plan.packageManager === "pip" || plan.packageManager === "uv" || plan.packageManager === "poetry"
-      ? { ...(step === "build" ? { PYTHONPATH: `${plan.root}/.python` } : {}), PYTHONDONTWRITEBYTECODE: "1" }
-      : {}),
-  };
-}
-
-async function runStep(
-  platform: Platform,
-  row: BuildRow,
-  guest: GuestClient,
-  step: Step,
-  log: BuildLog,
-  signal: AbortSignal,
-): Promise<void> {
-  log.add("system", `$ ${step.command}`);
-  const rest = { stdout: "", stderr: "" };
-  const push = (stream: "stdout" | "stderr") => (chunk: string) => {
-    const lines = (rest[stream] + chunk).split(/\r?\n/);
-    rest[stream] = lines.pop() ?? "";
-    for (const line of lines) log.add(stream, line);
-  };
-  const result = await guest.exec(step.command, {
-    cwd: step.plan.root,
-    env: stepEnv(step),
-    timeoutMs: step.timeoutMs,
-    maxOutputBytes: 0,
-    onStdout: push("stdout"),
-    onStderr: push("stderr"),
-    signal,
-  });
-  for (const stream of ["stdout", "stderr"] as const) if (rest[stream]) log.add(stream, rest[stream]);
-  if (result.exitCode === 0 && !result.timedOut) return;
-  const stats = await platform.host.stats(buildKey(row), signal);
-  const whole = await log.tail(200);
-  const tail = whole.slice(-40);
-  const details = {
-    step: step.step,
-    command: log.mask(step.command),
-    exit_code: result.timedOut ? null : result.exitCode,
-    log_tail: tail,
-    pointer: "",
-    evidence: errorLines(whole),
-    build_id: row.id,
-  };
-  if ((stats?.oomKills ?? 0) > step.oomBefore) {
-    throw new PlatformError(
-      "BUILD_OUT_OF_MEMORY",
-      `The ${step.step} step ran out of memory (limit ${buildLimits.memoryBytes / 1024 ** 2} MiB). Build with less parallelism, or lower the memory it needs.`,
-      {
-        details: { ...details, limit_bytes: stats?.memoryLimitBytes, peak_bytes: stats?.memoryPeakBytes },
-      },
-    );
-  }
-  if (result.timedOut)
-    throw new PlatformError(
-      "BUILD_TIMEOUT",
-      `The ${step.step} step did not end within ${step.timeoutMs / 60_000} minutes. Its last lines are in details.log_tail.`,
-      { details },
-    );
-  const diagnose = step.step === "install" ? diagnoseInstall : diagnoseBuild;
-  const found = result.timedOut ? null : await diagnose(guest, step.plan, whole);
-  if (found) throw diagnosed(found, details);
-  if (step.step === "install")
-    throw new PlatformError(
-      "INSTALL_FAILED",
-      `"${details.command}" ended with ${result.exitCode}. Its last lines are in details.log_tail.`,
-      { details },
-    );
-  const code = step.plan.kind === "static" ? "STATIC_BUILD_FAILED" : "BUILD_FAILED";
-  throw new PlatformError(
-    code,
-    `"${details.command}" ended with ${result.exitCode}. Its last lines are in details.log_tail.`,
-    {
-      details: { ...details, pointer: "/build_command" },
-      errors: { build_command: [`ended with ${result.exitCode}`] },
-    },
-  );
 }

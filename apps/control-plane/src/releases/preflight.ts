@@ -5,7 +5,8 @@ import type { Platform } from "../platform.ts";
 import { deploymentEnvironment } from "./environment.ts";
 import type { Plan } from "./detect/index.ts";
 import { diagnoseStart, errorLines } from "./diagnosis.ts";
-import { diagnosed } from "./make-bundle.ts";
+import { onlyInSandbox } from "./only-in-sandbox.ts";
+import { diagnosed } from "./run-step.ts";
 import { appService, runSpec } from "./run-spec.ts";
 import type { BuildLog } from "./store.ts";
 
@@ -18,6 +19,8 @@ interface Candidate {
   readonly digest: string;
   readonly plan: Plan;
   readonly log: BuildLog;
+  /** The sandbox it came from; null for uploaded files. */
+  readonly sandboxId: string | null;
 }
 
 /**
@@ -81,7 +84,9 @@ export async function preflight(
     return;
   }
   const stats = await platform.host.stats(candidate.key, signal);
-  const refused = await refusal(guest, candidate, probe, lines, stats);
+  const refused =
+    (await sandboxOnly(platform, guest, candidate, probe, lines, values, stats)) ??
+    (await refusal(guest, candidate, probe, lines, stats));
   await platform.host.deleteBox(candidate.key, signal);
   throw refused;
 }
@@ -92,6 +97,25 @@ type Stats = {
   memoryPeakBytes: number | null;
 } | null;
 
+/** Looked for first: its log says "not found" or "refused", and means the sandbox. */
+async function sandboxOnly(
+  platform: Platform,
+  guest: GuestClient,
+  candidate: Candidate,
+  probe: ProbeResult,
+  lines: string[],
+  values: Readonly<Record<string, string>>,
+  stats: Stats,
+): Promise<PlatformError | null> {
+  if ((stats?.oomKills ?? 0) > 0 || probe.reason === "bound_to_loopback") return null;
+  const details = detailsOf(candidate, probe, lines);
+  // What the log names exactly comes before what can only be concluded.
+  const named = probe.reason === "process_exited" ? await diagnoseStart(guest, candidate.plan, lines) : null;
+  const found = await onlyInSandbox(platform, candidate.sandboxId, guest, lines, values);
+  if (named && (found === null || found.code === "REQUIRED_ENV_MISSING")) return diagnosed(named, details);
+  return found ? diagnosed(found, details) : null;
+}
+
 async function refusal(
   guest: GuestClient,
   candidate: Candidate,
@@ -100,7 +124,39 @@ async function refusal(
   stats: Stats,
 ): Promise<PlatformError> {
   const { plan } = candidate;
-  const details = {
+  const details = detailsOf(candidate, probe, lines);
+  if ((stats?.oomKills ?? 0) > 0) {
+    return new PlatformError(
+      "PREFLIGHT_OUT_OF_MEMORY",
+      "The release ran out of memory at start. Lower what it loads at start.",
+      { details: { ...details, limit_bytes: stats?.memoryLimitBytes, peak_bytes: stats?.memoryPeakBytes } },
+    );
+  }
+  switch (probe.reason) {
+    case "process_exited":
+      return new PlatformError(
+        "PREFLIGHT_EXITED",
+        `"${plan.start}" exits at start, away from the sandbox. Its last lines are in details.log_tail.`,
+        { details },
+      );
+    case "bound_to_loopback":
+      return boundToLoopback(guest, plan, details);
+    case "no_http_answer":
+    case "http_error":
+      return new PlatformError(
+        "PREFLIGHT_UNHEALTHY",
+        `${plan.healthCheckPath} answers ${probe.httpStatus ?? "nothing"}. It must answer with a status under 500. The app's last lines are in details.log_tail.`,
+        { details: { ...details, pointer: "/health_check_path" } },
+      );
+    case "not_listening":
+    case null:
+      return notListening(guest, plan, details);
+  }
+}
+
+function detailsOf(candidate: Candidate, probe: ProbeResult, lines: string[]) {
+  const { plan } = candidate;
+  return {
     step: "preflight",
     reason: probe.reason,
     port: plan.port,
@@ -118,36 +174,6 @@ async function refusal(
           ],
     build_id: candidate.buildId,
   };
-  if ((stats?.oomKills ?? 0) > 0) {
-    return new PlatformError(
-      "PREFLIGHT_OUT_OF_MEMORY",
-      "The release ran out of memory at start. Lower what it loads at start.",
-      { details: { ...details, limit_bytes: stats?.memoryLimitBytes, peak_bytes: stats?.memoryPeakBytes } },
-    );
-  }
-  switch (probe.reason) {
-    case "process_exited": {
-      const found = await diagnoseStart(guest, plan, lines);
-      if (found) return diagnosed(found, details);
-      return new PlatformError(
-        "PREFLIGHT_EXITED",
-        `"${plan.start}" exits at start, away from the sandbox. Its last lines are in details.log_tail.`,
-        { details },
-      );
-    }
-    case "bound_to_loopback":
-      return boundToLoopback(guest, plan, details);
-    case "no_http_answer":
-    case "http_error":
-      return new PlatformError(
-        "PREFLIGHT_UNHEALTHY",
-        `${plan.healthCheckPath} answers ${probe.httpStatus ?? "nothing"}. It must answer with a status under 500. The app's last lines are in details.log_tail.`,
-        { details: { ...details, pointer: "/health_check_path" } },
-      );
-    case "not_listening":
-    case null:
-      return notListening(guest, plan, details);
-  }
 }
 
 const sources =

@@ -51,6 +51,7 @@ async function builtRelease(t: TestContext): Promise<Built> {
     row: (await loadBuild(pool, buildId))!,
     plan,
     sourceDigest: `sha256:${"cd".repeat(32)}`,
+    sbomDigest: null,
     env: { DATABASE_URL: "postgres://secret" },
     startedAt: new Date(1000),
     finishedAt: new Date(2000),

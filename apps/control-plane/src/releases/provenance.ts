@@ -18,6 +18,7 @@ interface Built {
   readonly row: BuildRow;
   readonly plan: Plan;
   readonly sourceDigest: string;
+  readonly sbomDigest: string | null;
   readonly env: Readonly<Record<string, string>>;
   readonly startedAt: Date;
   readonly finishedAt: Date;
@@ -39,6 +40,8 @@ export async function attest(platform: Platform, built: Built): Promise<Envelope
       healthCheckPath: plan.healthCheckPath,
     },
     toolchain: { node: process.version },
+    invocationId: `urn:uuid:${row.id}`,
+    sbomDigest: built.sbomDigest === null ? null : parseDigest(built.sbomDigest),
     startedAt: built.startedAt,
     finishedAt: built.finishedAt,
     builderId: `urn:uuid:${row.tenant_id}`,
@@ -98,6 +101,11 @@ function differences(statement: ProvenanceStatement, release: ReleaseRow): Prove
     ["start_command", run.startCommand, release.start_command],
     ["port", run.port, release.port],
     ["health_check_path", run.healthCheckPath, release.health_check_path],
+    [
+      "sbom",
+      statement.predicate.runDetails.byproducts?.[0]?.digest.sha256 ?? null,
+      (release.metadata["sbom_digest"] as string | undefined)?.replace("sha256:", "") ?? null,
+    ],
     ["kind", run.kind, release.kind === "static" ? "static" : "dynamic"],
   ];
   return pairs

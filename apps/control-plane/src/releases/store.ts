@@ -2,6 +2,7 @@ import type { PublishFields } from "@platform/contract";
 import { query, queryOne, type Queryable } from "@platform/postgres";
 import type { Platform } from "../platform.ts";
 import type { Plan } from "./detect/index.ts";
+import { createMasking, type Masking } from "./masking.ts";
 
 /** A refusal as it is stored with a build: becomes the 422 of the publish call. */
 export interface BuildFailure {
@@ -180,7 +181,7 @@ export const buildView = (row: BuildRow) => ({
 export class BuildLog {
   readonly #platform: Platform;
   readonly #buildId: string;
-  readonly #secrets: readonly string[];
+  readonly masking: Masking;
   #pending: { stream: string; line: string }[] = [];
   #writing: Promise<void> = Promise.resolve();
 
@@ -188,11 +189,11 @@ export class BuildLog {
   constructor(platform: Platform, buildId: string, secrets: readonly string[]) {
     this.#platform = platform;
     this.#buildId = buildId;
-    this.#secrets = secrets.filter((value) => value.length >= 6).sort((a, b) => b.length - a.length);
+    this.masking = createMasking(secrets);
   }
 
   mask(text: string): string {
-    return this.#secrets.reduce((masked, secret) => masked.replaceAll(secret, "[masked]"), text);
+    return this.masking.mask(text);
   }
 
   add(stream: "stdout" | "stderr" | "system", line: string): void {

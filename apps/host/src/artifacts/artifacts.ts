@@ -17,6 +17,8 @@ import {
 } from "@platform/bundle";
 import {
   AssembleRequest,
+  BundleNamed,
+  BundlePair,
   BundleRequest,
   ChunkRequest,
   FillRequest,
@@ -25,6 +27,9 @@ import {
   FreezeRequest,
   HostError,
   SnapshotInfo,
+  type BundleCheck,
+  type BundleDiff,
+  type BundleSbom,
   type Bundled,
   type Frozen,
 } from "@platform/host-api";
@@ -37,6 +42,7 @@ import {
   type StillBox,
 } from "../boxes/index.ts";
 import type { BoxFolders } from "../drivers/driver.ts";
+import { bundleSbom, checkBundle, diffBundles } from "./bundles.ts";
 import { changeOwner } from "./change-owner.ts";
 
 const insideRoots = [
@@ -157,12 +163,13 @@ export class Artifacts implements ContentSource {
   }
 
   async bundle(boxes: Boxes, key: string, body: unknown): Promise<Bundled> {
-    const { path, exclude, secrets, ...declared } = BundleRequest.parse(body);
+    const { path, exclude, secrets, source, sbom, ...declared } = BundleRequest.parse(body);
+    const made = { source: source ? parseDigest(source) : null, sbom: sbom ? parseDigest(sbom) : null };
     const search = new SecretSearch(secrets);
     const built = await boxes.whileStill(key, async ({ folders }) => {
       const { folder, subfolder } = locate(folders, path);
       return explained(
-        buildBundle(this.#store, folder, { ...declared, exclude, search, ...below(subfolder) }),
+        buildBundle(this.#store, folder, { ...declared, ...made, exclude, search, ...below(subfolder) }),
       );
     });
     faultPoint("host.bundle.before-answer");
@@ -178,6 +185,19 @@ export class Artifacts implements ContentSource {
         throw new HostError("CONFLICT", 409, `There is a ${folder} in the box already.`);
       await explained(unpackSource(this.#store, parseDigest(digest), into, folders.owner ?? {}));
     });
+  }
+
+  async checkBundle(body: unknown): Promise<BundleCheck> {
+    return explained(checkBundle(this.#store, parseDigest(BundleNamed.parse(body).digest)));
+  }
+
+  async diffBundles(body: unknown): Promise<BundleDiff> {
+    const { from, to } = BundlePair.parse(body);
+    return explained(diffBundles(this.#store, parseDigest(from), parseDigest(to)));
+  }
+
+  async bundleSbom(body: unknown): Promise<BundleSbom> {
+    return explained(bundleSbom(this.#store, parseDigest(BundleNamed.parse(body).digest)));
   }
 
   async putChunk(body: unknown): Promise<void> {
