@@ -45,7 +45,7 @@ module.exports = {
       from: { path: "^apps/host/src/(drivers|engines)/([^/]+)/" },
       to: {
         path: "^apps/host/src/$1/([^/]+)/",
-        pathNot: "^apps/host/src/($1/$2|drivers/(linux|microvm|conformance))/",
+        pathNot: "^apps/host/src/($1/$2|drivers/(linux|microvm|conformance)|engines/dedicated)/",
       },
     },
     {

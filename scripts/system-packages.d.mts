@@ -2,6 +2,7 @@ export interface SystemPackage {
   readonly name: string;
   readonly program: string;
   readonly required: boolean;
+  readonly brought?: boolean;
   readonly why: string;
 }
 export const systemPackages: readonly SystemPackage[];

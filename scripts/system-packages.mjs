@@ -4,13 +4,38 @@ import { spawnSync } from "node:child_process";
 import { accessSync, constants, existsSync } from "node:fs";
 import { join } from "node:path";
 
-/** `required`: without it nothing runs. The others only switch a feature off. */
+/**
+ * `required`: without it nothing runs. The others only switch a feature off; `brought`: as root they are
+ * installed as well. None of these packages has a service, so nothing starts by itself.
+ */
 export const systemPackages = [
   { name: "bubblewrap", program: "bwrap", required: true, why: "isolates sandboxes and app instances" },
   { name: "tar", program: "tar", required: true, why: "packs and unpacks app folders" },
   { name: "git", program: "git", required: false, why: "lets sandboxes clone repositories" },
   { name: "python3", program: "python3", required: false, why: "is part of the standard sandbox" },
   { name: "mmdebstrap", program: "mmdebstrap", required: false, why: "builds the images of templates" },
+  {
+    name: "mariadb-server-core",
+    program: "mariadbd",
+    required: false,
+    brought: true,
+    why: "serves MySQL databases",
+  },
+  {
+    name: "mariadb-backup",
+    program: "mariadb-backup",
+    required: false,
+    brought: true,
+    why: "copies MySQL databases while they run",
+  },
+  // The server's program is in it; redis-server adds but a service of its own.
+  {
+    name: "redis-tools",
+    program: "redis-check-rdb",
+    required: false,
+    brought: true,
+    why: "serves Redis databases",
+  },
   { name: "psmisc", program: "fuser", required: false, why: "is part of the standard sandbox" },
 ];
 
@@ -25,6 +50,7 @@ const testPackages = [
   { name: "gcc", program: "gcc", required: true, why: "builds what a virtual machine starts with" },
   { name: "libc6-dev", program: "gcc", required: true, why: "is what gcc links with" },
   { name: "mmdebstrap", program: "mmdebstrap", required: true, why: "builds the images of templates" },
+  { name: "chromium", program: "chromium", required: true, why: "opens pages as visitors do" },
   { name: "awscli", program: "aws", required: true, why: "is a client of the object store in tests" },
   { name: "s3cmd", program: "s3cmd", required: true, why: "is a client of the object store in tests" },
   { name: "rclone", program: "rclone", required: true, why: "is a client of the object store in tests" },
@@ -59,11 +85,13 @@ export const installLine = (names) => `apt-get install -y --no-install-recommend
  */
 export function ensureSystemPackages({ path, isRoot, say, forSlowTests = false }) {
   const wanted = [...systemPackages, ...(forSlowTests ? testPackages : [])];
-  const missing = wanted.filter((entry) => entry.required && findProgram(entry.program, path) === null);
+  const isDebian = existsSync("/etc/debian_version") && findProgram("apt-get", path) !== null;
+  const mayInstall = isRoot && isDebian;
+  const isWanted = (entry) => entry.required || (mayInstall && entry.brought === true);
+  const missing = wanted.filter((entry) => isWanted(entry) && findProgram(entry.program, path) === null);
   if (missing.length === 0) return [];
   const names = missing.map((entry) => entry.name);
-  const isDebian = existsSync("/etc/debian_version") && findProgram("apt-get", path) !== null;
-  if (!isRoot || !isDebian) {
+  if (!mayInstall) {
     const line = isDebian
       ? `sudo ${installLine(names)}`
       : `install ${names.join(" ")} with this system's package manager`;
@@ -75,11 +103,12 @@ export function ensureSystemPackages({ path, isRoot, say, forSlowTests = false }
   const options = { stdio: ["ignore", 2, 2], env };
   // The lists of a fresh machine are empty, so they are brought up to date once.
   spawnSync("apt-get", ["update", "-q"], options);
-  spawnSync("apt-get", ["install", "-y", "--no-install-recommends", ...names], options);
-  const still = names.filter((name) => {
-    const entry = missing.find((candidate) => candidate.name === name);
-    return entry && findProgram(entry.program, path) === null;
-  });
-  if (still.length > 0) say(`✗ still missing: ${still.join(", ")} → ${installLine(still)}`);
-  return still;
+  const install = (list) =>
+    spawnSync("apt-get", ["install", "-y", "--no-install-recommends", ...list], options).status === 0;
+  // One package that this release does not have must not keep the others away.
+  if (!install(names)) for (const name of names) install([name]);
+  const still = missing.filter((entry) => findProgram(entry.program, path) === null);
+  const stillNames = still.map((entry) => entry.name);
+  if (still.length > 0) say(`✗ still missing: ${stillNames.join(", ")} → ${installLine(stillNames)}`);
+  return still.filter((entry) => entry.required).map((entry) => entry.name);
 }

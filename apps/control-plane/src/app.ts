@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { queryOne, transaction } from "@platform/postgres";
 import { CronScheduler, cronHandlers } from "./cron/index.ts";
-import { createDatabaseStep, databaseHandlers, onAttach } from "./databases/index.ts";
+import { createDatabaseStep, databaseHandlers, onAttach, onRenewal } from "./databases/index.ts";
 import {
   configurationChanged,
   createDeploymentStep,
@@ -35,6 +35,7 @@ import {
   sandboxHandlers,
   sandboxObserveHandlers,
   serviceHandlers,
+  renewEnvironment,
   syncEnvironment,
   templateStartHandlers,
   wake,
@@ -186,6 +187,10 @@ export function createReconcilers(platform: Platform): Worker[] {
   onAttach("sandbox", async (_platform, owner) => {
     const row = (await loadSandbox(platform.pool, owner.id)) as SandboxRow;
     await syncEnvironment(platform, row);
+  });
+  onRenewal("sandbox", async (_platform, owner) => {
+    const row = (await loadSandbox(platform.pool, owner.id)) as SandboxRow;
+    await renewEnvironment(platform, row);
   });
   onAttach("deployment", (_platform, owner) => configurationChanged(platform, owner.id));
   return [

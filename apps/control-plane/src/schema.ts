@@ -8,6 +8,7 @@ import { cronPoliciesMigration } from "./schema-cron.ts";
 import { e2bMigration } from "./schema-e2b.ts";
 import { snapshotsMigration } from "./snapshots/schema.ts";
 import { importedImagesMigration, promotedBuildsMigration, templatesMigration } from "./templates/schema.ts";
+import { databasesMigrations } from "./databases/schema.ts";
 import { resourcesMigration } from "./schema-resources.ts";
 
 /** Columns that every resource of a tenant has. `generation` guards every change (compare-and-set). */
@@ -176,4 +177,5 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   cronPoliciesMigration,
   importedImagesMigration,
   promotedBuildsMigration,
+  ...databasesMigrations,
 ];

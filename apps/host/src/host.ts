@@ -14,14 +14,16 @@ import { chooseDriver, strongest, type ProbedDriver } from "./drivers/choice.ts"
 import { unmountBelow } from "./drivers/linux/mounts.ts";
 import type { SandboxDriver } from "./drivers/driver.ts";
 import { allowedDrivers, createDrivers } from "./drivers/registry.ts";
+import { createMariadbEngine } from "./engines/mariadb/index.ts";
 import { createPostgresEngine } from "./engines/postgres/index.ts";
+import { createRedisEngine } from "./engines/redis/index.ts";
 import { EngineRegistry } from "./engines/registry.ts";
 import { serve } from "./http/server.ts";
 import { Images, readRegistries } from "./images/index.ts";
 import { forgetNeutralPrograms, neutralPrograms } from "./neutral-programs.ts";
 import { canWait, type PoolSettings } from "./pool/index.ts";
 import { boxHome, reachableCopy } from "./reachable.ts";
-import { OutboundFactory, type ResolveName } from "./outbound/index.ts";
+import { dialAsBox, OutboundFactory, type ResolveName } from "./outbound/index.ts";
 
 export interface HostParts {
   readonly config: HostConfig;
@@ -117,9 +119,17 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   }));
   for (const { report } of probed) log.info(report, "probed a sandbox driver");
   const postgres = createPostgresEngine({ dataDir: join(root, "engines/postgres"), log, runsAsRoot });
-  const engines = new EngineRegistry([postgres]);
+  // One authority for all servers of this machine, so that boxes have one to trust.
+  const databaseAuthority = await postgres.certificateAuthority();
+  const others = { authorityDir: postgres.authorityDir, log, runsAsRoot };
+  const engines = new EngineRegistry([
+    postgres,
+    createMariadbEngine({ dataDir: join(root, "engines/mariadb"), ...others }),
+    createRedisEngine({ dataDir: join(root, "engines/redis"), ...others }),
+  ]);
   const artifacts = new Artifacts(await openArtifactStore(join(root, "artifacts")), join(root, "snapshots"));
   const outbound = new OutboundFactory({ name: resolveName, database: engines.resolve });
+  engines.useWay((databaseKey, hostname, port) => dialAsBox(outbound, { databaseKey, hostname, port }));
   const images = new Images({
     folder: boxHome(config.IMAGES_DIR ?? join(home, "images")),
     buildsFolder: join(root, "image-builds"),
@@ -134,7 +144,7 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
     records: new RecordStore(join(home, "boxes")),
     imageOf: async (template) => ({ ...image, root: await images.resolve(template) }),
     content: artifacts,
-    databaseAuthority: await postgres.certificateAuthority(),
+    databaseAuthority,
     outbound,
     readyTimeoutMs: 20_000,
     ...{ runsAsRoot, ownerOffset, drivers, disks, missing, log },
@@ -166,7 +176,7 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
       await server.close();
       await images.close();
       await boxes.close({ mustStop: config.HOST_STOP_BOXES_ON_EXIT === "1" && !mustKeepBoxes });
-      await postgres.close();
+      await engines.close();
       await forgetNeutralPrograms(home);
     },
   };

@@ -41,6 +41,21 @@ export const Credentials = z.looseObject({
   database: z.string(),
 });
 
+export const RotateCredentials = z
+  .looseObject({
+    overlap_sec: z
+      .int()
+      .min(0)
+      .max(86_400)
+      .default(0)
+      .describe("Old and new credentials both log in at least for so long"),
+  })
+  .prefault({});
+export const CreateDatabaseUser = z.object({
+  name: z.string().regex(/^[a-z][a-z0-9-]{0,31}$/, "starts with a letter; letters, digits and - only"),
+  access: z.enum(["read", "owner"]).default("read"),
+});
+
 const tag = "Databases";
 const d = { tag, envelope: "data" } as const;
 const base = "/databases/:id";
@@ -126,11 +141,37 @@ export const databaseRoutes = {
     id: "rotateCredentials",
     method: "POST",
     path: `${base}/rotate`,
-    summary: "New password; old sessions end",
+    summary: "New credentials; the old ones hold until whatever is linked has the new ones",
     ...d,
     scope: "databases:write",
-    body: NoBody,
+    body: RotateCredentials,
     response: Credentials,
+  }),
+  users: defineRoute({
+    id: "listDatabaseUsers",
+    method: "GET",
+    path: `${base}/users`,
+    summary: "Users beside the main one",
+    ...d,
+    scope: "databases:read",
+  }),
+  createUser: defineRoute({
+    id: "createDatabaseUser",
+    method: "POST",
+    path: `${base}/users`,
+    summary: "A further user, with credentials of its own; the same name again gives the same ones",
+    ...d,
+    scope: "databases:write",
+    status: 201,
+    body: CreateDatabaseUser,
+  }),
+  removeUser: defineRoute({
+    id: "deleteDatabaseUser",
+    method: "DELETE",
+    path: `${base}/users/:name`,
+    summary: "Remove a user and end its sessions",
+    ...d,
+    scope: "databases:write",
   }),
   logs: defineRoute({
     id: "getDatabaseLogs",

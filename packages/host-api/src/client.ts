@@ -6,9 +6,11 @@ import { Box, BoxSpec, BoxStats, Doctor, EgressAttempt, OomReport, type BoxPatch
 import {
   DatabaseCredentials,
   DatabaseStats,
+  DatabaseUser,
   HostedDatabase,
   LoginProof,
   type DatabaseSpec,
+  type RestoreSpec,
 } from "./database.ts";
 import {
   Assembled,
@@ -76,7 +78,9 @@ export class HostError extends Error {
  * | imageBuildLogs, cancelImageBuild | GET /image-builds/:key/logs?after=&limit=; POST …/cancel |
  * | guest | any /boxes/:key/guest/<path>: the guest agent's own HTTP, streamed both ways |
  * | dialPort | CONNECT <key>:<port>: raw stream to a port in the box |
- * | databases | PUT, GET, DELETE /databases/:key; POST …/start, /stop, /restart, /rotate, /probe; GET …/credentials, /stats, /logs?lines= |
+ * | databases | PUT, GET, DELETE /databases/:key; POST …/start, /stop, /restart, /rotate, /end-rotation, /probe; GET …/credentials, /stats, /logs?lines= |
+ * | backup, restore, copyDatabase | POST /databases/:key/backup; PUT /databases/:key/restore; POST /databases/:key/copies {from, spec} |
+ * | databaseUsers, putDatabaseUser, removeDatabaseUser | GET, PUT /databases/:key/users; POST …/removed-users |
  *
  * Errors are `{"error": {"code", "message", "details"}}`.
  */
@@ -200,6 +204,35 @@ export class HostClient {
     this.#json("GET", `/databases/${key}/credentials`, DatabaseCredentials, undefined, signal);
   rotate = (key: string, signal?: AbortSignal) =>
     this.#json("POST", `/databases/${key}/rotate`, DatabaseCredentials, {}, signal);
+  /** What was handed out before the rotation is refused from now on, and its sessions end. */
+  endRotation = (key: string, signal?: AbortSignal) =>
+    this.#json("POST", `/databases/${key}/end-rotation`, HostedDatabase, {}, signal);
+  databaseUsers = (key: string, signal?: AbortSignal) =>
+    this.#json("GET", `/databases/${key}/users`, DatabaseUser.array(), undefined, signal);
+  putDatabaseUser = (key: string, name: string, access: DatabaseUser["access"], signal?: AbortSignal) =>
+    this.#json("PUT", `/databases/${key}/users`, DatabaseCredentials, { name, access }, signal);
+  removeDatabaseUser = (key: string, name: string, signal?: AbortSignal) =>
+    this.#void("POST", `/databases/${key}/removed-users`, { name }, signal);
+  /** A running database's whole content as frames; cut off before the end when it fails in the middle. */
+  backup = async (key: string, signal?: AbortSignal): Promise<Readable> => {
+    const response = await this.#send("POST", `/databases/${key}/backup`, {}, signal);
+    return response.body;
+  };
+  /** A new database of such a stream. @throws HostError `INVALID` when it is not whole */
+  restore = async (
+    key: string,
+    wanted: RestoreSpec,
+    content: Readable,
+    signal?: AbortSignal,
+  ): Promise<HostedDatabase> => {
+    const headers = { "content-type": "application/octet-stream", "x-restore": JSON.stringify(wanted) };
+    const response = await this.#request("PUT", `/databases/${key}/restore`, headers, content, signal);
+    if (response.statusCode >= 300) throw toHostError(response.statusCode, await response.body.text());
+    return HostedDatabase.parse(await response.body.json());
+  };
+  /** A new database with the content that another one has now. */
+  copyDatabase = (key: string, from: string, spec: DatabaseSpec, signal?: AbortSignal) =>
+    this.#json("POST", `/databases/${key}/copies`, HostedDatabase, { from, spec }, signal);
   probe = (key: string, signal?: AbortSignal) =>
     this.#json("POST", `/databases/${key}/probe`, LoginProof, {}, signal);
   databaseStats = (key: string, signal?: AbortSignal) =>

@@ -7,6 +7,8 @@ export const DatabaseSpec = z.object({
   version: z.string(),
   memoryBytes: z.int().min(16 * 1024 * 1024),
   storageBytes: z.int().min(16 * 1024 * 1024),
+  /** Thousandths of a core. */
+  cpuMillis: z.int().min(10).default(1000),
   /** Host name that goes into the URL handed out; resolves to the host's loopback or public address. */
   hostname: z.string(),
 });
@@ -15,7 +17,10 @@ export type DatabaseSpec = z.input<typeof DatabaseSpec>;
 /** A login that really happened. */
 export const LoginProof = z.object({
   ok: z.boolean(),
-  /** `auth_failed`, `unreachable`, `too_many_connections`, `disk_full`, `tls_failed`, `timeout`, `starting` */
+  /**
+   * `auth_failed`, `unreachable`, `too_many_connections`, `disk_full`, `read_only`, `out_of_memory`,
+   * `tls_failed`, `timeout`, `starting`, `query_failed`
+   */
   reason: z.string().nullable(),
   detail: z.string().nullable(),
   at: z.string(),
@@ -29,13 +34,17 @@ export const HostedDatabase = z.object({
   key: BoxKey,
   engine: DatabaseSpec.shape.engine,
   version: z.string().describe("Exact server version, such as 16.14"),
+  /** What serves it, in words for people, such as "MySQL-compatible (MariaDB 10.11.19)". */
+  product: z.string(),
   state: z.enum(["creating", "running", "stopped", "failed"]),
   hostname: z.string(),
   port: z.int(),
   /** Last login with the issued credentials. `running` is never reported without one that is ok. */
   proof: LoginProof.nullable(),
   failure: z.object({ reason: z.string(), detail: z.string() }).nullable(),
-  isolation: z.object({ ownUid: z.boolean(), memoryLimit: z.boolean() }),
+  isolation: z.object({ ownUid: z.boolean(), memoryLimit: z.boolean(), diskLimit: z.boolean() }),
+  /** Credentials that were handed out before still log in. */
+  rotating: z.boolean(),
 });
 export type HostedDatabase = z.output<typeof HostedDatabase>;
 
@@ -54,7 +63,28 @@ export type DatabaseCredentials = z.output<typeof DatabaseCredentials>;
 export const DatabaseStats = z.object({
   memoryBytes: z.number().nullable(),
   storageBytes: z.number().nullable(),
+  /** Where writes stop; `null` where disks are not limited. */
+  storageLimitBytes: z.number().nullable(),
   connections: z.number().nullable(),
   uptimeSec: z.number().nullable(),
 });
 export type DatabaseStats = z.output<typeof DatabaseStats>;
+
+export const DatabaseUser = z.object({
+  name: z.string().regex(/^[a-z][a-z0-9-]{0,31}$/),
+  username: z.string(),
+  access: z.enum(["owner", "read"]),
+});
+export type DatabaseUser = z.output<typeof DatabaseUser>;
+
+/** Body of `PUT /databases/:key/users`. */
+export const DatabaseUserSpec = DatabaseUser.pick({ name: true, access: true });
+
+/** What is asked for with the stream of a backup. */
+export const RestoreSpec = z.object({
+  spec: DatabaseSpec,
+  /** Nothing later shall be in the new database; `null`: everything that the stream holds. */
+  targetTime: z.iso.datetime().nullable(),
+});
+export type RestoreSpec = z.input<typeof RestoreSpec>;
+export const CopySpec = z.object({ from: BoxKey, spec: DatabaseSpec });

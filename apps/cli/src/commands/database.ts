@@ -17,7 +17,7 @@ export function addDatabase(program: Command, context: () => Context): void {
     .command("create")
     .description("create a database and wait until its credentials log in")
     .argument("<name>")
-    .option("--engine <engine>", "only postgresql is served", "postgresql")
+    .option("--engine <engine>", "postgresql, mysql or redis", "postgresql")
     .option("--engine-version <version>")
     .option("--storage <MiB>", "", parseCount)
     .option("--memory <MiB>", "", parseCount)

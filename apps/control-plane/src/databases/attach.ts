@@ -2,8 +2,7 @@ import { query } from "@platform/postgres";
 import type { Caller } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { maskedPreview } from "../seal.ts";
-import { notReady } from "./routes.ts";
-import { ownDatabase } from "./store.ts";
+import { notReady, ownDatabase } from "./store.ts";
 
 export interface Attached {
   readonly attached: true;
@@ -11,13 +10,25 @@ export interface Attached {
   readonly env_vars: { name: string; preview: string }[];
 }
 
-type Owner = { readonly type: "sandbox" | "deployment"; readonly id: string };
+export type Owner = { readonly type: "sandbox" | "deployment"; readonly id: string };
 type AfterAttach = (platform: Platform, owner: Owner) => Promise<void>;
 const after = new Map<Owner["type"], AfterAttach>();
+
+const renewal = new Map<Owner["type"], AfterAttach>();
+
+/** What more a resource needs than on a new link when what it uses already has changed. */
+export function onRenewal(type: Owner["type"], act: AfterAttach): void {
+  renewal.set(type, act);
+}
 
 /** How a resource learns that its links changed; set by the feature that owns it. */
 export function onAttach(type: Owner["type"], act: AfterAttach): void {
   after.set(type, act);
+}
+
+/** Gives a linked resource the credentials that hold now. */
+export async function renewLinked(platform: Platform, owner: Owner): Promise<void> {
+  await (renewal.get(owner.type) ?? after.get(owner.type))?.(platform, owner);
 }
 
 /** Links a database that is proved to log in; the resource gets it before this answers. */

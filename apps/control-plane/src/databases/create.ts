@@ -17,7 +17,13 @@ const engines: Record<string, string> = {
   valkey: "redis",
 };
 const standardVersion: Record<string, string> = { postgresql: "16", mysql: "10.11", redis: "7" };
-const offered: Record<string, readonly string[]> = { postgresql: ["16", "17", "18"] };
+const offered: Record<string, readonly string[]> = {
+  postgresql: ["16", "17", "18"],
+  mysql: ["10.11"],
+  redis: ["7"],
+};
+/** Below it no server of the engine starts. */
+const leastMemoryMb: Record<string, number> = { postgresql: 64, mysql: 128, redis: 64 };
 
 /** Sizes for `database: {size}` in other create calls. */
 const namedSizes: Record<string, { memory_mb: number; storage_mb: number }> = {
@@ -38,17 +44,28 @@ export function engineOf(name: string): string {
   return engine;
 }
 
-/** Clients of older releases ask for version 15; it gets the oldest one offered, and the answer says so. */
+/** Clients of older releases ask for PostgreSQL 15; it gets the oldest one offered, and the answer says so. */
 function versionOf(engine: string, wanted: string | undefined): string {
   if (!wanted) return standardVersion[engine]!;
-  const major = wanted.split(".")[0]!;
-  const list = offered[engine];
-  if (!list || list.includes(major)) return list ? major : wanted;
-  if (engine === "postgresql" && Number(major) < 16) return "16";
+  const list = offered[engine]!;
+  const found = list.find((version) => wanted === version || wanted.startsWith(`${version}.`));
+  if (found) return found;
+  if (engine === "postgresql" && Number(wanted.split(".")[0]) < 16) return "16";
+  const what = engine === "mysql" ? "MySQL-compatible MariaDB " : "";
   throw new PlatformError(
     "ENGINE_VERSION_UNAVAILABLE",
-    `${engine} ${wanted} is not offered. Use one of: ${list.join(", ")}.`,
+    `${engine} ${wanted} is not offered. Use one of: ${what}${list.join(", ")}.`,
     { errors: { engine_version: ["is not offered"] } },
+  );
+}
+
+function assertSize(engine: string, memoryMb: number | undefined): void {
+  const least = leastMemoryMb[engine]!;
+  if (memoryMb === undefined || memoryMb >= least) return;
+  throw new PlatformError(
+    "VALIDATION_FAILED",
+    `memory_mb is ${memoryMb}, too little for ${engine}. Give it ${least} or more.`,
+    { errors: { memory_mb: [`must be at least ${least} for ${engine}`] } },
   );
 }
 
@@ -59,7 +76,7 @@ async function assertEngine(platform: Platform, engine: string): Promise<void> {
   if (doctor && !report?.usable) {
     throw new PlatformError(
       "ENGINE_UNAVAILABLE",
-      `The engine ${engine} is not available: ${report?.why ?? "it is not installed on this machine."} Create a postgresql database.`,
+      `The engine ${engine} is not available: ${report?.why ?? "it is not installed on this machine."} Or create a postgresql database.`,
       { details: { engine } },
     );
   }
@@ -127,6 +144,7 @@ export async function createDatabase(
   if (found) return found;
   const engine = engineOf(input.engine);
   versionOf(engine, input.engine_version);
+  assertSize(engine, input.memory_mb);
   await assertEngine(platform, engine);
   const owner = await resolvePlacement(platform.pool, call.caller, input);
   await insertDatabase(platform.pool, call.caller, id, input, owner);

@@ -2,20 +2,14 @@ import { faultPoint } from "@platform/daemon";
 import { HostError, type HostedDatabase, type LoginProof } from "@platform/host-api";
 import { record } from "../events/index.ts";
 import type { Platform } from "../platform.ts";
-import { loadDatabase, type DatabaseRow, type DatabaseState } from "./store.ts";
+import { continueRotation } from "./rotation.ts";
+import { announce, databaseEvent, loadDatabase, type DatabaseRow, type DatabaseState } from "./store.ts";
 
 /** A canary logs in this often, milliseconds; a failure is looked at again sooner. */
 const canaryMs = 30_000;
 const unwellMs = 3_000;
-
-const event = (row: DatabaseRow, type: string, data: Record<string, unknown> = {}) => ({
-  tenantId: row.tenant_id,
-  workspaceId: row.workspace_id,
-  type,
-  resourceType: "database",
-  resourceId: row.id,
-  data: { id: row.id, name: row.name, engine: row.engine, ...data },
-});
+/** While linked apps get new credentials. */
+const rotationMs = 1_000;
 
 async function store(
   platform: Platform,
@@ -28,7 +22,7 @@ async function store(
     `update databases set state = $3, updated_at = now()${names.map((name, index) => `, ${name} = $${index + 4}`).join("")} where id = $1 and generation = $2`,
     [row.id, row.generation, state, ...Object.values(set)],
   );
-  platform.signals.announce(`database:${row.id}`);
+  announce(platform, row.id);
   return result.rowCount === 1;
 }
 
@@ -49,7 +43,7 @@ async function remove(platform: Platform, row: DatabaseRow, signal: AbortSignal)
   faultPoint("control-plane.database.before-deleted");
   await platform.pool.query("delete from database_links where database_id = $1", [row.id]);
   if (await store(platform, row, "deleted", { proof: null, host: null, port: null }))
-    await record(platform, event(row, "database.deleted"));
+    await record(platform, databaseEvent(row, "database.deleted"));
   return canaryMs;
 }
 
@@ -72,6 +66,7 @@ async function bringUp(platform: Platform, row: DatabaseRow, signal: AbortSignal
       version: row.engine_version,
       memoryBytes: row.memory_mb * 1024 * 1024,
       storageBytes: row.storage_mb * 1024 * 1024,
+      cpuMillis: row.cpu_count * 1000,
       hostname: platform.settings.databaseHostname,
     },
     signal,
@@ -91,7 +86,7 @@ async function run(platform: Platform, row: DatabaseRow, signal: AbortSignal): P
       reason: error.code.toLowerCase(),
     });
     if (!final) throw error;
-    await record(platform, event(row, "database.failed", { reason: error.code }));
+    await record(platform, databaseEvent(row, "database.failed", { reason: error.code }));
     return canaryMs;
   }
   faultPoint("control-plane.database.before-probe");
@@ -102,6 +97,7 @@ async function run(platform: Platform, row: DatabaseRow, signal: AbortSignal): P
     host: hosted.hostname,
     port: hosted.port,
     exact_version: hosted.version,
+    product: hosted.product,
     isolation: hosted.isolation,
     action: null,
   };
@@ -112,13 +108,15 @@ async function run(platform: Platform, row: DatabaseRow, signal: AbortSignal): P
       last_error: proof.detail ?? proof.reason,
     });
     if (stored && row.state === "running")
-      await record(platform, event(row, "database.unavailable", { reason: proof.reason }));
+      await record(platform, databaseEvent(row, "database.unavailable", { reason: proof.reason }));
     return unwellMs;
   }
   const stored = await store(platform, row, "running", { ...facts, reason: null, last_error: null });
   if (stored && row.state !== "running") {
-    await record(platform, event(row, "database.ready", { latency_ms: Math.round(proof.latencyMs) }));
+    const type = row.state === "error" ? "database.recovered" : "database.ready";
+    await record(platform, databaseEvent(row, type, { latency_ms: Math.round(proof.latencyMs) }));
     platform.signals.announce("work:sandboxes", "work:deployments", "work:builds");
   }
-  return canaryMs;
+  const isRotating = await continueRotation(platform, row, hosted.rotating);
+  return isRotating ? rotationMs : canaryMs;
 }

@@ -4,8 +4,16 @@ import { HostError } from "@platform/host-api";
 import { handler, openEventStream, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { ownedBy, page } from "../tenants/index.ts";
+import { rotateCredentials } from "./rotation.ts";
 import { createDatabase } from "./create.ts";
-import { credentialsView, databaseView, loadDatabase, ownDatabase, type DatabaseRow } from "./store.ts";
+import {
+  credentialsView,
+  databaseView,
+  loadDatabase,
+  notReady,
+  ownDatabase,
+  type DatabaseRow,
+} from "./store.ts";
 
 const settleMs = 60_000;
 
@@ -28,16 +36,6 @@ const settled = (platform: Platform, id: string, done: (row: DatabaseRow) => boo
     return row && done(row) ? row : undefined;
   });
 
-const notReady = (row: DatabaseRow) =>
-  new PlatformError(
-    "DATABASE_NOT_READY",
-    `The database is ${row.state}${row.last_error ? ` (${row.last_error})` : ""}. Retry until its state is running.`,
-    {
-      details: { state: row.state, reason: row.reason },
-      retryAfterMs: 1000,
-    },
-  );
-
 /** @throws PlatformError DATABASE_NOT_READY unless a login just succeeded with what is handed out */
 async function provedCredentials(platform: Platform, row: DatabaseRow) {
   if (row.state !== "running") throw notReady(row);
@@ -56,6 +54,11 @@ async function provedCredentials(platform: Platform, row: DatabaseRow) {
 export function databaseHandlers(platform: Platform): Handler[] {
   const { pool } = platform;
   const own = (call: Call) => ownDatabase(pool, call.caller, call.params["id"]!);
+  const running = async (call: Call) => {
+    const row = await own(call);
+    if (row.state !== "running") throw notReady(row);
+    return row;
+  };
   const act = async (call: Call, set: Record<string, unknown>, done: (row: DatabaseRow) => boolean) => {
     const row = await own(call);
     await wantDatabase(platform, row.id, set);
@@ -102,10 +105,19 @@ export function databaseHandlers(platform: Platform): Handler[] {
     ),
     handler(r.rotate, async (call) => {
       const row = await own(call as Call);
-      if (row.state !== "running") throw notReady(row);
-      const credentials = await platform.host.rotate(row.host_key);
-      await wantDatabase(platform, row.id, {});
-      return credentialsView(credentials);
+      return credentialsView(await rotateCredentials(platform, row, call.body.overlap_sec));
+    }),
+    handler(r.users, async (call) => platform.host.databaseUsers((await running(call as Call)).host_key)),
+    handler(r.createUser, async (call) => {
+      const row = await running(call as unknown as Call);
+      const { name, access } = call.body;
+      const credentials = await platform.host.putDatabaseUser(row.host_key, name, access);
+      return { name, access, ...credentialsView(credentials) };
+    }),
+    handler(r.removeUser, async (call) => {
+      const row = await running(call as Call);
+      await platform.host.removeDatabaseUser(row.host_key, call.params["name"]!);
+      return { name: call.params["name"]!, deleted: true };
     }),
     handler(r.logs, async (call) => {
       const row = await own(call as Call);
@@ -154,6 +166,8 @@ export function databaseHandlers(platform: Platform): Handler[] {
           ip_address: null,
           memory_used_mb: now?.memoryBytes == null ? null : Math.round(now.memoryBytes / 1024 / 1024),
           storage_used_mb: now?.storageBytes == null ? null : Math.round(now.storageBytes / 1024 / 1024),
+          storage_limit_mb:
+            now?.storageLimitBytes == null ? null : Math.round(now.storageLimitBytes / 1024 / 1024),
           connections: now?.connections ?? null,
         },
         series: {},
@@ -168,5 +182,3 @@ export function databaseHandlers(platform: Platform): Handler[] {
 
 const lineTime = (line: string) =>
   /^\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[.\d]*/.exec(line)?.[0].replace(" ", "T") ?? null;
-
-export { notReady };

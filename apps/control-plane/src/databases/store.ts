@@ -2,6 +2,7 @@ import type { DatabaseCredentials, LoginProof } from "@platform/host-api";
 import { notFound, PlatformError } from "@platform/contract";
 import { queryOne, type Queryable } from "@platform/postgres";
 import type { Caller } from "../http/index.ts";
+import type { Platform } from "../platform.ts";
 import { isUuid, mayUse, type OwnedRow } from "../tenants/index.ts";
 
 /** `running` is stored only together with a login that succeeded. */
@@ -26,9 +27,33 @@ export interface DatabaseRow extends OwnedRow {
   readonly proof: LoginProof | null;
   readonly last_error: string | null;
   readonly reason: string | null;
-  readonly isolation: { ownUid: boolean; memoryLimit: boolean } | null;
+  readonly isolation: { ownUid: boolean; memoryLimit: boolean; diskLimit: boolean } | null;
   readonly action: "restart" | null;
+  /** What serves it, in words for people. */
+  readonly product: string | null;
+  /** Set while credentials that were handed out before a rotation still log in. */
+  readonly rotation: Rotation | null;
 }
+
+export interface Rotation {
+  readonly started_at: string;
+  /** Both pairs hold at least until then. */
+  readonly not_before: string;
+  /** Configuration that each linked deployment must serve with, by its id; null before they were given it. */
+  readonly deployments: Readonly<Record<string, number>> | null;
+}
+
+export const databaseEvent = (row: DatabaseRow, type: string, data: Record<string, unknown> = {}) => ({
+  tenantId: row.tenant_id,
+  workspaceId: row.workspace_id,
+  type,
+  resourceType: "database",
+  resourceId: row.id,
+  data: { id: row.id, name: row.name, engine: row.engine, ...data },
+});
+
+/** Wakes whoever waits for the database to change. */
+export const announce = (platform: Platform, id: string) => platform.signals.announce(`database:${id}`);
 
 export const loadDatabase = (db: Queryable, id: string) =>
   queryOne<DatabaseRow>(db, "select * from databases where id = $1", [id]);
@@ -63,6 +88,7 @@ export function databaseView(row: DatabaseRow): Record<string, unknown> {
     engine_version: row.engine_version,
     version: row.engine_version,
     exact_version: row.exact_version,
+    engine_details: { product: row.product, version: row.exact_version },
     cpu_count: row.cpu_count,
     memory_mb: row.memory_mb,
     storage_mb: row.storage_mb,
@@ -70,6 +96,10 @@ export function databaseView(row: DatabaseRow): Record<string, unknown> {
     port: row.port,
     region: row.region,
     proxy_status: null,
+    reason: row.reason,
+    rotation: row.rotation
+      ? { state: "overlapping", started_at: row.rotation.started_at, not_before: row.rotation.not_before }
+      : null,
     connection_test: connectionTest(row),
     last_error: row.last_error,
     metadata: row.metadata,
@@ -104,3 +134,13 @@ export const credentialsView = (credentials: DatabaseCredentials) => ({
   database: credentials.database,
   ssl: { mode: "require", ca_certificate: credentials.caCertificate },
 });
+
+export const notReady = (row: DatabaseRow) =>
+  new PlatformError(
+    "DATABASE_NOT_READY",
+    `The database is ${row.state}${row.last_error ? ` (${row.last_error})` : ""}. Retry until its state is running.`,
+    {
+      details: { state: row.state, reason: row.reason },
+      retryAfterMs: 1000,
+    },
+  );

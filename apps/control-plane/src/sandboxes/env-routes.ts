@@ -1,8 +1,10 @@
 import { sandboxRoutes as r } from "@platform/contract";
+import { guestOf } from "../guests.ts";
 import { handler, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { maskedPreview } from "../seal.ts";
 import { environmentOf, ownEnvironment } from "./box-spec.ts";
+import { startedServices } from "./desired-services.ts";
 import { listenHints } from "./environment.ts";
 import { loadSandbox, ownSandbox, type SandboxRow } from "./store.ts";
 
@@ -14,6 +16,21 @@ export async function syncEnvironment(platform: Platform, row: SandboxRow): Prom
   return Object.keys(env)
     .filter((name) => listenHints[name] !== env[name])
     .sort();
+}
+
+/** As above, and what runs is started again with it: a process keeps the variables that it was started with. */
+export async function renewEnvironment(platform: Platform, row: SandboxRow): Promise<void> {
+  await syncEnvironment(platform, row);
+  if (row.state !== "running") return;
+  const { services } = guestOf(platform.host, row.box_key);
+  for (const { name } of startedServices(row)) {
+    await services.restart(name).catch((error: unknown) => {
+      platform.log.warn(
+        { err: error, sandbox: row.id, service: name },
+        "a service could not be started again",
+      );
+    });
+  }
 }
 
 export function sandboxEnvHandlers(platform: Platform): Handler[] {

@@ -1,7 +1,7 @@
 export { liveSandbox, guestProblem, sandboxFailed, settledSandbox, wake } from "./access.ts";
 export { destroySandbox, filtered, pauseOne as pauseSandbox, sandboxHandlers } from "./routes.ts";
 export { nextBoxKey } from "./copies.ts";
-export { sandboxEnvHandlers, syncEnvironment } from "./env-routes.ts";
+export { renewEnvironment, sandboxEnvHandlers, syncEnvironment } from "./env-routes.ts";
 export { execHandlers } from "./exec.ts";
 export { fileHandlers } from "./files.ts";
 export { serviceHandlers } from "./services.ts";

@@ -17,7 +17,7 @@ export const eventCatalogue = {
   preview: ["ready", "console"],
   template: ["created", "build_ready", "build_failed", "build_cancelled"],
   snapshot: ["created"],
-  database: ["created", "ready", "failed", "unavailable", "deleted"],
+  database: ["created", "ready", "failed", "unavailable", "recovered", "rotated", "deleted"],
   deployment: ["created", "succeeded", "failed", "stopped", "deleted"],
   workspace: ["created", "deleted"],
   api_key: ["created", "rotated", "revoked"],

@@ -14,6 +14,9 @@ export interface DiskUsage {
   readonly filesLimit: number;
 }
 
+/** An image file and the folder where it is mounted. */
+export type Volume = Pick<BoxDisk, "image" | "mount">;
+
 /** Bytes that stay free on the machine's disk: below it no new box is made. */
 const reserveBytes = 512 * mib;
 
@@ -69,23 +72,43 @@ export class Disks {
 
   /** A new, empty, mounted disk. @throws HostError `DISK_FULL` when the machine itself is short of room */
   async make(disk: BoxDisk, limits: BoxLimits): Promise<void> {
-    const { bavail, bsize } = await statfs(dirname(disk.image));
-    if (bavail * bsize < reserveBytes) {
-      const message = "The machine's disk is nearly full. Free space or move boxes to another host.";
-      throw new HostError("DISK_FULL", 507, message);
-    }
+    await this.#assertRoom(disk.image);
     await this.unmount(disk);
     await rm(disk.image, { force: true });
     await this.#templates.copy(limits, disk.image);
     await this.mount(disk);
   }
 
+  /** A disk without a run folder, for what is no box. @throws HostError `DISK_FULL` as `make` does */
+  async makeVolume(volume: Volume, limits: BoxLimits): Promise<void> {
+    await this.#assertRoom(volume.image);
+    await unmount(volume.mount);
+    await rm(volume.image, { force: true });
+    await this.#templates.copy(limits, volume.image);
+    await this.mountVolume(volume);
+  }
+
+  async mountVolume({ image, mount: folder }: Volume): Promise<void> {
+    await mkdir(folder, { recursive: true, mode: 0o711 });
+    if (!(await isMounted(folder))) await mount("ext4", diskOptions, image, folder);
+    await chmod(folder, 0o711);
+  }
+
+  async unmountVolume({ mount: folder }: Volume): Promise<void> {
+    await unmount(folder);
+  }
+
   /** Mounts what is not mounted: after a restart of the machine all of it. */
   async mount(disk: BoxDisk): Promise<void> {
     await this.mountRun(disk);
-    await mkdir(disk.mount, { recursive: true, mode: 0o711 });
-    if (!(await isMounted(disk.mount))) await mount("ext4", diskOptions, disk.image, disk.mount);
-    await chmod(disk.mount, 0o711);
+    await this.mountVolume(disk);
+  }
+
+  async #assertRoom(image: string): Promise<void> {
+    const { bavail, bsize } = await statfs(dirname(image));
+    if (bavail * bsize >= reserveBytes) return;
+    const message = "The machine's disk is nearly full. Free space or move boxes to another host.";
+    throw new HostError("DISK_FULL", 507, message);
   }
 
   async mountRun(disk: BoxDisk): Promise<void> {

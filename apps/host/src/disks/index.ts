@@ -1,2 +1,2 @@
-export { Disks, type DiskUsage } from "./disks.ts";
+export { Disks, type DiskUsage, type Volume } from "./disks.ts";
 export { maxFilesOf } from "./image.ts";

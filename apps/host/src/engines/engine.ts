@@ -1,11 +1,15 @@
+import type { Socket } from "node:net";
 import type {
   DatabaseCredentials,
   DatabaseSpec,
   DatabaseStats,
+  DatabaseUser,
+  Frame,
   HostedDatabase,
   LoginProof,
 } from "@platform/host-api";
 import type { z } from "zod";
+import type { Manifest } from "./dedicated/manifest.ts";
 
 export type EngineSpec = z.output<typeof import("@platform/host-api").DatabaseSpec>;
 export type { DatabaseSpec };
@@ -22,13 +26,43 @@ export interface DatabaseEngine {
   start(key: string): Promise<HostedDatabase>;
   stop(key: string): Promise<HostedDatabase>;
   credentials(key: string): Promise<DatabaseCredentials>;
+  /** A new account, proved; the one before holds until `endRotation`. */
   rotate(key: string): Promise<DatabaseCredentials>;
-  /** Logs in with the issued URL over TCP and TLS. */
-  probe(key: string): Promise<LoginProof>;
+  /** Lets nobody in any more by what was handed out before the rotation, and ends those sessions. */
+  endRotation(key: string): Promise<HostedDatabase>;
+  /** A further account by name; the same name again returns the same one. */
+  putUser(key: string, name: string, access: DatabaseUser["access"]): Promise<DatabaseCredentials>;
+  users(key: string): Promise<DatabaseUser[]>;
+  /** Ends its sessions too; resolves also when there is none. */
+  dropUser(key: string, name: string): Promise<void>;
+  /**
+   * Logs in with the issued URL over TCP and TLS.
+   *
+   * @param dial opens the way that an app's connection takes; straight to the server when left out
+   */
+  probe(key: string, dial?: (hostname: string, port: number) => Promise<Socket>): Promise<LoginProof>;
+  /** Frames of a whole copy, made while the server serves; throws when it would not be whole. */
+  backup(key: string, signal: AbortSignal): AsyncIterable<Buffer>;
+  /**
+   * A new database of a backup's frames, proved by a login.
+   *
+   * @param targetTime nothing later shall be in it
+   * @throws HostError `INVALID` when they hold no whole database
+   */
+  restore(
+    key: string,
+    spec: EngineSpec,
+    manifest: Manifest,
+    frames: AsyncIterable<Frame>,
+    targetTime: string | null,
+    signal: AbortSignal,
+  ): Promise<HostedDatabase>;
   stats(key: string): Promise<DatabaseStats>;
   logs(key: string, lines: number): Promise<string[]>;
   /** Stops the server and removes every trace. */
   destroy(key: string): Promise<void>;
   /** After a host restart: adopt what runs, start what should run and does not, remove half-made ones. */
   recover(): Promise<void>;
+  /** Stops looking after the servers; they go on. */
+  close(): Promise<void>;
 }

@@ -1,4 +1,13 @@
-import { BoxKey, BoxPatch, BoxSpec, HostError, ImageBuildSpec, type Doctor } from "@platform/host-api";
+import {
+  BoxKey,
+  BoxPatch,
+  BoxSpec,
+  CopySpec,
+  DatabaseUserSpec,
+  HostError,
+  ImageBuildSpec,
+  type Doctor,
+} from "@platform/host-api";
 import { z } from "zod";
 import type { Artifacts } from "../artifacts/index.ts";
 import type { Boxes } from "../boxes/index.ts";
@@ -98,7 +107,19 @@ function databaseRoutes({ engines }: Services): Record<string, Handler> {
       return engine.start(key);
     },
     "POST /databases/:key/rotate": async ({ key }) => (await engines.engineOf(key)).rotate(key),
-    "POST /databases/:key/probe": async ({ key }) => (await engines.engineOf(key)).probe(key),
+    "POST /databases/:key/end-rotation": async ({ key }) => (await engines.engineOf(key)).endRotation(key),
+    "GET /databases/:key/users": async ({ key }) => (await engines.engineOf(key)).users(key),
+    "PUT /databases/:key/users": async ({ key, body }) => {
+      const { name, access } = DatabaseUserSpec.parse(body);
+      return (await engines.engineOf(key)).putUser(key, name, access);
+    },
+    "POST /databases/:key/removed-users": async ({ key, body }) =>
+      (await engines.engineOf(key)).dropUser(key, DatabaseUserSpec.pick({ name: true }).parse(body).name),
+    "POST /databases/:key/copies": ({ key, body, signal }) => {
+      const { from, spec } = CopySpec.parse(body);
+      return engines.copy(key, from, spec, signal);
+    },
+    "POST /databases/:key/probe": ({ key }) => engines.probe(key),
     "GET /databases/:key/credentials": async ({ key }) => (await engines.engineOf(key)).credentials(key),
     "GET /databases/:key/stats": async ({ key }) => (await engines.engineOf(key)).stats(key),
     "GET /databases/:key/logs": async ({ key, query }) => ({

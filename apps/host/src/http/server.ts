@@ -2,6 +2,7 @@ import { createHash, timingSafeEqual } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
+import { pipeline } from "node:stream/promises";
 import type { Log } from "@platform/daemon";
 import { BoxKey, HostError } from "@platform/host-api";
 import { ZodError } from "zod";
@@ -21,6 +22,7 @@ export interface HttpServer {
 }
 
 const maxBodyBytes = 4 * 1024 * 1024;
+const backupPath = /^\/databases\/([a-z0-9-]+)\/(backup|restore)$/;
 const uploadPath = /^\/image-uploads\/([a-z0-9-]+)$/;
 const guestPath = /^\/boxes\/([a-z0-9-]+)\/guest(\/.*)$/;
 
@@ -91,6 +93,16 @@ async function answer(
     return;
   }
   const { pathname, searchParams } = new URL(url, "http://host");
+  const [, databaseKey, way] = backupPath.exec(pathname) ?? [];
+  if (databaseKey !== undefined && way === "backup" && request.method === "POST") {
+    await sendBackup(services, databaseKey, response, signal);
+    return;
+  }
+  if (databaseKey !== undefined && way === "restore" && request.method === "PUT") {
+    const wanted = parseText(String(request.headers["x-restore"] ?? ""));
+    sendJson(response, 200, await services.engines.restore(databaseKey, wanted, request, signal));
+    return;
+  }
   const [, uploadKey] = uploadPath.exec(pathname) ?? [];
   if (request.method === "PUT" && uploadKey !== undefined) {
     // Bytes of any length: they are never held.
@@ -104,6 +116,27 @@ async function answer(
   else sendJson(response, 200, result);
 }
 
+/** A failure in the middle ends the connection: the stream then lacks the frame that ends it. */
+async function sendBackup(
+  { engines }: Services,
+  key: string,
+  response: ServerResponse,
+  stopping: AbortSignal,
+): Promise<void> {
+  const gone = new AbortController();
+  response.once("close", () => gone.abort());
+  const frames = await engines.backup(key, AbortSignal.any([stopping, gone.signal]));
+  // The first frame is awaited before the head is sent, so that a refusal has its status.
+  const iterator = frames[Symbol.asyncIterator]();
+  const first = await iterator.next();
+  const rest = async function* () {
+    if (!first.done) yield first.value;
+    yield* { [Symbol.asyncIterator]: () => iterator };
+  };
+  response.writeHead(200, { "content-type": "application/octet-stream" });
+  await pipeline(rest, response);
+}
+
 async function readJson(request: IncomingMessage): Promise<unknown> {
   const chunks: Buffer[] = [];
   let size = 0;
@@ -112,9 +145,12 @@ async function readJson(request: IncomingMessage): Promise<unknown> {
     if (size > maxBodyBytes) throw new HostError("INVALID", 413, "The body is longer than 4 MiB.");
     chunks.push(chunk);
   }
-  if (size === 0) return undefined;
+  return size === 0 ? undefined : parseText(Buffer.concat(chunks).toString("utf8"));
+}
+
+function parseText(text: string): unknown {
   try {
-    return JSON.parse(Buffer.concat(chunks).toString("utf8"));
+    return JSON.parse(text);
   } catch {
     // The parser's message quotes the text, which may hold secrets.
     throw new HostError("INVALID", 400, "The body is not JSON.");

@@ -28,6 +28,9 @@ export interface OutboundAttempt {
   readonly outcome: string;
 }
 
+/** What of a box concerns its way out. */
+export type OutboundSpec = Pick<ResolvedBoxSpec, "limits" | "egress" | "links">;
+
 export interface Resolvers {
   readonly name: ResolveName;
   readonly database: ResolveDatabase;
@@ -51,7 +54,7 @@ export class OutboundFactory {
   }
 
   /** @throws HostError `INVALID` when the policy cannot be read */
-  async open(key: string, spec: ResolvedBoxSpec, folders: BoxFolders): Promise<OutboundProxy> {
+  async open(key: string, spec: OutboundSpec, folders: Pick<BoxFolders, "run">): Promise<OutboundProxy> {
     const proxy = new OutboundProxy(key, spec, this.#resolvers);
     await proxy.listen(folders);
     return proxy;
@@ -71,7 +74,7 @@ export class OutboundProxy {
   #dialling = 0;
   #rules: { egress: EgressPolicy; links: readonly BoxLink[] };
 
-  constructor(key: string, spec: ResolvedBoxSpec, resolvers: Resolvers) {
+  constructor(key: string, spec: OutboundSpec, resolvers: Resolvers) {
     this.key = key;
     this.#paces = pacesOf(networkRateOf(spec.limits));
     this.#resolvers = resolvers;
@@ -87,7 +90,7 @@ export class OutboundProxy {
   }
 
   /** For connections made from now on. */
-  configure(spec: ResolvedBoxSpec): void {
+  configure(spec: OutboundSpec): void {
     this.#rules = checked(spec);
   }
 
@@ -95,7 +98,7 @@ export class OutboundProxy {
    * Only the box's own uid and root may enter the run folder, so the socket itself is open to all.
    * A chmod after the fact would follow a link that the box put in its place.
    */
-  async listen(folders: BoxFolders): Promise<void> {
+  async listen(folders: Pick<BoxFolders, "run">): Promise<void> {
     await rm(join(folders.run, "outbound.sock"), { force: true });
     // A socket's path has at most 107 characters; by the folder's handle it is always short. The handle
     // stays open as long as the server, which unlinks the socket by that path when it closes.
@@ -219,7 +222,7 @@ export class OutboundProxy {
   }
 }
 
-function checked(spec: ResolvedBoxSpec) {
+function checked(spec: OutboundSpec) {
   try {
     checkRanges(spec.egress);
   } catch (cause) {

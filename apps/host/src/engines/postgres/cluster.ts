@@ -1,11 +1,11 @@
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, mkdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { chownTree, makeCluster, serverEnvironment, type PostgresBinaries } from "@platform/postgres";
-import type { Authority } from "./authority.ts";
-import type { DatabaseFolders, DatabaseState } from "./database-state.ts";
+import type { Authority } from "../dedicated/authority.ts";
+import type { DatabaseFolders, DatabaseState } from "../dedicated/database-state.ts";
 
 const run = promisify(execFile);
 const mib = 1024 * 1024;
@@ -13,30 +13,25 @@ const mib = 1024 * 1024;
 /** TLS and SCRAM only, for the platform's superuser as for the tenant. */
 const hostBasedAuthentication = "hostssl all all 127.0.0.1/32 scram-sha-256\n";
 
-export interface Template {
-  cluster: string;
-  /** Superuser password of every fresh copy, until the copy's own is set. */
-  password: string;
-}
-
 /** The initialised cluster that databases of one version are copied from; made once. */
 export async function prepareTemplate(
   templates: string,
   major: string,
   binaries: PostgresBinaries,
-): Promise<Template> {
-  mkdirSync(templates, { recursive: true, mode: 0o711 });
+): Promise<string> {
   const cluster = join(templates, major);
   // Written before the cluster, so that a cluster never is without its password.
-  const password = readOrMakePassword(`${cluster}.password`);
+  const password = templatePassword(cluster);
   await makeCluster(binaries, cluster, password, async (made) => {
     writeFileSync(join(made, "pg_hba.conf"), hostBasedAuthentication, { mode: 0o600 });
     if (process.getuid?.() === 0) await chownTree(made, 0);
   });
-  return { cluster, password };
+  return cluster;
 }
 
-function readOrMakePassword(file: string): string {
+/** Superuser password of every fresh copy, until the copy's own is set. */
+export function templatePassword(template: string): string {
+  const file = `${template}.password`;
   if (!existsSync(file)) {
     writeFileSync(`${file}.new`, randomBytes(24).toString("base64url"), { mode: 0o600, flush: true });
     renameSync(`${file}.new`, file);
@@ -46,19 +41,23 @@ function readOrMakePassword(file: string): string {
 
 /** Copies the template into the database's folder, with a certificate of its own, for the database's uid. */
 export async function cloneCluster(
-  template: Template,
+  template: string,
   folders: DatabaseFolders,
   state: DatabaseState,
   authority: Authority,
 ): Promise<void> {
   // No hard links: a server writes its files in place and would change the template.
-  await run("cp", ["-a", "--reflink=auto", "--", template.cluster, folders.cluster], {
+  await run("cp", ["-a", "--reflink=auto", "--", template, folders.data], {
     env: serverEnvironment,
   });
   const { certificate, key } = await authority.issue(["127.0.0.1", "localhost", state.spec.hostname]);
-  writeFileSync(join(folders.cluster, "server.crt"), certificate, { mode: 0o600 });
-  writeFileSync(join(folders.cluster, "server.key"), key, { mode: 0o600 });
-  if (state.uid !== null) await chownTree(folders.cluster, state.uid);
+  writeFileSync(join(folders.data, "server.crt"), certificate, { mode: 0o600 });
+  writeFileSync(join(folders.data, "server.key"), key, { mode: 0o600 });
+  if (!state.hasDisk) return;
+  // Without room for its log a server ends; a full table only fails. So they have disks of their own.
+  mkdirSync(dirname(folders.journal), { recursive: true });
+  await run("mv", ["--", join(folders.data, "pg_wal"), folders.journal], { env: serverEnvironment });
+  symlinkSync(folders.journal, join(folders.data, "pg_wal"));
 }
 
 /** Settings of a running server. Given as arguments, so that no SQL can change them; none is secret. */
@@ -80,6 +79,10 @@ export function serverSettings(state: DatabaseState): Record<string, string | nu
     wal_buffers: "1MB",
     min_wal_size: "32MB",
     max_wal_size: "64MB",
+    // A backup that falls behind is given up before the log's disk is full.
+    max_slot_wal_keep_size: "192MB",
+    // A copy lets in once it is complete, not while it reads the log.
+    hot_standby: "off",
     temp_file_limit: `${within(storageBytes / 4 / 1024, 1024, 2 ** 31 - 1)}kB`,
     autovacuum_max_workers: 1,
     max_worker_processes: 2,

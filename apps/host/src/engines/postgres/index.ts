@@ -1,8 +1,8 @@
-import { PostgresEngine, type PostgresEngineOptions } from "./engine.ts";
+import { DedicatedEngine, type EngineOptions } from "../dedicated/engine.ts";
+import { postgres } from "./kind.ts";
 
-export type { PostgresEngine, PostgresEngineOptions };
+export type PostgresEngine = DedicatedEngine;
 
 /** Managed PostgreSQL: a dedicated server per database, TLS and SCRAM only, under a uid of its own when root. */
-export function createPostgresEngine(options: PostgresEngineOptions): PostgresEngine {
-  return new PostgresEngine(options);
-}
+export const createPostgresEngine = (options: EngineOptions): PostgresEngine =>
+  new DedicatedEngine(postgres, options);

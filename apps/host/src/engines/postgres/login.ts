@@ -2,19 +2,15 @@ import { isIP, Socket } from "node:net";
 import { Client, DatabaseError } from "pg";
 import type { LoginProof } from "@platform/host-api";
 import { loginOptions } from "@platform/postgres";
-import type { DatabaseState } from "./database-state.ts";
+import type { DatabaseState } from "../dedicated/database-state.ts";
+import { connectionFailure, within } from "../dedicated/connection.ts";
+import type { Login } from "../dedicated/login.ts";
 
-export interface Login {
-  hostname: string;
-  port: number;
-  username: string;
-  password: string;
-  database: string;
-  /** PEM; the server's certificate is verified against it, by name. */
-  caCertificate: string;
+interface Seen {
+  readonly version: string;
+  readonly tls: string | null;
+  readonly isReadOnly: boolean;
 }
-
-class LoginTimeoutError extends Error {}
 
 /**
  * Runs `work` on a connection made over TCP and TLS and ends it. The whole takes at most `timeoutMs`
@@ -25,7 +21,7 @@ export async function withLogin<T>(
   work: (client: Client) => Promise<T>,
   timeoutMs = 15_000,
 ): Promise<T> {
-  const socket = new Socket();
+  const socket = login.dial ? await dialled(login) : new Socket();
   const client = new Client({
     ...loginOptions({
       // Where servers listen and boxes are led to. The name is verified, not looked up: it need not
@@ -44,25 +40,23 @@ export async function withLogin<T>(
   client.on("error", () => {
     // The failure reaches the awaited call as well.
   });
-  let timer: NodeJS.Timeout | undefined;
-  const timeout = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      reject(new LoginTimeoutError(`no answer within ${timeoutMs} ms`));
-      socket.destroy();
-    }, timeoutMs);
-  });
   const session = async () => {
     await client.connect();
     const value = await work(client);
     await client.end();
     return value;
   };
-  try {
-    return await Promise.race([session(), timeout]);
-  } finally {
-    clearTimeout(timer);
-    socket.destroy();
-  }
+  return within(timeoutMs, session, () => socket.destroy());
+}
+
+/** node-postgres calls `connect` on what it is given; this connection is there already. */
+async function dialled({ dial, hostname, port }: Login): Promise<Socket> {
+  const socket = await dial!(hostname, port);
+  socket.connect = () => {
+    queueMicrotask(() => socket.emit("connect"));
+    return socket;
+  };
+  return socket;
 }
 
 /** Logs in with the credentials as handed out and says what happened; never throws. */
@@ -74,10 +68,14 @@ export async function prove(
   const proof = { at: new Date().toISOString(), serverVersion: null, tls: null };
   try {
     const seen = await withLogin(login, async (client) => {
-      const { rows } = await client.query<{ version: string; tls: string | null }>(
-        `select current_setting('server_version') as version, s.version as tls
+      // Of its session a role sees everything only by its own name, not by the owner's that it works under.
+      await client.query("set role none");
+      const { rows } = await client.query<Seen>(
+        `select current_setting('server_version') as version, s.version as tls,
+                pg_is_in_recovery() or current_setting('default_transaction_read_only') = 'on' as "isReadOnly"
          from pg_stat_ssl s where s.pid = pg_backend_pid()`,
       );
+      await client.query("reset role");
       await work(client);
       return rows[0];
     });
@@ -85,6 +83,10 @@ export async function prove(
     if (!seen?.tls) {
       const detail = "The session is not encrypted.";
       return { ...proof, ok: false, reason: "tls_failed", detail, latencyMs };
+    }
+    if (seen.isReadOnly) {
+      const detail = "Sessions are read-only: default_transaction_read_only is on, or the server recovers.";
+      return { ...proof, ok: false, reason: "read_only", detail, latencyMs };
     }
     return {
       ...proof,
@@ -113,17 +115,9 @@ const reasonOfState: Readonly<Record<string, string>> = {
   "57P03": "starting",
   "53300": "too_many_connections",
   "53100": "disk_full",
+  "53200": "out_of_memory",
+  "25006": "read_only",
 };
-
-const unreachableCodes = new Set([
-  "ECONNREFUSED",
-  "ECONNRESET",
-  "EHOSTUNREACH",
-  "ENETUNREACH",
-  "ENOTFOUND",
-  "EAI_AGAIN",
-  "EPIPE",
-]);
 
 /** By SQLSTATE or errno, never by message text. */
 export function classify(error: unknown): { reason: string; detail: string } {
@@ -131,18 +125,7 @@ export function classify(error: unknown): { reason: string; detail: string } {
     const reason = reasonOfState[error.code ?? ""] ?? "query_failed";
     return { reason, detail: `${error.message} (SQLSTATE ${error.code})` };
   }
-  const { code, message } = error as NodeJS.ErrnoException;
-  if (error instanceof LoginTimeoutError || code === "ETIMEDOUT")
-    return { reason: "timeout", detail: message };
-  if (code === undefined) return { reason: "unreachable", detail: message };
-  if (unreachableCodes.has(code)) return { reason: "unreachable", detail: code };
-  // What remains of Node's codes on this path comes from the handshake: CERT_…, ERR_TLS_…, ERR_SSL_…, SELF_SIGNED_….
-  return { reason: "tls_failed", detail: code };
-}
-
-export function tenantLogin(state: DatabaseState, caCertificate: string, password = state.password): Login {
-  const { port, username, database } = state;
-  return { hostname: state.spec.hostname, port, username, password, database, caCertificate };
+  return connectionFailure(error);
 }
 
 export function superuserLogin(state: DatabaseState, caCertificate: string, database = "postgres"): Login {

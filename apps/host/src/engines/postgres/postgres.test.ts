@@ -22,9 +22,10 @@ import { createLog, waitFor } from "@platform/daemon";
 import { HostError, type DatabaseCredentials } from "@platform/host-api";
 import { identify, loginOptions } from "@platform/postgres";
 import type { EngineSpec } from "../engine.ts";
-import { foldersOf, readState } from "./database-state.ts";
+import { readState } from "../dedicated/database-state.ts";
+import { framesOf, restoreFrom } from "../dedicated/testing.ts";
 import { createPostgresEngine, type PostgresEngine } from "./index.ts";
-import { processesOfUser } from "./measure.ts";
+import { processesOfUser } from "../dedicated/measure.ts";
 
 const run = promisify(execFile);
 const runsAsRoot = process.getuid?.() === 0;
@@ -32,6 +33,7 @@ const never = new AbortController().signal;
 const spec = (overrides: Partial<EngineSpec> = {}): EngineSpec => ({
   engine: "postgresql",
   version: "16",
+  cpuMillis: 2000,
   memoryBytes: 64 * 1024 * 1024,
   storageBytes: 1024 * 1024 * 1024,
   hostname: "db.tenant.test",
@@ -101,8 +103,11 @@ const refusedWith =
   (error: unknown) =>
     error instanceof DatabaseError && codes.includes(error.code ?? "");
 
-const serverPid = (dataDir: string, key: string) =>
-  Number(readFileSync(join(dataDir, "databases", key, "cluster/postmaster.pid"), "utf8").split("\n")[0]);
+const serverPid = (dataDir: string, key: string) => {
+  const folders = ["disk/data", "cluster"].map((name) => join(dataDir, "databases", key, name));
+  const folder = folders.find((path) => existsSync(join(path, "postmaster.pid"))) ?? "";
+  return Number(readFileSync(join(folder, "postmaster.pid"), "utf8").split("\n")[0]);
+};
 
 async function assertIsolated(engine: PostgresEngine) {
   const one = await engine.credentials("database-1");
@@ -182,7 +187,8 @@ test("databases are proved by login, isolated, survive crashes, rotate and leave
     assert.equal(other.version, "18.4");
     assert.notEqual(other.port, first.port);
     assert.equal((await engine.list()).length, 2);
-    assert.deepEqual(first.isolation, { ownUid: runsAsRoot, memoryLimit: false });
+    assert.equal(first.isolation.ownUid, runsAsRoot);
+    assert.equal(first.product, "PostgreSQL 16.14");
     const uids = ["database-1", "database-2"].map((key) => statSync(`/proc/${serverPid(dataDir, key)}`).uid);
     if (runsAsRoot) assert.notEqual(uids[0], uids[1]);
     const environment = readFileSync(`/proc/${serverPid(dataDir, "database-1")}/environ`, "utf8");
@@ -271,39 +277,85 @@ test("databases are proved by login, isolated, survive crashes, rotate and leave
     await next.close();
   });
 
-  await t.test("rotation refuses the old password and ends open sessions", async () => {
-    const old = await engine.credentials("database-1");
-    const session = new Client(
-      loginOptions({
-        ...old,
-        host: "127.0.0.1",
-        user: old.username,
-        ssl: { ca: old.caCertificate!, servername: old.host },
-      }),
-    );
-    const ended = new Promise((resolve) => session.on("error", resolve));
-    await session.connect();
-    const fresh = await engine.rotate("database-1");
-    await ended;
-    assert.notEqual(fresh.password, old.password);
-    assert.equal(fresh.port, old.port);
+  await t.test(
+    "both accounts hold while a rotation goes on, and what is made by either has one owner",
+    async () => {
+      const old = await engine.credentials("database-1");
+      const session = new Client(
+        loginOptions({
+          ...old,
+          host: "127.0.0.1",
+          user: old.username,
+          ssl: { ca: old.caCertificate!, servername: old.host },
+        }),
+      );
+      const ended = new Promise((resolve) => session.on("error", resolve));
+      await session.connect();
+      const fresh = await engine.rotate("database-1");
+      assert.notEqual(fresh.password, old.password);
+      assert.equal(fresh.port, old.port);
+      assert.equal((await engine.find("database-1"))?.rotating, true);
+      await asUser(fresh, (client) =>
+        client.query("create table by_new (n int); alter table kept add m int"),
+      );
+      await session.query("insert into by_new values (1)");
+      await asUser(fresh, (client) =>
+        client.query("set role none; create schema mine; create table mine.own (n int)"),
+      );
+      await engine.endRotation("database-1");
+      await ended;
+      await assert.rejects(
+        asUser(old, async () => 0),
+        refusedWith("28P01", "28000"),
+      );
+      await asUser(fresh, async (client) => client.query("select n from kept"));
+      const third = await engine.rotate("database-1");
+      await engine.endRotation("database-1");
+      await assert.rejects(
+        asUser(fresh, async () => 0),
+        refusedWith("28P01", "28000"),
+      );
+      await asUser(third, (client) => client.query("drop schema mine cascade; drop table by_new"));
+      const stored = readFileSync(join(dataDir, "databases/database-1/server.log"), "utf8");
+      for (const secret of [old.password, fresh.password]) assert.ok(!stored.includes(secret));
+    },
+  );
+
+  await t.test("a reader sees every table, also later ones, and changes nothing", async () => {
+    const owner = await engine.credentials("database-1");
+    const reader = await engine.putUser("database-1", "report", "read");
+    assert.deepEqual(await engine.putUser("database-1", "report", "read"), reader);
+    await asUser(owner, (client) => client.query("create table later as select 1 as n"));
+    await asUser(reader, async (client) => {
+      assert.deepEqual((await client.query("select n from later")).rows, [{ n: 1 }]);
+      await client.query("set default_transaction_read_only = off");
+      for (const statement of [
+        "insert into later values (2)",
+        "drop table later",
+        "create table own (n int)",
+        "create temp table own (n int)",
+        `set role ${owner.username}`,
+      ]) {
+        await assert.rejects(client.query(statement), refusedWith("42501"), statement);
+      }
+    });
+    await engine.dropUser("database-1", "report");
     await assert.rejects(
-      asUser(old, async () => 0),
-      refusedWith("28P01"),
+      asUser(reader, async () => 0),
+      refusedWith("28P01", "28000"),
     );
-    await asUser(fresh, async (client) => client.query("select n from kept"));
-    const stored = readFileSync(join(dataDir, "databases/database-1/server.log"), "utf8");
-    for (const secret of [old.password, fresh.password]) assert.ok(!stored.includes(secret));
+    assert.deepEqual(await engine.users("database-1"), []);
   });
 
   await t.test("a password that the user changed is reported, and rotation repairs it", async () => {
     const credentials = await engine.credentials("database-1");
     await asUser(credentials, (client) =>
-      client.query(`alter role ${credentials.username} password 'drift'`),
+      client.query(`set role none; alter role ${credentials.username} password 'drift'`),
     );
     assert.equal((await engine.probe("database-1")).reason, "auth_failed");
     assert.equal((await engine.find("database-1"))?.failure?.reason, "auth_failed");
     await engine.rotate("database-1");
+    await engine.endRotation("database-1");
     assert.equal((await engine.find("database-1"))?.state, "running");
   });
 
@@ -344,6 +396,85 @@ test("databases are proved by login, isolated, survive crashes, rotate and leave
   });
 });
 
+test("a backup taken while rows are written becomes a database of its own", async (t) => {
+  const { engine } = await fixture(t);
+  await engine.create("database-1", spec(), never);
+  const one = await engine.credentials("database-1");
+  await asUser(one, (client) => client.query("create table kept (n int primary key)"));
+  let written = 0;
+  let isOver = false;
+  const writing = asUser(one, async (client) => {
+    while (!isOver) await client.query("insert into kept values ($1)", [++written]);
+  });
+  await waitFor("rows to be written", () => written > 50, 30_000);
+  const atLeast = written - 1;
+  const bytes = await framesOf(engine, "database-1");
+  isOver = true;
+  await writing;
+  assert.equal((await restoreFrom(engine, bytes, "database-9", spec())).state, "running");
+  const two = await engine.credentials("database-9");
+  await asUser(two, async (client) => {
+    const { rows } = await client.query<{ count: number; most: number }>(
+      "select count(*)::int as count, max(n) as most from kept",
+    );
+    assert.equal(rows[0]!.count, rows[0]!.most);
+    assert.ok(rows[0]!.count >= atLeast && rows[0]!.count <= written, JSON.stringify(rows));
+    await client.query("create table own (n int); drop table kept");
+  });
+  await assert.rejects(
+    asUser({ ...one, port: two.port, database: two.database }, async () => 0),
+    refusedWith("28P01", "28000"),
+  );
+  await engine.stop("database-9");
+  assert.equal((await engine.start("database-9")).state, "running");
+  assert.equal((await asUser(one, (client) => client.query("select 1 from kept"))).rowCount, written);
+  await assert.rejects(
+    restoreFrom(engine, bytes.subarray(0, bytes.length / 2), "database-8", spec()),
+    (error) => error instanceof HostError && error.details["reason"] === "restore_failed",
+  );
+  assert.equal(await engine.find("database-8"), null);
+});
+
+test("over its disk quota a database refuses writes, still answers reads, and survives a crash", async (t) => {
+  const { dataDir, engine } = await fixture(t);
+  await engine.create("database-1", spec({ storageBytes: 96 * 1024 * 1024 }), never);
+  if (!existsSync(join(dataDir, "databases/database-1/disk.img")))
+    return t.skip("disks of limited size cannot be mounted here");
+  const one = await engine.credentials("database-1");
+  await asUser(one, async (client) => {
+    await client.query("create table kept as select 7 as n");
+    await client.query("create table big (data text)");
+    await client.query("alter table big alter data set storage external");
+    await assert.rejects(async () => {
+      for (let count = 0; count < 300; count++)
+        await client.query("insert into big values (repeat('x', 1000000))");
+    }, refusedWith("53100"));
+    await assert.rejects(
+      client.query("create temp table more as select repeat('x', 1000) from generate_series(1, 100000)"),
+      refusedWith("53100"),
+    );
+    assert.deepEqual((await client.query("select n from kept")).rows, [{ n: 7 }]);
+  });
+  const proof = await engine.probe("database-1");
+  assert.deepEqual([proof.ok, proof.reason], [false, "disk_full"]);
+  const before = serverPid(dataDir, "database-1");
+  process.kill(before, "SIGKILL");
+  await waitFor("the crash to be seen", () => identify(before) === null, 10_000);
+  await waitFor(
+    "the database to answer again",
+    () =>
+      asUser(one, (client) => client.query("select n from kept")).then(
+        () => true,
+        () => false,
+      ),
+    60_000,
+  );
+  await asUser(one, (client) => client.query("drop table big"));
+  await asUser(one, (client) => client.query("checkpoint").catch(() => undefined));
+  await waitFor("room to be seen", async () => (await engine.probe("database-1")).ok, 60_000);
+  await asUser(one, (client) => client.query("insert into kept values (8)"));
+});
+
 test("a database whose state is damaged is neither forgotten nor removed", async (t) => {
   const { dataDir, open } = await fixture(t);
   const folder = join(dataDir, "databases", "database-9");
@@ -363,7 +494,7 @@ test("a creation that is cut off anywhere is removed by the next host and can be
   mkdirSync(faults);
   const points = ["after-clone", "after-start", "after-role", "before-state"];
   for (const point of points) {
-    writeFileSync(join(faults, `host.postgres.${point}`), "");
+    writeFileSync(join(faults, `host.postgresql.${point}`), "");
     const script = `
       import { createPostgresEngine } from ${JSON.stringify(import.meta.resolve("./index.ts"))};
       import { createLog } from "@platform/daemon";
@@ -378,7 +509,7 @@ test("a creation that is cut off anywhere is removed by the next host and can be
     const [, signal] = (await once(host, "exit")) as [number | null, string | null];
     assert.equal(signal, "SIGKILL", point);
     assert.deepEqual(readdirSync(join(dataDir, "databases")), ["database-1"], point);
-    const { uid } = readState(foldersOf(join(dataDir, "databases"), "database-1")) ?? {};
+    const { uid } = readState(join(dataDir, "databases"), "database-1") ?? {};
     assert.equal(typeof uid, runsAsRoot ? "number" : "object", point);
 
     const next = open();

@@ -1,5 +1,6 @@
 import { escapeIdentifier, escapeLiteral } from "pg";
-import type { DatabaseState } from "./database-state.ts";
+import type { DatabaseState } from "../dedicated/database-state.ts";
+import type { Account } from "../dedicated/login.ts";
 import { superuserLogin, withLogin } from "./login.ts";
 
 /** First of all: a superuser password that no other server has, and no way into the system's own databases. */
@@ -32,18 +33,62 @@ export async function makeRoleAndDatabase(state: DatabaseState, caCertificate: s
   });
 }
 
-/** Sets the password and ends the role's sessions, which would go on with the old one. */
-export async function changePassword(
+/**
+ * A further login role. As a member of the owner it works as the owner, so that everything keeps one
+ * owner whoever makes it; a reader sees what is there and what the owner makes later.
+ */
+export async function addRole(
   state: DatabaseState,
   caCertificate: string,
-  password: string,
+  account: Account,
+  access: "owner" | "read",
 ): Promise<void> {
-  const { username } = state;
-  await withLogin(superuserLogin(state, caCertificate), async (client) => {
-    await client.query(`alter role ${escapeIdentifier(username)} login password ${escapeLiteral(password)}`);
-    await client.query("select pg_terminate_backend(pid) from pg_stat_activity where usename = $1", [
+  const [role, owner] = [account.username, state.owner].map(escapeIdentifier);
+  await withLogin(superuserLogin(state, caCertificate, state.database), async (client) => {
+    const { rowCount } = await client.query("select 1 from pg_roles where rolname = $1", [account.username]);
+    const verb = rowCount === 0 ? "create" : "alter";
+    await client.query(
+      `${verb} role ${role} login nosuperuser nocreatedb nocreaterole noreplication nobypassrls
+         password ${escapeLiteral(account.password)}`,
+    );
+    if (account.username === state.owner) return;
+    if (access === "owner") {
+      await client.query(`grant ${owner} to ${role}`);
+      await client.query(`alter role ${role} set role = ${escapeLiteral(state.owner)}`);
+      return;
+    }
+    await client.query(`grant connect on database ${escapeIdentifier(state.database)} to ${role}`);
+    await client.query(`alter role ${role} set default_transaction_read_only = on`);
+    const { rows } = await client.query<{ name: string }>(
+      "select nspname as name from pg_namespace where nspname !~ '^(pg_|information_schema$)'",
+    );
+    await client.query(`grant pg_read_all_data to ${role}`);
+    for (const { name } of rows)
+      await client.query(`grant usage on schema ${escapeIdentifier(name)} to ${role}`);
+  });
+}
+
+/**
+ * The account is let in no more, and whoever came by it is sent away. What its sessions made under its
+ * own name goes to the owner; the owner itself stays, without a way in.
+ */
+export async function removeRole(
+  state: DatabaseState,
+  caCertificate: string,
+  username: string,
+): Promise<void> {
+  const [role, owner] = [username, state.owner].map(escapeIdentifier);
+  await withLogin(superuserLogin(state, caCertificate, state.database), async (client) => {
+    const { rowCount } = await client.query("select 1 from pg_roles where rolname = $1", [username]);
+    if (rowCount === 0) return;
+    await client.query(`alter role ${role} nologin password null`);
+    await client.query("select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = $1", [
       username,
     ]);
+    if (username === state.owner) return;
+    await client.query(`reassign owned by ${role} to ${owner}`);
+    await client.query(`drop owned by ${role}`);
+    await client.query(`drop role ${role}`);
   });
 }
 
@@ -53,9 +98,8 @@ export async function countSessions(
 ): Promise<{ connections: number; uptimeSec: number } | undefined> {
   return withLogin(superuserLogin(state, caCertificate), async (client) => {
     const { rows } = await client.query<{ connections: number; uptimeSec: number }>(
-      `select (select count(*)::int from pg_stat_activity where usename = $1) as connections,
+      `select (select count(*)::int from pg_stat_activity where usename <> 'postgres') as connections,
               extract(epoch from now() - pg_postmaster_start_time())::float8 as "uptimeSec"`,
-      [state.username],
     );
     return rows[0];
   });

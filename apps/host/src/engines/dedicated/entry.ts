@@ -5,9 +5,16 @@ import {
   type LoginProof,
 } from "@platform/host-api";
 import { isAlive, lastLines, type ProcessIdentity } from "@platform/postgres";
-import type { EngineSpec } from "../engine.ts";
 import type { Authority } from "./authority.ts";
 import { writeState, type DatabaseFolders, type DatabaseState } from "./database-state.ts";
+import type { Account, Login } from "./login.ts";
+
+/** What of a kind of server is shown to those who use it. */
+interface Product {
+  readonly engine: HostedDatabase["engine"];
+  product(exactVersion: string): string;
+  url(state: DatabaseState, account: Account): string;
+}
 
 /** One database as this process knows it: what is on disk, and what was last seen. */
 export interface Entry {
@@ -19,10 +26,13 @@ export interface Entry {
   /** Failed starts in a row, and when the next one is due (performance.now). */
   failures: number;
   nextStartAt: number;
+  /** Processes that the kernel had killed for memory when the server was started or last looked at. */
+  oomKills: number;
 }
 
 export function newEntry(state: DatabaseState, folders: DatabaseFolders): Entry {
-  return { state, folders, server: null, proof: null, failure: null, failures: 0, nextStartAt: 0 };
+  const seen = { server: null, proof: null, failure: null, failures: 0, nextStartAt: 0, oomKills: 0 };
+  return { state, folders, ...seen };
 }
 
 /** Changes what is kept, on disk first. */
@@ -33,20 +43,22 @@ export function save(entry: Entry, change: Partial<DatabaseState>): void {
 }
 
 /** `running` only for a living process whose last login with the issued credentials succeeded. */
-export function viewOf(entry: Entry): HostedDatabase {
+export function viewOf(entry: Entry, kind: Product, hasMemoryLimit: boolean): HostedDatabase {
   const { state, proof } = entry;
   const alive = entry.server !== null && isAlive(entry.server);
   const shown = stateOf(entry, alive);
   return {
     key: state.key,
-    engine: "postgresql",
+    engine: kind.engine,
+    product: kind.product(state.version),
     version: state.version,
     state: shown,
     hostname: state.spec.hostname,
     port: state.port,
     proof,
     failure: shown === "failed" ? failureSeen(entry, alive) : null,
-    isolation: { ownUid: state.uid !== null, memoryLimit: false },
+    isolation: { ownUid: state.uid !== null, memoryLimit: hasMemoryLimit, diskLimit: state.hasDisk },
+    rotating: state.oldAccounts.length > 0,
   };
 }
 
@@ -73,7 +85,7 @@ export function failureOf(proof: LoginProof): { reason: string; detail: string }
 }
 
 /** The same key for something else is a mistake of the caller, never a silent change. */
-export function assertSameSpec(state: DatabaseState, spec: EngineSpec): void {
+export function assertSameSpec(state: DatabaseState, spec: DatabaseState["spec"]): void {
   const { version, hostname } = state.spec;
   if (version === spec.version && hostname === spec.hostname) return;
   throw new HostError(
@@ -98,10 +110,30 @@ export function loginFailed(entry: Entry, proof: LoginProof): HostError {
   );
 }
 
-export function credentialsOf(state: DatabaseState, authority: Authority): DatabaseCredentials {
-  const { username, password, database, port } = state;
-  const host = state.spec.hostname;
-  const [user, secret] = [username, password].map(encodeURIComponent);
-  const url = `postgresql://${user}:${secret}@${host}:${port}/${encodeURIComponent(database)}?sslmode=require`;
-  return { url, host, port, username, password, database, caCertificate: authority.certificate };
+export function credentialsOf(
+  kind: Product,
+  state: DatabaseState,
+  authority: Authority,
+  account: Account = state,
+): DatabaseCredentials {
+  const { database, port } = state;
+  const { username, password } = account;
+  const url = kind.url(state, account);
+  return {
+    ...{ url, host: state.spec.hostname, port, username, password, database },
+    caCertificate: authority.certificate,
+  };
+}
+
+export function loginOf(entry: Entry, authority: Authority, account: Account = entry.state): Login {
+  const { port, database, spec } = entry.state;
+  const { username, password } = account;
+  return {
+    hostname: spec.hostname,
+    port,
+    username,
+    password,
+    database,
+    caCertificate: authority.certificate,
+  };
 }

@@ -1,0 +1,72 @@
+import type { DatabaseSpec, DatabaseStats, LoginProof } from "@platform/host-api";
+import type { ProcessIdentity } from "@platform/postgres";
+import type { Authority } from "./authority.ts";
+import type { BackupMethod } from "./backup.ts";
+import type { DatabaseState } from "./database-state.ts";
+import type { Entry } from "./entry.ts";
+import type { Account, Login } from "./login.ts";
+
+/** What is run, as the database's uid, in the foreground. Nothing in it is secret: everyone may read arguments. */
+export interface ServerCommand {
+  readonly program: string;
+  readonly args: readonly string[];
+  readonly argv0?: string;
+  readonly env?: NodeJS.ProcessEnv;
+}
+
+export type EngineReport = { usable: boolean; versions: string[]; why: string | null };
+
+/** What differs between the servers that a dedicated engine runs; nothing in it decides when. */
+/** For a server that does not survive a full disk: it is stopped from writing before that. */
+export interface SoftQuota {
+  /** Room on the disk beyond the database's size, for what is written between two looks and for undoing it. */
+  readonly reserveBytes: number;
+  /** Takes the right to write more from every account and ends their sessions, or gives it back. Safe to run again. */
+  restrict(entry: Entry, authority: Authority, isRestricted: boolean): Promise<void>;
+}
+
+export interface ServerKind {
+  readonly backup: BackupMethod;
+  readonly engine: DatabaseSpec["engine"];
+  /** Less memory than this, in bytes, and no server of this kind starts. */
+  readonly leastMemoryBytes: number;
+  /** Signals that stop a server, the mildest first. SIGKILL follows by itself. */
+  readonly stopSignals: readonly NodeJS.Signals[];
+  /** Bytes of a disk of its own for what must be written though the database is full; `null`: none is needed. */
+  readonly journalBytes: number | null;
+  /** `null`: the server itself refuses what does not fit, and goes on. */
+  readonly quota: SoftQuota | null;
+  report(): Promise<EngineReport>;
+  /** Exact version of the server. @throws HostError `INVALID`, `ENGINE_UNAVAILABLE` */
+  exactVersion(version: string): Promise<string>;
+  /** What stands for the product in front of people, such as "MySQL-compatible (MariaDB 10.11.19)". */
+  product(exactVersion: string): string;
+  /** Name for a new database on its own server. */
+  databaseName(): string;
+  url(state: DatabaseState, account: Account): string;
+  /** The data folder that new databases of a version are copied from; made once, below `folder`. @returns its path */
+  template(folder: string, version: string): Promise<string>;
+  /**
+   * Fills the empty data folder from the template, with the server's certificate in it; after the next
+   * start it lets in the platform's administrator, by a password of its own, and nobody else.
+   */
+  prepare(entry: Entry, template: string, authority: Authority): Promise<void>;
+  command(entry: Entry): Promise<ServerCommand>;
+  /** The server that runs on the data folder. */
+  running(entry: Entry): ProcessIdentity | null;
+  /** After the first start, before anything is handed out. Safe to run again. */
+  furnish(entry: Entry, authority: Authority): Promise<void>;
+  /** Resolves only once the administrator is let in or the server cannot be waited for. */
+  proveAdministrator(entry: Entry, authority: Authority): Promise<LoginProof>;
+  /**
+   * Logs in as a client would and says what happened; never throws.
+   *
+   * @param mustWrite also makes and removes something in the database
+   */
+  prove(login: Login, mustWrite?: boolean): Promise<LoginProof>;
+  /** A further way in to the same database. Safe to run again. */
+  addAccount(entry: Entry, authority: Authority, account: Account, access: "owner" | "read"): Promise<void>;
+  /** Lets the account in no more and ends its sessions. Safe to run again. */
+  dropAccount(entry: Entry, authority: Authority, username: string): Promise<void>;
+  sessions(entry: Entry, authority: Authority): Promise<Pick<DatabaseStats, "connections" | "uptimeSec">>;
+}

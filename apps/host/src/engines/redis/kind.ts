@@ -1,0 +1,58 @@
+import type { ServerKind } from "../dedicated/kind.ts";
+import { findServer } from "../dedicated/running.ts";
+import { backup } from "./backup.ts";
+import { administratorLogin, infoOf, prove, withLogin } from "./login.ts";
+import { programsOf, report } from "./programs.ts";
+import { rules, settingsFile, writeFirstFiles, writeSettings } from "./settings.ts";
+
+const mib = 1024 * 1024;
+
+export const redis: ServerKind = {
+  backup,
+  engine: "redis",
+  leastMemoryBytes: 32 * mib,
+  stopSignals: ["SIGTERM"],
+  journalBytes: null,
+  quota: null,
+  report,
+  exactVersion: async (version) => (await programsOf(version)).version,
+  product: (version) => `Redis ${version}`,
+  databaseName: () => "0",
+  url: ({ spec, port, database }, account) => {
+    const [user, password] = [account.username, account.password].map(encodeURIComponent);
+    return `rediss://${user}:${password}@${spec.hostname}:${port}/${database}`;
+  },
+  template: (folder) => Promise.resolve(folder),
+  prepare: (entry, _template, authority) => writeFirstFiles(entry, authority),
+  command: async (entry) => {
+    const { program, argv0 } = await programsOf(entry.state.spec.version);
+    writeSettings(entry);
+    return { program, argv0, args: [settingsFile(entry)] };
+  },
+  running: (entry) => findServer(["redis-server"], settingsFile(entry)),
+  proveAdministrator: (entry, authority) => prove(administratorLogin(entry, authority)),
+  furnish: async () => undefined,
+  prove,
+  addAccount: async (entry, authority, account, access) => {
+    await withLogin(administratorLogin(entry, authority), async (client) => {
+      await client.call("ACL", "SETUSER", account.username, ...rules(account, access));
+      await client.call("ACL", "SAVE");
+    });
+  },
+  // The server closes the connections of an account that it forgets.
+  dropAccount: async (entry, authority, username) => {
+    await withLogin(administratorLogin(entry, authority), async (client) => {
+      await client.call("ACL", "DELUSER", username);
+      await client.call("ACL", "SAVE");
+    });
+  },
+  sessions: (entry, authority) =>
+    withLogin(administratorLogin(entry, authority), async (client) => {
+      const clients = await infoOf(client, "clients");
+      const server = await infoOf(client, "server");
+      return {
+        connections: Number(clients.get("connected_clients")) - 1,
+        uptimeSec: Number(server.get("uptime_in_seconds")),
+      };
+    }),
+};
