@@ -45,8 +45,6 @@ export interface OwnPlatform {
   ): Promise<Record<string, unknown>>;
   /** Raw bytes. */
   put(path: string, bytes: Buffer): Promise<Answer>;
-  /** Raw bytes. */
-  post(path: string, bytes: Buffer): Promise<Answer>;
   /** One request by public host name, on a connection of its own. */
   visit(url: string): Promise<{ status: number; text: string }>;
   /** A sandbox that answers commands, with these files in it. */
@@ -161,10 +159,10 @@ function client(apiUrl: string, key: string, edgePort: number, dataDir: string, 
     const parsed = text === "" ? {} : (JSON.parse(text) as Record<string, unknown>);
     return { status: response.statusCode, body: parsed, ms: performance.now() - startedAt };
   };
-  const send = async (method: "PUT" | "POST", path: string, bytes: Buffer): Promise<Answer> => {
+  const put: OwnPlatform["put"] = async (path, bytes) => {
     const startedAt = performance.now();
     const headers = { authorization: `Bearer ${key}`, "content-type": "application/octet-stream" };
-    const response = await request(apiUrl + path, { method, dispatcher, headers, body: bytes });
+    const response = await request(apiUrl + path, { method: "PUT", dispatcher, headers, body: bytes });
     const body = (await response.body.json()) as Record<string, unknown>;
     return { status: response.statusCode, body, ms: performance.now() - startedAt };
   };
@@ -204,7 +202,5 @@ function client(apiUrl: string, key: string, edgePort: number, dataDir: string, 
     });
     return { status: response.statusCode, text: await response.body.text() };
   };
-  const put: OwnPlatform["put"] = (path, bytes) => send("PUT", path, bytes);
-  const post: OwnPlatform["post"] = (path, bytes) => send("POST", path, bytes);
-  return { api: ask, put, post, must, exec, sandbox, visit };
+  return { api: ask, put, must, exec, sandbox, visit };
 }
