@@ -43,6 +43,17 @@ const Config = z.object({
     .number()
     .int()
     .default(8 * 1024 ** 3),
+  BUILD_MEMORY_BYTES: z.coerce
+    .number()
+    .int()
+    .min(64 * 1024 ** 2)
+    .default(8 * 1024 ** 3),
+  /** Of the build command, milliseconds. */
+  BUILD_TIMEOUT_MS: z.coerce
+    .number()
+    .int()
+    .min(1000)
+    .default(20 * 60_000),
   /** `address:port`; the machine's own resolvers by default. */
   DNS_RESOLVER: z.string().min(1).optional(),
   /** Between two points of a sandbox's metrics, milliseconds. */
@@ -91,6 +102,8 @@ const platform: Platform = {
     publicPort,
     databaseHostname: config.DATABASE_HOSTNAME,
     instanceMemoryBytes: config.INSTANCE_MEMORY_BYTES,
+    buildMemoryBytes: config.BUILD_MEMORY_BYTES,
+    buildTimeoutMs: config.BUILD_TIMEOUT_MS,
     edgeUrl: config.EDGE_URL ?? `http://127.0.0.1:${publicPort ?? 80}`,
     sampleEveryMs: config.METRICS_EVERY_MS,
     dnsResolver: config.DNS_RESOLVER ?? dnsServers?.[0] ?? null,
