@@ -23,7 +23,9 @@ function table(results: Results): string {
   const good = projects.filter(({ name }) => results[name]?.ok).length;
   const run = projects.filter(({ name }) => results[name]).length;
   const days = [...new Set(Object.values(results).map(({ at }) => at))].sort();
-  const when = days.map((day) => `${day} (${projects.filter(({ name }) => results[name]?.at === day).length})`);
+  const when = days.map(
+    (day) => `${day} (${projects.filter(({ name }) => results[name]?.at === day).length})`,
+  );
   return `# Corpus of real projects
 
 Written by \`npm run corpus\`. Each project is generated from a public starter on npm or written by hand with exact versions
