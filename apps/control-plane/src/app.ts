@@ -1,7 +1,13 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { queryOne, transaction } from "@platform/postgres";
 import { CronScheduler, cronHandlers } from "./cron/index.ts";
-import { createDatabaseStep, databaseHandlers, onAttach, onRenewal } from "./databases/index.ts";
+import {
+  createBackupStep,
+  createDatabaseStep,
+  databaseHandlers,
+  onAttach,
+  onRenewal,
+} from "./databases/index.ts";
 import {
   configurationChanged,
   createDeploymentStep,
@@ -205,6 +211,12 @@ export function createReconcilers(platform: Platform): Worker[] {
       due: "state <> 'deleted'",
       concurrency: 8,
       step: createDatabaseStep(platform),
+    }),
+    new Reconciler(platform, {
+      table: "database_backups",
+      due: "state in ('pending', 'running', 'completed')",
+      concurrency: 2,
+      step: createBackupStep(platform),
     }),
     new Reconciler(platform, {
       table: "builds",

@@ -102,6 +102,8 @@ export function ask(
 
 export interface Programs {
   readonly databaseUrl: string;
+  /** Where the object store keeps its blobs. */
+  readonly objectsFolder: string;
   readonly key: string;
   readonly domain: string;
   readonly controlPlane: Program;
@@ -221,6 +223,7 @@ export async function startPrograms(t: TestContext, extra: Record<string, string
   });
   return {
     databaseUrl: database.url,
+    objectsFolder: join(folder, "objects"),
     key,
     domain,
     controlPlane,
