@@ -238,19 +238,20 @@ async function drill(
     await platform.host.restore(key, { spec: specOf(platform, database), targetTime: null }, content, signal);
     const proof = await platform.host.probe(key, signal);
     if (!proof.ok) throw new Error(`the restored database does not let in: ${proof.reason}`);
-    await set(platform, row, { restored_ok_at: new Date(), drill_ms: performance.now() - startedAt });
   } catch (error) {
     signal.throwIfAborted();
     const cause = damage ?? error;
     const isDamage =
       cause instanceof DamagedStreamError || (cause instanceof HostError && cause.code === "INVALID");
-    return await failed(platform, row, database, cause, isDamage ? "damaged" : "failed");
+    // A host or a store that is away says nothing about the backup: it is tried again.
+    if (!isDamage) throw cause;
+    return await failed(platform, row, database, cause, "damaged");
   } finally {
     await platform.host.deleteDatabase(key).catch((error: unknown) => {
       platform.log.warn({ err: error, backup: row.id }, "a scratch database was not removed; it will be");
     });
   }
-  announce(platform, database.id);
+  await set(platform, row, { restored_ok_at: new Date(), drill_ms: performance.now() - startedAt });
   return 0;
 }
 

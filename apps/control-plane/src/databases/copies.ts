@@ -88,7 +88,8 @@ export async function fillFromSource(
     } catch (error) {
       const cause = damage ?? error;
       if (!(cause instanceof DamagedStreamError)) throw error;
-      // No repetition makes it whole.
+      // No repetition makes it whole, and of the half of it nothing stays.
+      await platform.host.deleteDatabase(row.host_key, signal);
       throw new HostError("INVALID", 422, cause.message, { reason: "damaged" }, { cause });
     }
   }
