@@ -81,7 +81,8 @@ function apiRemedy(error: ApiError): string {
   if (error.code === "DISK_FULL")
     return "Remove files that are not needed, or create a sandbox with a larger disk (--size, or disk_size_mb) and copy what is needed.";
   if (error.retryable || error.status === 429 || error.status >= 500) {
-    return "Try again in a moment; if it stays, report it with the request id.";
+    const where = brand.supportUrl ? ` at ${brand.supportUrl}` : "";
+    return `Try again in a moment; if it stays, report it${where} with the request id.`;
   }
   return "Follow the message above and run the command again.";
 }

@@ -1,3 +1,4 @@
+import { brand } from "./brand.ts";
 import { toFailure, type ExitCode } from "./failure.ts";
 
 export interface Streams {
@@ -12,6 +13,13 @@ export interface Step {
 }
 
 const frames = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
+
+/** In the brand's colour, on terminals that draw any. */
+function painted(text: string): string {
+  const parts = /^#(..)(..)(..)$/.exec(brand.color ?? "")?.slice(1);
+  if (!parts) return text;
+  return `\u001b[38;2;${parts.map((part) => Number.parseInt(part, 16)).join(";")}m${text}\u001b[39m`;
+}
 
 /** Results go to stdout, everything else to stderr, so that a pipe gets results only. */
 export class Output {
@@ -46,7 +54,8 @@ export class Output {
     this.#stopSpinner();
     if (this.#streams.stderr.isTTY && !this.isJson) {
       let frame = 0;
-      const draw = () => this.#streams.stderr.write(`\r\u001b[K${frames[frame++ % frames.length]} ${text}`);
+      const draw = () =>
+        this.#streams.stderr.write(`\r\u001b[K${painted(frames[frame++ % frames.length]!)} ${text}`);
       draw();
       this.#spinner = setInterval(draw, 100);
     }

@@ -7,11 +7,10 @@ import { addLogin } from "./commands/login.ts";
 import { addPublish } from "./commands/publish.ts";
 import { addRelease } from "./commands/release.ts";
 import { addSandbox } from "./commands/sandbox.ts";
-import { addImages } from "./commands/images.ts";
 import { addTemplate } from "./commands/template.ts";
-import { addUp } from "./commands/up.ts";
 import type { Context } from "./context.ts";
 import { CliError } from "./failure.ts";
+import { addOperatorCommands } from "./operator/commands.ts";
 import { Output, type Streams } from "./output.ts";
 import type { Environment } from "./settings.ts";
 
@@ -37,6 +36,7 @@ export async function run(invocation: Invocation): Promise<number> {
   const wantsJson = invocation.arguments.includes("--json");
   const program = new Command(brand.command)
     .description(`${brand.name}: sandboxes, previews, releases and databases`)
+    .version(brand.version)
     .option("--json", "print results and errors as JSON")
     .option("--endpoint <url>", "API endpoint, without /api/v1")
     .option("--debug", "print where an error came from")
@@ -48,6 +48,7 @@ export async function run(invocation: Invocation): Promise<number> {
         if (!wantsJson) invocation.streams.stderr.write(text);
       },
     });
+  if (brand.helpUrl) program.addHelpText("after", `\nHelp: ${brand.helpUrl}`);
   const output = () =>
     new Output(invocation.streams, wantsJson || (program.opts<GlobalOptions>().json ?? false));
   const context = (): Context => {
@@ -65,7 +66,6 @@ export async function run(invocation: Invocation): Promise<number> {
     };
   };
   for (const add of [
-    addUp,
     addDoctor,
     addLogin,
     addSandbox,
@@ -74,7 +74,7 @@ export async function run(invocation: Invocation): Promise<number> {
     addDeploy,
     addRelease,
     addTemplate,
-    addImages,
+    addOperatorCommands,
   ])
     add(program, context);
   inheritSettings(program);

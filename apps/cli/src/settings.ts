@@ -13,7 +13,7 @@ export interface Settings {
   readonly endpointFrom: Source;
   readonly apiKeyFrom: Source;
 }
-type Source = "flag" | "environment" | "file";
+type Source = "flag" | "environment" | "file" | "program";
 
 interface Stored {
   readonly endpoint?: string;
@@ -35,7 +35,8 @@ export function configPath(environment: Environment): string {
  */
 export function resolveSettings(environment: Environment, flags: { endpoint?: string }): Settings {
   const stored = readStored(configPath(environment));
-  const endpoint = pick(flags.endpoint, environment[endpointVariable], stored.endpoint);
+  const own = brand.endpoint ? { value: brand.endpoint, from: "program" as const } : null;
+  const endpoint = pick(flags.endpoint, environment[endpointVariable], stored.endpoint) ?? own;
   const apiKey = pick(undefined, environment[apiKeyVariable], stored.api_key);
   if (!endpoint || !apiKey) {
     const missing = endpoint ? "key" : "endpoint";

@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { queryOne, transaction } from "@platform/postgres";
+import { certificateHandlers, createCertificateStep, registerCertificateFeed } from "./certificates/index.ts";
 import { CronScheduler, cronHandlers } from "./cron/index.ts";
 import {
   createBackupStep,
@@ -19,7 +20,7 @@ import {
 import { deviceHandlers } from "./devices/index.ts";
 import { domainHandlers } from "./domains/index.ts";
 import { clientApiPrefix, isClientApiHost, registerClientApi } from "./e2b/index.ts";
-import { putRoute, registerEdgeRoutes } from "./edges/index.ts";
+import { assertEdge, putRoute, registerEdgeRoutes } from "./edges/index.ts";
 import { egressHandlers } from "./egress/index.ts";
 import { eventHandlers, platformEventHandlers } from "./events/index.ts";
 import { auditHandlers } from "./audit/index.ts";
@@ -126,6 +127,7 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...storageHandlers(platform),
     ...cronHandlers(platform),
     ...domainHandlers(platform),
+    ...certificateHandlers(platform),
   ];
 }
 
@@ -169,6 +171,11 @@ export function createApp(
   registerAssets(app, platform);
   registerClientApi(app, platform, { edgeToken: options.edgeToken, authenticate, audit: options.audit });
   registerEdgeRoutes(app, platform, options.edgeToken, (hostname) => wakeByHostname(platform, hostname));
+  registerCertificateFeed(app, platform, {
+    edgeToken: options.edgeToken,
+    acme: platform.settings.acme ?? null,
+    assertEdge: (request) => assertEdge(request, options.edgeToken),
+  });
   return app;
 }
 
@@ -236,6 +243,16 @@ export function createReconcilers(platform: Platform): Worker[] {
       concurrency: 8,
       step: createDeploymentStep(platform),
     }),
+    ...(platform.settings.acme
+      ? [
+          new Reconciler(platform, {
+            table: "certificates",
+            due: "source = 'acme' and removed_at is null",
+            concurrency: 4,
+            step: createCertificateStep(platform, platform.settings.acme),
+          }),
+        ]
+      : []),
     new CronScheduler(platform),
     new SandboxSampler(platform),
   ];

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { query } from "@platform/postgres";
+import { keepDelegations, tidyChallenges, warnOfExpiry } from "./certificates/index.ts";
 import { trimExecutions } from "./cron/index.ts";
 import { ensureClientApiRoutes } from "./e2b/index.ts";
 import { trimRequestLogs } from "./edges/index.ts";
@@ -62,6 +63,9 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["previews", forgetPreviews],
   ["uploads", tidyUploads],
   ["clients' API hosts", ensureClientApiRoutes],
+  ["challenges", tidyChallenges],
+  ["delegations", (platform) => keepDelegations(platform, platform.settings.acme ?? null)],
+  ["ending certificates", warnOfExpiry],
   ["request logs", trimRequestLogs],
   ["buckets", tidyBuckets],
   ["cron executions", trimExecutions],
@@ -69,7 +73,9 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
     "old answers",
     async ({ pool }) => {
       await pool.query("delete from idempotency where created_at < now() - interval '24 hours'");
-      await pool.query("delete from edges where last_seen_at < now() - interval '1 hour'");
+      await pool.query(
+        "delete from edges where greatest(last_seen_at, certificates_seen_at) < now() - interval '1 hour'",
+      );
     },
   ],
 ];

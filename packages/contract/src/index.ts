@@ -15,6 +15,7 @@ export * from "./deployments.ts";
 export * from "./storage.ts";
 export * from "./cron.ts";
 export * from "./domains.ts";
+export * from "./certificates.ts";
 export * from "./platform.ts";
 export * from "./keys.ts";
 export * from "./tenancy.ts";

@@ -103,6 +103,8 @@ export const problems = {
 
   CNAME_MISMATCH: { status: 422, title: "The DNS record does not point here" },
   DNS_LOOKUP_FAILED: { status: 422, title: "The DNS record was not found" },
+  CERTIFICATE_INVALID: { status: 422, title: "The certificate cannot be served" },
+  CERTIFICATE_NAMES_FOREIGN: { status: 422, title: "The certificate is for none of your host names" },
   DOMAIN_TAKEN: { status: 409, title: "The domain cannot be claimed" },
   API_KEY_ALREADY_ROTATED: { status: 409, title: "The key was rotated before" },
   EVENTS_NOT_WORKSPACE_SCOPABLE: { status: 422, title: "These events concern the whole tenant" },

@@ -49,7 +49,8 @@ async function login(context: Context, keyFromStdin: boolean): Promise<void> {
 }
 
 async function ask(context: Context, keyFromStdin: boolean): Promise<{ endpoint: string; apiKey: string }> {
-  const known = context.flags.endpoint ?? context.environment[endpointVariable];
+  const known =
+    context.flags.endpoint ?? context.environment[endpointVariable] ?? brand.endpoint ?? undefined;
   if (keyFromStdin) {
     if (!known) throw new CliError("ENDPOINT_REQUIRED", "No endpoint is given.", "Add --endpoint URL.");
     return { endpoint: toOrigin(known), apiKey: checked(await readAll(context.stdin)) };

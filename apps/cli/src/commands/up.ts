@@ -63,6 +63,10 @@ function platformOptions(
           : [],
       ),
     ),
+    tenant: {
+      name: context.environment["TENANT_NAME"] ?? "ClinicIQ",
+      domain: context.environment["TENANT_DOMAIN"] ?? "cliniciq.localhost",
+    },
     faultPointsDir: context.environment["FAULT_POINTS_DIR"] ?? null,
     onEvent: (program, event) => {
       if (event.type === "starting") context.output.say(`• ${program}`);

@@ -38,6 +38,8 @@ export interface PlatformOptions {
   readonly hostSettings?: Readonly<Record<string, string>>;
   /** Folder in which a test arms named points that kill a program; null outside tests. */
   readonly faultPointsDir: string | null;
+  /** The tenant that is made at the first start. */
+  readonly tenant: { readonly name: string; readonly domain: string };
   readonly onEvent: (program: string, event: ChildEvent | { readonly type: "starting" }) => void;
 }
 
@@ -54,8 +56,6 @@ export interface Platform {
   /** Ends the programs in order: gateway, control plane, host, stores. Deletes nothing. */
   stop(): Promise<void>;
 }
-
-const tenantDefaults = { name: "ClinicIQ", domain: "cliniciq.localhost" };
 
 /**
  * Starts every program of the platform on this machine and keeps them running.
@@ -81,7 +81,7 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
     const guestImage = await ensureGuestImage(options.repository, options.path);
     started("postgres");
     // Made here and not by the gateway, so that its certificate is there when the platform is.
-    const authority = await openAuthority(authorityFolder(dataDir), authorityName(tenantDefaults.name));
+    const authority = await openAuthority(authorityFolder(dataDir), authorityName(options.tenant.name));
     writeFileSync(authorityFile(dataDir), authority.certificate, { mode: 0o644 });
     const databaseUrl = options.databaseUrl ?? (await startStore(dataDir, closers));
     const layout: Layout = {
@@ -91,7 +91,6 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
       guestImage,
       ports,
       secrets,
-      tenant: tenantDefaults,
     };
     const children = new Map<ProgramName, SupervisedChild>();
     for (const name of programNames.filter((program) => hasProgram(options.repository, program))) {

@@ -20,7 +20,8 @@ interface RouteRow {
 
 const digest = (text: string) => createHash("sha256").update(text).digest();
 
-function assertEdge(request: FastifyRequest, token: string): void {
+/** @throws PlatformError UNAUTHENTICATED */
+export function assertEdge(request: FastifyRequest, token: string): void {
   const given = request.headers.authorization?.replace(/^Bearer /, "") ?? "";
   if (!timingSafeEqual(digest(given), digest(token)))
     throw new PlatformError("UNAUTHENTICATED", "This address is for the platform's own programs.");

@@ -158,7 +158,13 @@ async function provision(platform: Platform, wanted: SandboxRow, signal: AbortSi
   }
   faultPoint("control-plane.sandbox.box-started");
   const guest = guestOf(platform.host, row.box_key);
-  const components = await checkReadiness(guest, row, () => platform.host.stats(row.box_key, signal));
+  const hasAgentsFile = wantsAgentsFile(row, tenant!);
+  const writesAgentsFile = () => writeAgentsFile(platform, guest, row, tenant!, env, Object.keys(linked.env));
+  // Beside the looks at the box, unless a set-up may bring a file of its own.
+  const [components] = await Promise.all([
+    checkReadiness(guest, row, () => platform.host.stats(row.box_key, signal)),
+    hasAgentsFile && !row.setup ? writesAgentsFile() : null,
+  ]);
   if (!isReady(components)) {
     await platform.pool.query("update sandboxes set readiness = $2 where id = $1", [row.id, components]);
     const bad = Object.entries(components).filter(([, component]) => component.status !== "ready");
@@ -167,8 +173,7 @@ async function provision(platform: Platform, wanted: SandboxRow, signal: AbortSi
     );
   }
   if (row.setup && row.setup.status !== "done") await runSetup(platform, row, guest, signal);
-  if (wantsAgentsFile(row, tenant!))
-    await writeAgentsFile(platform, guest, row, tenant!, env, Object.keys(linked.env));
+  if (hasAgentsFile && row.setup) await writesAgentsFile();
   faultPoint("control-plane.sandbox.before-running");
   const stored = await moveTo(platform, row, "running", {
     isolation: box.isolation,

@@ -33,6 +33,8 @@ export const eventCatalogue = {
   api_key: ["created", "rotated", "revoked"],
   branding: ["updated"],
   tenant_domain: ["verified", "removed"],
+  domain: ["created", "verified", "moved_away", "returned", "removed"],
+  certificate: ["issued", "renewed", "failed", "uploaded", "expiring", "removed"],
   webhook: ["test"],
 } as const satisfies Record<string, readonly string[]>;
 

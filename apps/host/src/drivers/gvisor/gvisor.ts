@@ -249,9 +249,7 @@ class GvisorDriver implements SandboxDriver {
     if (this.#relieving.has(key)) return;
     this.#relieving.add(key);
     relieve(this.#cgroups, key, relief)
-      .then((ended) => {
-        if (ended) this.#endedForMemory.set(key, (this.#endedForMemory.get(key) ?? 0) + ended.length);
-      })
+      .then((ended) => this.#endedForMemory.set(key, (this.#endedForMemory.get(key) ?? 0) + ended))
       .catch(() => undefined) // The box ended meanwhile, which the next look tells.
       .finally(() => this.#relieving.delete(key));
   }

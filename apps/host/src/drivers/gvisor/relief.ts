@@ -10,36 +10,43 @@ const stepBytes = 64 * mib;
 const mostRounds = 4;
 /** Most time from one loan to the next. */
 const roundMs = 2_000;
+const lateMs = 10_000;
 const lookEveryMs = 25;
 const maxAnswerBytes = 4096;
 
 const Ended = z.object({ pid: z.int(), name: z.string(), residentBytes: z.number() }).nullable();
-export type Ended = z.output<typeof Ended>;
 
 /**
  * A box at its limit stands still in place of being killed. It is lent a little memory for a moment, in which
- * its own agent ends the program that holds the most; then the limit is as before.
+ * its own agent ends the program that holds the most; then the limit is as before. Where that brings no relief,
+ * the machine's kernel may kill again, which ends the box.
  *
- * @returns what was ended; `null` when that brought no relief: the machine's kernel then ends the box
+ * @returns how many programs were ended
  */
 export async function relieve(
   cgroups: Cgroups,
   key: string,
   box: { readonly guestSocket: string; readonly memoryBytes: number },
-): Promise<readonly NonNullable<Ended>[] | null> {
-  const ended: NonNullable<Ended>[] = [];
+): Promise<number> {
+  let ended = 0;
   for (let round = 1; round <= mostRounds; round++) {
     await cgroups.limitMemory(key, box.memoryBytes + round * stepBytes);
     const signal = AbortSignal.timeout(roundMs);
     const one = await askAgent(box.guestSocket, signal).catch(() => null); // Still stuck: it is lent more.
-    if (one) ended.push(one);
+    if (one) ended++;
     if (one && (await fitsAgain(cgroups, key, box.memoryBytes, signal))) {
       await cgroups.limitMemory(key, box.memoryBytes);
       return ended;
     }
   }
   await cgroups.holdAtLimit(key, false);
-  return null;
+  // The agent may have heard the last call after all, too late for its answer.
+  if (await fitsAgain(cgroups, key, box.memoryBytes, AbortSignal.timeout(lateMs))) {
+    await cgroups.limitMemory(key, box.memoryBytes);
+    await cgroups.holdAtLimit(key, true);
+    return Math.max(1, ended);
+  }
+  return ended;
 }
 
 /** @returns whether the box takes less than its limit again before `signal` aborts */
@@ -57,7 +64,7 @@ async function fitsAgain(
   return false;
 }
 
-async function askAgent(path: string, signal: AbortSignal): Promise<Ended> {
+async function askAgent(path: string, signal: AbortSignal): Promise<z.output<typeof Ended>> {
   const socket = await dialSocket(path);
   try {
     const text = await new Promise<string>((resolve, reject) => {

@@ -29,7 +29,8 @@ import { figuresOf } from "./figures.ts";
 import type { MachineProcesses, MachineShape, Vmm, VmmReport } from "./vmm.ts";
 
 const mib = 1024 * 1024;
-const callTimeoutMs = 30_000;
+/** Most time for one call to a guest; an emulated one on a busy machine has as long as its boot. */
+const leastCallTimeoutMs = 30_000;
 const statsTimeoutMs = 2_000;
 
 const Identity = z.object({ pid: z.int(), startTicks: z.string() });
@@ -72,6 +73,7 @@ class MicrovmDriver implements SandboxDriver {
   readonly checkpoints: NonNullable<SandboxDriver["checkpoints"]>;
   readonly files: NonNullable<SandboxDriver["files"]>;
   readonly standby: NonNullable<SandboxDriver["standby"]>;
+  readonly #callTimeoutMs: number;
   readonly #vmm: Vmm;
   readonly #options: MicrovmOptions;
   readonly #cgroups: Cgroups;
@@ -86,6 +88,7 @@ class MicrovmDriver implements SandboxDriver {
   constructor(vmm: Vmm, options: MicrovmOptions, cgroups: Cgroups) {
     this.name = vmm.name;
     this.readyTimeoutMs = options.bootTimeoutMs;
+    this.#callTimeoutMs = Math.max(leastCallTimeoutMs, options.bootTimeoutMs);
     this.#vmm = vmm;
     this.#options = options;
     this.#cgroups = cgroups;
@@ -95,7 +98,7 @@ class MicrovmDriver implements SandboxDriver {
     this.#prepared = new PreparedMachines(join(options.images, "prepared"));
     this.freezer = {
       pause: (key, state) => this.#pause(key, State.parse(state)),
-      resume: (key, state) => this.#resume(key, State.parse(state)),
+      resume: (key, state) => this.#goOn(key, State.parse(state).folders),
     };
     this.checkpoints = {
       save: (_key, state, folders, into) => this.#save(State.parse(state), folders, into),
@@ -203,7 +206,7 @@ class MicrovmDriver implements SandboxDriver {
 
   async dialGuest(key: string, _state: DriverState, folders: BoxFolders) {
     const session = await this.#sessions.get(key, folders);
-    await session.greeted(AbortSignal.timeout(callTimeoutMs));
+    await session.greeted(AbortSignal.timeout(this.#callTimeoutMs));
     return session.open();
   }
 
@@ -217,22 +220,24 @@ class MicrovmDriver implements SandboxDriver {
   }
 
   async stats(key: string, state: DriverState): Promise<BoxStats> {
-    const { folders } = State.parse(state);
-    const outside = await this.#cgroups.stats(key);
+    const { folders, shape } = State.parse(state);
+    // The box's limit is its machine's memory; its group holds the monitor besides.
+    const { memoryBytes: memoryLimitBytes } = shape;
+    const outside = { ...(await this.#cgroups.stats(key)), memoryLimitBytes };
     const session = await this.#sessions.get(key, folders).catch(() => null);
     const text = session?.isGreeted
       ? await session.call("stats", Buffer.alloc(0), AbortSignal.timeout(statsTimeoutMs)).catch(() => null)
       : null;
     // A paused guest says nothing; what its monitor takes is known all the same.
     if (text === null) return { ...outside, processes: null, diskBytes: null };
-    return figuresOf(text, outside.cpuMicros);
+    return { ...figuresOf(text, outside.cpuMicros), memoryLimitBytes };
   }
 
   async relink(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void> {
     const key = folders.root.slice(folders.root.lastIndexOf("/") + 1);
     const session = await this.#greeted(key, folders);
     session.sendSettings(encodeSettings([["r/run/etc/hosts", hostsFile(spec)]]));
-    await session.call("setup", Buffer.alloc(0), AbortSignal.timeout(callTimeoutMs));
+    await session.call("setup", Buffer.alloc(0), AbortSignal.timeout(this.#callTimeoutMs));
   }
 
   async remnants(): Promise<string[]> {
@@ -256,7 +261,7 @@ class MicrovmDriver implements SandboxDriver {
 
   async #greeted(key: string, folders: BoxFolders): Promise<Session> {
     const session = await this.#sessions.get(key, folders);
-    await session.greeted(AbortSignal.timeout(callTimeoutMs));
+    await session.greeted(AbortSignal.timeout(this.#callTimeoutMs));
     return session;
   }
 
@@ -320,18 +325,24 @@ class MicrovmDriver implements SandboxDriver {
 
   async #pause(key: string, { folders }: State): Promise<void> {
     const session = await this.#greeted(key, folders);
-    await session.call("freeze", Buffer.alloc(0), AbortSignal.timeout(callTimeoutMs));
-    await this.#vmm.pause(folders);
+    try {
+      await session.call("freeze", Buffer.alloc(0), AbortSignal.timeout(this.#callTimeoutMs));
+      await this.#vmm.pause(folders);
+    } catch (error) {
+      // The guest may have frozen its programs all the same: it must not stay so without anybody knowing.
+      await this.#goOn(key, folders).catch(() => undefined); // The first failure tells more.
+      throw error;
+    }
   }
 
-  async #resume(key: string, { folders }: State): Promise<void> {
+  async #goOn(key: string, folders: BoxFolders): Promise<void> {
     await this.#vmm.resume(folders);
     const session = await this.#greeted(key, folders);
-    await session.call("thaw", clock(), AbortSignal.timeout(callTimeoutMs));
+    await session.call("thaw", clock(), AbortSignal.timeout(this.#callTimeoutMs));
   }
 
   async #save(state: State, folders: BoxFolders, into: string): Promise<void> {
-    const made = await this.#kind(state.shape, AbortSignal.timeout(callTimeoutMs));
+    const made = await this.#kind(state.shape, AbortSignal.timeout(this.#callTimeoutMs));
     await this.#vmm.save(folders, state, into);
     await copyDisk(diskPath(folders), join(into, diskFile));
     await writeCheckpoint(into, { ...made, kernel: state.kernel });
@@ -339,7 +350,7 @@ class MicrovmDriver implements SandboxDriver {
 
   async #whyNot(spec: ResolvedBoxSpec, image: GuestImage, from: string): Promise<string | null> {
     const shape = await this.#shape(spec, image);
-    const here = await this.#kind(shape, AbortSignal.timeout(callTimeoutMs));
+    const here = await this.#kind(shape, AbortSignal.timeout(this.#callTimeoutMs));
     return whyNotFrom(await readCheckpoint(from), here, shape);
   }
 
