@@ -13,8 +13,10 @@ import {
   configurationChanged,
   createDeploymentStep,
   deploymentHandlers,
+  rolloutHandlers,
   releaseArtifactHandlers,
   uploadHandlers,
+  wakeDeployment,
   deploymentObserveHandlers,
 } from "./deployments/index.ts";
 import { deviceHandlers } from "./devices/index.ts";
@@ -68,6 +70,7 @@ import {
   type Tenant,
 } from "./tenants/index.ts";
 import { terminalHandlers } from "./terminals/index.ts";
+import { resourceHandlers } from "./resources/index.ts";
 import { usageHandlers } from "./usage/index.ts";
 import { agentToolHandlers } from "./agent-tools/index.ts";
 import { webhookHandlers } from "./webhooks/index.ts";
@@ -92,6 +95,7 @@ function tenancyHandlers(platform: Platform, settings: TenancySettings): Handler
     ...webhookHandlers(platform, { allowPrivate: settings.webhookAllowPrivate }),
     ...platformEventHandlers(platform),
     ...usageHandlers(platform),
+    ...resourceHandlers(platform),
     ...auditHandlers(platform),
     ...runtimeEnvHandlers(platform),
     ...egressHandlers(platform),
@@ -121,6 +125,7 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...shareHandlers(platform),
     ...databaseHandlers(platform),
     ...deploymentHandlers(platform),
+    ...rolloutHandlers(platform),
     ...uploadHandlers(platform),
     ...releaseArtifactHandlers(platform),
     ...deploymentObserveHandlers(platform),
@@ -179,13 +184,14 @@ export function createApp(
   return app;
 }
 
-/** Traffic to the preview of a paused sandbox wakes it. */
+/** Traffic to the preview of a paused sandbox, or to a deployment that sleeps, wakes it. */
 async function wakeByHostname(platform: Platform, hostname: string): Promise<void> {
-  const route = await queryOne<{ sandbox_id: string | null }>(
+  const route = await queryOne<{ sandbox_id: string | null; deployment_id: string | null }>(
     platform.pool,
-    "select sandbox_id from routes where hostname = $1",
+    "select sandbox_id, deployment_id from routes where hostname = $1",
     [hostname],
   );
+  if (route?.deployment_id) return wakeDeployment(platform, route.deployment_id);
   const row = route?.sandbox_id ? await loadSandbox(platform.pool, route.sandbox_id) : null;
   if (row && row.state === "paused") await wake(platform, row);
 }

@@ -4,7 +4,7 @@ import { keepDelegations, tidyChallenges, warnOfExpiry } from "./certificates/in
 import { trimExecutions } from "./cron/index.ts";
 import { ensureClientApiRoutes } from "./e2b/index.ts";
 import { trimRequestLogs } from "./edges/index.ts";
-import { tidyUploads } from "./deployments/index.ts";
+import { collectReleases, tidyUploads, trimInstanceLogs } from "./deployments/index.ts";
 import { syncPendingEgress } from "./egress/index.ts";
 import { settleBulk } from "./groups/index.ts";
 import type { Platform } from "./platform.ts";
@@ -62,6 +62,8 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["cut off snapshots", tidySnapshots],
   ["previews", forgetPreviews],
   ["uploads", tidyUploads],
+  ["releases", collectReleases],
+  ["instances' logs", trimInstanceLogs],
   ["clients' API hosts", ensureClientApiRoutes],
   ["challenges", tidyChallenges],
   ["delegations", (platform) => keepDelegations(platform, platform.settings.acme ?? null)],

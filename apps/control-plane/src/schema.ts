@@ -8,6 +8,7 @@ import { certificatesMigration } from "./schema-certificates.ts";
 import { cronPoliciesMigration } from "./schema-cron.ts";
 import { e2bMigration } from "./schema-e2b.ts";
 import { snapshotsMigration } from "./snapshots/schema.ts";
+import { rolloutsMigration } from "./deployments/schema.ts";
 import { importedImagesMigration, templatesMigration } from "./templates/schema.ts";
 import { databasesMigrations } from "./databases/schema.ts";
 import { resourcesMigration } from "./schema-resources.ts";
@@ -176,6 +177,7 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   certificatesMigration,
   appBrandingsMigration,
   snapshotsMigration,
+  rolloutsMigration,
   cronPoliciesMigration,
   importedImagesMigration,
   ...databasesMigrations,
