@@ -8,8 +8,8 @@ import { certificatesMigration, domainChecksMigration } from "./schema-certifica
 import { cronPoliciesMigration } from "./schema-cron.ts";
 import { e2bMigration } from "./schema-e2b.ts";
 import { snapshotsMigration } from "./snapshots/schema.ts";
+import { importedImagesMigration, promotedBuildsMigration, templatesMigration } from "./templates/schema.ts";
 import { rolloutsMigration } from "./deployments/schema.ts";
-import { importedImagesMigration, templatesMigration } from "./templates/schema.ts";
 import { databasesMigrations } from "./databases/schema.ts";
 import { resourcesMigration } from "./schema-resources.ts";
 
@@ -181,5 +181,6 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   rolloutsMigration,
   cronPoliciesMigration,
   importedImagesMigration,
+  promotedBuildsMigration,
   ...databasesMigrations,
 ];
