@@ -31,6 +31,8 @@ const slowMinutes = {
   "e2e/full/upload.test.ts": 4,
   "e2e/full/broken-projects.test.ts": 6,
   "apps/host/src/drivers/qemu/qemu.slow-test.ts": 30,
+  "e2e/full/edge-outage.test.ts": 5,
+  "apps/edge/src/hard-to-kill.slow-test.ts": 5,
 };
 const guessedMinutes = 4;
 /** Slow suites that were seen to pass on a machine like CI's; the others would let a busy minute stop a change. */

@@ -7,6 +7,7 @@ import { provenanceMigration } from "./schema-provenance.ts";
 import { certificatesMigration, domainChecksMigration } from "./schema-certificates.ts";
 import { cronPoliciesMigration } from "./schema-cron.ts";
 import { e2bMigration } from "./schema-e2b.ts";
+import { edgesMigration } from "./edges/schema.ts";
 import { snapshotsMigration } from "./snapshots/schema.ts";
 import { importedImagesMigration, promotedBuildsMigration, templatesMigration } from "./templates/schema.ts";
 import { rolloutsMigration } from "./deployments/schema.ts";
@@ -178,6 +179,7 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   domainChecksMigration,
   appBrandingsMigration,
   snapshotsMigration,
+  edgesMigration,
   rolloutsMigration,
   cronPoliciesMigration,
   importedImagesMigration,
