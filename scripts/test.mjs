@@ -28,7 +28,9 @@ const slowMinutes = {
   "e2e/full/cancel-build.test.ts": 2,
   "e2e/full/upload.test.ts": 4,
   "e2e/full/broken-projects.test.ts": 6,
-  "apps/host/src/drivers/qemu/qemu.slow-test.ts": 30,
+  "apps/host/src/drivers/qemu/qemu.slow-test.ts": 12,
+  "apps/host/src/drivers/qemu/restore-pool.slow-test.ts": 8,
+  "apps/host/src/abuse/neighbours.slow-test.ts": 6,
 };
 const guessedMinutes = 4;
 /** Slow suites that were seen to pass on a machine like CI's; the others would let a busy minute stop a change. */
