@@ -31,10 +31,15 @@ const slowMinutes = {
   "apps/host/src/drivers/qemu/qemu.slow-test.ts": 12,
   "apps/host/src/drivers/qemu/restore-pool.slow-test.ts": 8,
   "apps/host/src/abuse/neighbours.slow-test.ts": 6,
+  "apps/host/src/drivers/gvisor/relief.slow-test.ts": 3,
 };
 const guessedMinutes = 4;
 /** Slow suites that were seen to pass on a machine like CI's; the others would let a busy minute stop a change. */
-const steadyInCi = new Set(["e2e/full/sandbox-client.test.ts", "e2e/full/lost-process.test.ts"]);
+const steadyInCi = new Set([
+  "e2e/full/sandbox-client.test.ts",
+  "e2e/full/lost-process.test.ts",
+  "e2e/full/durability.test.ts",
+]);
 /** Of a thousand creates, of two gigabytes and of all broken projects, what fits into a run with a budget. */
 const ciSizes = { CREATES: "60", UPLOAD_MB: "24", BROKEN_EVERY: "8" };
 
