@@ -13,5 +13,5 @@ export function ensureSystemPackages(options: {
   path?: string;
   isRoot: boolean;
   say: (text: string) => void;
-  forSlowTests?: boolean;
+  forSlowTests?: boolean | "ci";
 }): string[];

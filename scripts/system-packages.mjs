@@ -39,13 +39,20 @@ export const systemPackages = [
   { name: "psmisc", program: "fuser", required: false, why: "is part of the standard sandbox" },
 ];
 
-/** What only slow tests run. As root they are installed for those; without them these tests are skipped. */
+/** What only slow tests run; `inCi`: also those that CI runs. As root they are installed for those; without them these tests are skipped. */
 const testPackages = [
   {
     name: "qemu-system-x86",
     program: "qemu-system-x86_64",
     required: true,
     why: "runs virtual machines in tests",
+  },
+  {
+    name: "pebble",
+    program: "pebble",
+    required: true,
+    inCi: true,
+    why: "is the certificate authority of tests",
   },
   { name: "gcc", program: "gcc", required: true, why: "builds what a virtual machine starts with" },
   { name: "libc6-dev", program: "gcc", required: true, why: "is what gcc links with" },
@@ -80,11 +87,14 @@ export const installLine = (names) => `apt-get install -y --no-install-recommend
 /**
  * As root on Debian, installs what is required and missing; else says what to run.
  *
- * @param options.forSlowTests also what only they need
+ * @param options.forSlowTests also what only they need; "ci": what those of CI need
  * @returns names still missing
  */
 export function ensureSystemPackages({ path, isRoot, say, forSlowTests = false }) {
-  const wanted = [...systemPackages, ...(forSlowTests ? testPackages : [])];
+  const wanted = [
+    ...systemPackages,
+    ...testPackages.filter((entry) => forSlowTests === true || (forSlowTests === "ci" && entry.inCi)),
+  ];
   const isDebian = existsSync("/etc/debian_version") && findProgram("apt-get", path) !== null;
   const mayInstall = isRoot && isDebian;
   const isWanted = (entry) => entry.required || (mayInstall && entry.brought === true);

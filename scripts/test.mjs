@@ -23,6 +23,7 @@ const slowMinutes = {
   "apps/host/src/images/images.slow-test.ts": 9,
   "e2e/full/restart.test.ts": 4,
   "e2e/full/lost-process.test.ts": 3,
+  "apps/control-plane/src/certificates/acme.slow-test.ts": 6,
   "e2e/full/kill.test.ts": 14,
   "e2e/full/same-digest.test.ts": 3,
   "e2e/full/cancel-build.test.ts": 2,
@@ -39,6 +40,7 @@ const steadyInCi = new Set([
   "e2e/full/sandbox-client.test.ts",
   "e2e/full/lost-process.test.ts",
   "e2e/full/durability.test.ts",
+  "apps/control-plane/src/certificates/acme.slow-test.ts",
 ]);
 /** Of a thousand creates, of two gigabytes and of all broken projects, what fits into a run with a budget. */
 const ciSizes = { CREATES: "60", UPLOAD_MB: "24", BROKEN_EVERY: "8" };
@@ -54,7 +56,12 @@ async function onOwnNode() {
   const say = (line) => process.stderr.write(`${line}\n`);
   const missing =
     system?.ensureSystemPackages({
-      ...{ path: process.env.PATH, isRoot: process.getuid() === 0, say, forSlowTests: isFull },
+      ...{
+        path: process.env.PATH,
+        isRoot: process.getuid() === 0,
+        say,
+        forSlowTests: isFull || (isCi && "ci"),
+      },
     }) ?? [];
   if (missing.length > 0) say("• tests that need it are skipped");
   const gvisor = await import("./gvisor-runtime.mjs").catch(() => null);

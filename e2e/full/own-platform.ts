@@ -36,10 +36,15 @@ export interface OwnPlatform {
   readonly dataDir: string;
   readonly boot: Boot;
   /** Never throws for a status; throws when no answer comes. */
-  api(method: "GET" | "POST" | "PUT" | "DELETE", path: string, body?: unknown): Promise<Answer>;
+  api(
+    method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE",
+    path: string,
+    body?: unknown,
+    key?: string,
+  ): Promise<Answer>;
   /** The same, but throws for any answer that is not a success, and unwraps `data`. */
   must(
-    method: "GET" | "POST" | "PUT" | "DELETE",
+    method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE",
     path: string,
     body?: unknown,
   ): Promise<Record<string, unknown>>;
@@ -144,13 +149,13 @@ function logTails(dataDir: string): string {
 }
 
 function client(apiUrl: string, key: string, edgePort: number, dataDir: string, dispatcher: Dispatcher) {
-  const ask: OwnPlatform["api"] = async (method, path, body) => {
+  const ask: OwnPlatform["api"] = async (method, path, body, otherKey) => {
     const startedAt = performance.now();
     const response = await request(apiUrl + path, {
       method,
       dispatcher,
       headers: {
-        authorization: `Bearer ${key}`,
+        authorization: `Bearer ${otherKey ?? key}`,
         ...(body === undefined ? {} : { "content-type": "application/json" }),
       },
       body: body === undefined ? null : JSON.stringify(body),

@@ -6,6 +6,7 @@ import { addDoctor } from "./commands/doctor.ts";
 import { addLogin } from "./commands/login.ts";
 import { addPublish } from "./commands/publish.ts";
 import { addRelease } from "./commands/release.ts";
+import { addResources } from "./commands/resources.ts";
 import { addSandbox } from "./commands/sandbox.ts";
 import { addTemplate } from "./commands/template.ts";
 import type { Context } from "./context.ts";
@@ -73,6 +74,7 @@ export async function run(invocation: Invocation): Promise<number> {
     addPublish,
     addDeploy,
     addRelease,
+    addResources,
     addTemplate,
     addOperatorCommands,
   ])

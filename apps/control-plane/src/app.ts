@@ -1,19 +1,22 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { queryOne, transaction } from "@platform/postgres";
+import { certificateHandlers, createCertificateStep, registerCertificateFeed } from "./certificates/index.ts";
 import { CronScheduler, cronHandlers } from "./cron/index.ts";
 import { createDatabaseStep, databaseHandlers, onAttach, onRenewal } from "./databases/index.ts";
 import {
   configurationChanged,
   createDeploymentStep,
   deploymentHandlers,
+  rolloutHandlers,
   releaseArtifactHandlers,
   uploadHandlers,
+  wakeDeployment,
   deploymentObserveHandlers,
 } from "./deployments/index.ts";
 import { deviceHandlers } from "./devices/index.ts";
 import { domainHandlers } from "./domains/index.ts";
 import { clientApiPrefix, isClientApiHost, registerClientApi } from "./e2b/index.ts";
-import { putRoute, registerEdgeRoutes } from "./edges/index.ts";
+import { assertEdge, putRoute, registerEdgeRoutes } from "./edges/index.ts";
 import { egressHandlers } from "./egress/index.ts";
 import { eventHandlers, platformEventHandlers } from "./events/index.ts";
 import { auditHandlers } from "./audit/index.ts";
@@ -61,6 +64,7 @@ import {
   type Tenant,
 } from "./tenants/index.ts";
 import { terminalHandlers } from "./terminals/index.ts";
+import { resourceHandlers } from "./resources/index.ts";
 import { usageHandlers } from "./usage/index.ts";
 import { agentToolHandlers } from "./agent-tools/index.ts";
 import { webhookHandlers } from "./webhooks/index.ts";
@@ -85,6 +89,7 @@ function tenancyHandlers(platform: Platform, settings: TenancySettings): Handler
     ...webhookHandlers(platform, { allowPrivate: settings.webhookAllowPrivate }),
     ...platformEventHandlers(platform),
     ...usageHandlers(platform),
+    ...resourceHandlers(platform),
     ...auditHandlers(platform),
     ...runtimeEnvHandlers(platform),
     ...egressHandlers(platform),
@@ -114,12 +119,14 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...shareHandlers(platform),
     ...databaseHandlers(platform),
     ...deploymentHandlers(platform),
+    ...rolloutHandlers(platform),
     ...uploadHandlers(platform),
     ...releaseArtifactHandlers(platform),
     ...deploymentObserveHandlers(platform),
     ...storageHandlers(platform),
     ...cronHandlers(platform),
     ...domainHandlers(platform),
+    ...certificateHandlers(platform),
   ];
 }
 
@@ -163,16 +170,22 @@ export function createApp(
   registerAssets(app, platform);
   registerClientApi(app, platform, { edgeToken: options.edgeToken, authenticate, audit: options.audit });
   registerEdgeRoutes(app, platform, options.edgeToken, (hostname) => wakeByHostname(platform, hostname));
+  registerCertificateFeed(app, platform, {
+    edgeToken: options.edgeToken,
+    acme: platform.settings.acme ?? null,
+    assertEdge: (request) => assertEdge(request, options.edgeToken),
+  });
   return app;
 }
 
-/** Traffic to the preview of a paused sandbox wakes it. */
+/** Traffic to the preview of a paused sandbox, or to a deployment that sleeps, wakes it. */
 async function wakeByHostname(platform: Platform, hostname: string): Promise<void> {
-  const route = await queryOne<{ sandbox_id: string | null }>(
+  const route = await queryOne<{ sandbox_id: string | null; deployment_id: string | null }>(
     platform.pool,
-    "select sandbox_id from routes where hostname = $1",
+    "select sandbox_id, deployment_id from routes where hostname = $1",
     [hostname],
   );
+  if (route?.deployment_id) return wakeDeployment(platform, route.deployment_id);
   const row = route?.sandbox_id ? await loadSandbox(platform.pool, route.sandbox_id) : null;
   if (row && row.state === "paused") await wake(platform, row);
 }
@@ -224,6 +237,16 @@ export function createReconcilers(platform: Platform): Worker[] {
       concurrency: 8,
       step: createDeploymentStep(platform),
     }),
+    ...(platform.settings.acme
+      ? [
+          new Reconciler(platform, {
+            table: "certificates",
+            due: "source = 'acme' and removed_at is null",
+            concurrency: 4,
+            step: createCertificateStep(platform, platform.settings.acme),
+          }),
+        ]
+      : []),
     new CronScheduler(platform),
     new SandboxSampler(platform),
   ];

@@ -1,9 +1,10 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { query } from "@platform/postgres";
+import { keepDelegations, tidyChallenges, warnOfExpiry } from "./certificates/index.ts";
 import { trimExecutions } from "./cron/index.ts";
 import { ensureClientApiRoutes } from "./e2b/index.ts";
 import { trimRequestLogs } from "./edges/index.ts";
-import { tidyUploads } from "./deployments/index.ts";
+import { collectReleases, tidyUploads, trimInstanceLogs } from "./deployments/index.ts";
 import { syncPendingEgress } from "./egress/index.ts";
 import { settleBulk } from "./groups/index.ts";
 import type { Platform } from "./platform.ts";
@@ -61,7 +62,12 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["cut off snapshots", tidySnapshots],
   ["previews", forgetPreviews],
   ["uploads", tidyUploads],
+  ["releases", collectReleases],
+  ["instances' logs", trimInstanceLogs],
   ["clients' API hosts", ensureClientApiRoutes],
+  ["challenges", tidyChallenges],
+  ["delegations", (platform) => keepDelegations(platform, platform.settings.acme ?? null)],
+  ["ending certificates", warnOfExpiry],
   ["request logs", trimRequestLogs],
   ["buckets", tidyBuckets],
   ["cron executions", trimExecutions],
@@ -69,7 +75,9 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
     "old answers",
     async ({ pool }) => {
       await pool.query("delete from idempotency where created_at < now() - interval '24 hours'");
-      await pool.query("delete from edges where last_seen_at < now() - interval '1 hour'");
+      await pool.query(
+        "delete from edges where greatest(last_seen_at, certificates_seen_at) < now() - interval '1 hour'",
+      );
     },
   ],
 ];

@@ -11,6 +11,7 @@ import { HostClient } from "@platform/host-api";
 import { createPool, migrate } from "@platform/postgres";
 import { AuditWriter } from "./audit/index.ts";
 import { createApp, createReconcilers, ensureApiRoute } from "./app.ts";
+import { AcmeConfig, readAcmeSettings } from "./certificates/index.ts";
 import { runChores } from "./background.ts";
 import { ensureClientApiRoutes } from "./e2b/index.ts";
 import { ensureBootstrapKey } from "./keys/index.ts";
@@ -54,6 +55,7 @@ const Config = z.object({
   DNS_SERVERS: z.string().optional(),
   BOOTSTRAP_KEY_FILE: z.string().optional(),
   LOG_LEVEL: z.string().default("info"),
+  ...AcmeConfig.shape,
 });
 
 const config = readConfig(Config);
@@ -88,6 +90,7 @@ const platform: Platform = {
     edgeUrl: config.EDGE_URL ?? `http://127.0.0.1:${publicPort ?? 80}`,
     sampleEveryMs: config.METRICS_EVERY_MS,
     dnsResolver: config.DNS_RESOLVER ?? null,
+    acme: readAcmeSettings(config),
     objectStore: config.OBJECT_STORE_URL
       ? { url: config.OBJECT_STORE_URL, token: config.OBJECT_STORE_TOKEN ?? "" }
       : null,

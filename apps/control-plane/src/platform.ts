@@ -1,6 +1,7 @@
 import type { Log } from "@platform/daemon";
 import type { Pool } from "pg";
 import type { HostClient } from "@platform/host-api";
+import type { AcmeSettings } from "./certificates/settings.ts";
 import type { Seal } from "./seal.ts";
 import type { Signals } from "./signals.ts";
 
@@ -17,6 +18,8 @@ export interface Settings {
   readonly dnsResolver?: string | null;
   /** Between two points of a sandbox's series, milliseconds; absent: half a minute. */
   readonly sampleEveryMs?: number;
+  /** Where certificates are ordered; absent or null: nowhere. */
+  readonly acme?: AcmeSettings | null;
   readonly objectStore: { readonly url: string; readonly token: string } | null;
 }
 

@@ -4,9 +4,11 @@ import { installCacheMigration, uploadsMigration } from "./schema-releases.ts";
 import { lifecycleMigrations } from "./schema-lifecycle.ts";
 import { guardsMigration } from "./schema-guards.ts";
 import { provenanceMigration } from "./schema-provenance.ts";
+import { certificatesMigration } from "./schema-certificates.ts";
 import { cronPoliciesMigration } from "./schema-cron.ts";
 import { e2bMigration } from "./schema-e2b.ts";
 import { snapshotsMigration } from "./snapshots/schema.ts";
+import { rolloutsMigration } from "./deployments/schema.ts";
 import { importedImagesMigration, templatesMigration } from "./templates/schema.ts";
 import { databasesMigrations } from "./databases/schema.ts";
 import { resourcesMigration } from "./schema-resources.ts";
@@ -172,8 +174,10 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   guardsMigration,
   installCacheMigration,
   uploadsMigration,
+  certificatesMigration,
   appBrandingsMigration,
   snapshotsMigration,
+  rolloutsMigration,
   cronPoliciesMigration,
   importedImagesMigration,
   ...databasesMigrations,

@@ -110,6 +110,10 @@ export interface Programs {
   startControlPlane(extra?: Record<string, string>): Promise<Program>;
   killControlPlanes(): Promise<void>;
   startStore(): Promise<Program>;
+  /** Another edge, or the same once more, with further settings. */
+  startEdge(more?: Record<string, string>): Promise<Program>;
+  /** Data folder of edges and store; gone when the test ends. */
+  readonly folder: string;
   /** A call of the API through the edge, parsed. */
   api(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<ApiAnswer>;
   /** Any URL of the platform, whatever the resolver of this machine knows about its name. */
@@ -142,7 +146,11 @@ export async function freePort(): Promise<number> {
  * Control plane, object store and edge as they run in production, on a database and folder of their own.
  * No host: what needs a box finds none.
  */
-export async function startPrograms(t: TestContext, extra: Record<string, string> = {}): Promise<Programs> {
+export async function startPrograms(
+  t: TestContext,
+  extra: Record<string, string> = {},
+  edgeExtra: Record<string, string> = {},
+): Promise<Programs> {
   const database = await createTestDatabase();
   const folder = await mkdtemp(join(tmpdir(), "resources-test-"));
   t.after(async () => {
@@ -181,16 +189,20 @@ export async function startPrograms(t: TestContext, extra: Record<string, string
     return program;
   };
   const controlPlane = await startControlPlane();
-  const edge = await startProgram(t, "edge", {
-    EDGE_LISTEN_PORT: edgePort,
-    EDGE_ID: "test",
-    EDGE_TOKEN: edgeToken,
-    CONTROL_PLANE_URL: `http://127.0.0.1:${controlPlane.port}`,
-    HOST_TOKEN: extra["HOST_TOKEN"] ?? "host-token-of-the-test-00001",
-    EDGE_DATA_DIR: join(folder, "edge"),
-    ARTIFACTS_DIR: extra["ARTIFACTS_DIR"] ?? join(folder, "artifacts"),
-    PUBLIC_PORT: edgePort,
-  });
+  const startEdge = (more: Record<string, string> = {}) =>
+    startProgram(t, "edge", {
+      EDGE_LISTEN_PORT: edgePort,
+      EDGE_ID: "test",
+      EDGE_TOKEN: edgeToken,
+      CONTROL_PLANE_URL: `http://127.0.0.1:${controlPlane.port}`,
+      HOST_TOKEN: extra["HOST_TOKEN"] ?? "host-token-of-the-test-00001",
+      EDGE_DATA_DIR: join(folder, "edge"),
+      ARTIFACTS_DIR: extra["ARTIFACTS_DIR"] ?? join(folder, "artifacts"),
+      PUBLIC_PORT: edgePort,
+      ...edgeExtra,
+      ...more,
+    });
+  const edge = await startEdge();
   const key = (await readFile(keyFile, "utf8")).trim();
   const api: Programs["api"] = async (method, path, body, headers = {}) => {
     const isBytes = typeof body === "string" || Buffer.isBuffer(body);
@@ -231,6 +243,8 @@ export async function startPrograms(t: TestContext, extra: Record<string, string
       await Promise.all(controlPlanes.splice(0).map((program) => program.kill()));
     },
     startStore,
+    startEdge,
+    folder,
     api,
     fetch: (url, options) => {
       const { host, pathname, search } = new URL(url);

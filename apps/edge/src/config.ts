@@ -21,6 +21,25 @@ export const EdgeConfig = z.object({
     .optional()
     .describe("Folder of an authority that makes certificates for tenants' names; for development"),
   TLS_AUTHORITY_NAME: z.string().min(1).default("Local").describe("Name in the authority's certificate"),
+  ACME_DNS_ZONE: z
+    .hostname()
+    .toLowerCase()
+    .optional()
+    .describe("Zone that _acme-challenge names are delegated to; this edge answers for it"),
+  ACME_DNS_NAMESERVERS: z
+    .string()
+    .default("")
+    .transform((text) => text.split(",").flatMap((one) => one.trim().toLowerCase() || []))
+    .pipe(z.array(z.hostname()))
+    .describe("Names of the zone's name servers, comma separated, as the parent zone has them"),
+  EDGE_DNS_PORT: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(65_535)
+    .optional()
+    .describe("UDP and TCP; 0: any free port"),
+  EDGE_DNS_ADDRESS: z.union([z.ipv4(), z.ipv6()]).default("127.0.0.1"),
   EDGE_ID: z.string().min(1).max(128),
   EDGE_TOKEN: z.string().min(16).describe("Bearer towards the control plane; signs the local route copy"),
   CONTROL_PLANE_URL: z.url({ protocol: /^http$/ }),

@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import { openArtifactStore } from "@platform/bundle";
 import { createLog, faultPoint, onShutdown, readConfig, runUntilSignal } from "@platform/daemon";
 import { authorityName, openAuthority } from "@platform/certificates";
@@ -5,12 +6,21 @@ import { sandboxToken, type BoxUpstream } from "@platform/edge-api";
 import { Agent } from "undici";
 import { RequestLog } from "./access-log/index.ts";
 import { EdgeConfig } from "./config.ts";
+import { DnsServer } from "./dns/index.ts";
 import { Gateway } from "./gateway.ts";
 import { BoxPools, ServiceOrigin, ServiceOrigins, Tunnels } from "./proxy/index.ts";
 import { LocalCopy, LocalCopyRefused, RouteFeed, RouteTable } from "./routes/index.ts";
 import { EdgeServer } from "./server.ts";
 import { StaticBundles } from "./static/index.ts";
-import { CertificateStore, DevelopmentCertificates } from "./tls/index.ts";
+import {
+  AcmeChallenges,
+  CertificateCopy,
+  CertificateFeed,
+  CertificateRequests,
+  CertificateStore,
+  DevelopmentCertificates,
+  IssuedCertificates,
+} from "./tls/index.ts";
 import { WakeCalls } from "./wake/index.ts";
 
 const DRAIN_MS = 10_000;
@@ -56,12 +66,23 @@ const authority = config.TLS_AUTHORITY_DIR
       owns: (hostname) => table.domainOf(hostname) ?? table.find(hostname)?.route.hostname ?? null,
     })
   : null;
-const certificates = new CertificateStore(authority ? [authority] : []);
+const challenges = new AcmeChallenges();
+const issued = new IssuedCertificates({
+  copy: new CertificateCopy(join(config.EDGE_DATA_DIR, "certificates"), config.EDGE_TOKEN, log),
+  requests: authority ? null : new CertificateRequests(internal),
+  tenantOf: (hostname) => table.find(hostname)?.route.tenantId ?? table.brandOf(hostname)?.tenantId ?? null,
+  isRouted: (hostname) => table.at(hostname) !== null,
+});
+await issued.restore();
+const certificates = new CertificateStore(authority ? [issued, authority] : [issued]);
+issued.onChange((keys) => certificates.forget(issued, keys));
+const certificateFeed = new CertificateFeed({ ...internal, edgeId: config.EDGE_ID, issued, challenges });
 const server = new EdgeServer({
   gateway,
   tunnels,
   requestLog,
   certificates,
+  challenges,
   maxConnections: config.EDGE_MAX_CONNECTIONS,
   log,
 });
@@ -76,15 +97,30 @@ faultPoint("edge.boot.before-listen");
 // It serves from the local copy at once, whatever the control plane does.
 const port = await server.listen(config.EDGE_LISTEN_PORT);
 const tlsPort = config.EDGE_TLS_PORT === undefined ? null : await server.listenTls(config.EDGE_TLS_PORT);
+const nameServer =
+  config.ACME_DNS_ZONE === undefined || config.EDGE_DNS_PORT === undefined
+    ? null
+    : new DnsServer(
+        {
+          name: config.ACME_DNS_ZONE,
+          nameservers: config.ACME_DNS_NAMESERVERS,
+          contact: `hostmaster.${config.ACME_DNS_ZONE}`,
+          texts: (name) => challenges.dns(name),
+        },
+        log,
+      );
+const dnsPort = (await nameServer?.listen(config.EDGE_DNS_PORT!, config.EDGE_DNS_ADDRESS)) ?? null;
 feed.start();
+certificateFeed.start();
 requestLog.start();
 
 // The last registered runs first: requests finish before what serves them goes away.
 onShutdown(() => Promise.all([pools.close(), controlPlane.close(), services.close(), dispatcher.destroy()]));
-onShutdown(() => Promise.all([feed.stop(), requestLog.stop()]));
+onShutdown(() => Promise.all([feed.stop(), certificateFeed.stop(), requestLog.stop()]));
+onShutdown(() => nameServer?.close());
 onShutdown(() => server.drain(DRAIN_MS));
 runUntilSignal({ graceMs: STOP_MS, parent: true });
-process.stdout.write(`${JSON.stringify({ ready: true, port, tlsPort })}\n`);
+process.stdout.write(`${JSON.stringify({ ready: true, port, tlsPort, dnsPort })}\n`);
 
 async function restoreRoutes(): Promise<void> {
   try {

@@ -1,14 +1,21 @@
 import { createServer, ServerResponse, STATUS_CODES, type IncomingMessage, type Server } from "node:http";
 import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
+import type { TLSSocket } from "node:tls";
 import { Deadline, unguessableId, waitFor, type Log } from "@platform/daemon";
 import type { RequestLog } from "./access-log/index.ts";
 import { openExchange, type Exchange } from "./exchange.ts";
 import type { Gateway } from "./gateway.ts";
+import { Http2Front } from "./http2/index.ts";
 import { languageFor, negotiate, renderPage, sendPage, type PageKind } from "./pages/index.ts";
 import type { Tunnels } from "./proxy/index.ts";
 import { normalizeHostname } from "./routes/index.ts";
-import type { CertificateStore } from "./tls/index.ts";
+import {
+  handshakeOptions,
+  isChallengeConnection,
+  type AcmeChallenges,
+  type CertificateStore,
+} from "./tls/index.ts";
 
 const HEADERS_TIMEOUT_MS = 30_000;
 const KEEP_ALIVE_MS = 65_000;
@@ -32,6 +39,7 @@ export interface ServerOptions {
   readonly tunnels: Tunnels;
   readonly requestLog: RequestLog;
   readonly certificates: CertificateStore;
+  readonly challenges: AcmeChallenges;
   readonly maxConnections: number;
   readonly log: Log;
 }
@@ -40,12 +48,17 @@ export interface ServerOptions {
 export class EdgeServer {
   readonly #options: ServerOptions;
   readonly #servers: Server[] = [];
-  /** Requests that are being answered, by their connection. */
-  readonly #active = new Map<Socket, Exchange>();
+  readonly #http2: Http2Front;
+  /** Requests that are being answered, by their connection, or by their stream of it. */
+  readonly #active = new Map<object, Exchange>();
   #isDraining = false;
 
   constructor(options: ServerOptions) {
     this.#options = options;
+    this.#http2 = new Http2Front({
+      request: (req, res, expectsContinue) => void this.#take(req, res, expectsContinue, null),
+      log: options.log,
+    });
   }
 
   /** @returns the port it listens on, on 127.0.0.1 */
@@ -53,24 +66,25 @@ export class EdgeServer {
     return this.#listenWith(createServer(httpOptions), port);
   }
 
-  /** The same under TLS; the certificate follows the name that the client asks for. */
+  /** The same under TLS, and HTTP/2 beside HTTP/1.1; the certificate follows the name that the client asks for. */
   listenTls(port: number): Promise<number> {
-    const { certificates, log } = this.#options;
+    const { certificates, challenges, log } = this.#options;
     const server = createTlsServer({
       ...httpOptions,
-      ALPNProtocols: ["http/1.1"],
-      SNICallback: (name, done) => {
-        certificates.contextFor(normalizeHostname(name) ?? "").then(
-          (context) => done(null, context ?? undefined),
-          (error: Error) => {
-            log.error({ hostname: name, err: error }, "no certificate could be made");
-            done(error);
-          },
-        );
-      },
+      ...handshakeOptions(certificates, challenges, log),
+    });
+    const [http1] = server.listeners("secureConnection") as [(socket: TLSSocket) => void];
+    server.off("secureConnection", http1);
+    server.on("secureConnection", (socket) => {
+      if (isChallengeConnection(socket)) socket.end();
+      else if (socket.alpnProtocol === "h2") this.#http2.take(socket);
+      else http1.call(server, socket);
     });
     // A handshake that fails is the client's matter: a name that is not ours, or an authority it lacks.
-    server.on("tlsClientError", (error) => log.debug({ reason: error.message }, "TLS handshake failed"));
+    server.on("tlsClientError", (error, socket) => {
+      log.debug({ reason: error.message }, "TLS handshake failed");
+      socket.destroy();
+    });
     return this.#listenWith(server as unknown as Server, port);
   }
 
@@ -101,12 +115,14 @@ export class EdgeServer {
       this.#servers.map((server) => new Promise<void>((resolve) => server.close(() => resolve()))),
     );
     for (const server of this.#servers) server.closeIdleConnections();
+    this.#http2.drain();
     for (const { res } of this.#active.values()) if (!res.headersSent) res.shouldKeepAlive = false;
     const deadline = new Deadline(graceMs);
     await waitFor("requests to finish", () => this.#active.size === 0, deadline.remainingMs).catch(() => {
       this.#options.log.warn({ broken: this.#active.size }, "requests were still running after the drain");
     });
     this.#options.tunnels.breakAll();
+    this.#http2.destroy();
     for (const server of this.#servers) server.closeAllConnections();
     await closed;
   }
@@ -118,8 +134,7 @@ export class EdgeServer {
     upgrade: string | null,
   ): Promise<void> {
     const { exchange, malformed } = openExchange(req, res, { expectsContinue, upgrade });
-    const socket = req.socket as Socket;
-    this.#active.set(socket, exchange);
+    this.#active.set(placeOf(req), exchange);
     res.sendDate = false;
     if (this.#isDraining || malformed) res.shouldKeepAlive = false;
     res.on("error", (error) =>
@@ -131,6 +146,8 @@ export class EdgeServer {
       sendPage(exchange, malformed, this.#options.gateway.brandOf(exchange.hostname));
       return;
     }
+    const proof = this.#options.challenges.http(exchange.hostname, exchange.target);
+    if (proof !== null) return sendProof(exchange, proof);
     await this.#options.gateway.serve(exchange);
     // A tunnel has left the response behind, which therefore never closes.
     if (upgrade && res.socket === null && !res.headersSent) this.#finish(exchange, 101);
@@ -161,8 +178,8 @@ export class EdgeServer {
 
   #finish(exchange: Exchange, upgradedStatus?: number): void {
     const { req, res, requestId, hostname, route } = exchange;
-    const socket = req.socket as Socket;
-    if (this.#active.get(socket) === exchange) this.#active.delete(socket);
+    const place = placeOf(req);
+    if (this.#active.get(place) === exchange) this.#active.delete(place);
     // 499: the client left before there was an answer.
     const status = upgradedStatus ?? (res.headersSent ? res.statusCode : 499);
     const path = exchange.target.split("?")[0]!.slice(0, MAX_PATH_LENGTH);
@@ -179,7 +196,7 @@ export class EdgeServer {
       failedReleaseId: exchange.failedReleaseId,
       sandboxId: route?.sandboxId ?? null,
     };
-    const bytes = socket.bytesWritten - exchange.bytesWrittenBefore;
+    const bytes = (req.socket?.bytesWritten ?? 0) - exchange.bytesWrittenBefore;
     this.#options.log.debug({ ...line, bytes }, "request");
     if (route) this.#options.requestLog.add({ at: exchange.startedAt.toISOString(), ...line });
   }
@@ -213,6 +230,19 @@ export class EdgeServer {
     const timer = setTimeout(() => socket.destroy(), LINGER_MS);
     socket.once("end", () => socket.destroySoon()).once("close", () => clearTimeout(timer));
   }
+}
+
+const placeOf = (req: IncomingMessage): object =>
+  (req as IncomingMessage & { readonly stream?: object }).stream ?? req.socket;
+
+/** What an authority looks for at a name that it shall certify. */
+function sendProof({ req, res }: Exchange, proof: string): void {
+  res.writeHead(200, {
+    "content-type": "application/octet-stream",
+    "cache-control": "no-store",
+    "content-length": String(Buffer.byteLength(proof)),
+  });
+  res.end(req.method === "HEAD" ? undefined : proof);
 }
 
 /**

@@ -12,6 +12,7 @@ import {
   EnvName,
   queryInt,
 } from "./fields.ts";
+import { PromoteOptions, RunSettings } from "./rollouts.ts";
 import { DatabaseChoice } from "./sandboxes.ts";
 import { refusalCodes } from "./refusals.ts";
 import { defineRoute } from "./route.ts";
@@ -76,6 +77,18 @@ const tag = "Deployments";
 const d = { tag, envelope: "data" } as const;
 const base = "/deployments/:id";
 const refusals = refusalCodes;
+const promoteProblems = [
+  ...(["RELEASE_NOT_READY", "PROVENANCE_INVALID", "PROMOTE_FAILED", "PROMOTE_CANCELLED"] as const),
+  ...(["PROMOTE_TIMEOUT", "CANARY_FAILED", "DEPLOYMENT_LOCKED", "DEPLOYMENT_BUSY"] as const),
+];
+/** Of logs: words to look for, one instance or release, and how old at most. */
+const LogFilter = z.looseObject({
+  lines: queryInt(1, 5000, 100),
+  q: z.string().max(200).optional().describe("Lines that hold this, whatever the case"),
+  instance_id: z.string().optional(),
+  release_id: z.string().optional(),
+  since: z.iso.datetime({ offset: true }).optional(),
+});
 
 export const deploymentRoutes = {
   list: defineRoute({
@@ -136,6 +149,15 @@ export const deploymentRoutes = {
       run_command: optionalText,
       auto_deploy: z.boolean().optional(),
       metadata: Metadata.optional(),
+      instances: RunSettings.shape.instances.unwrap().optional(),
+      settings: z
+        .strictObject(
+          Object.fromEntries(
+            Object.entries(RunSettings.shape).map(([name, field]) => [name, field.unwrap().optional()]),
+          ),
+        )
+        .optional()
+        .describe("How it runs: instances, drain, trial, sleep, approval, retention"),
     }),
   }),
   remove: defineRoute({
@@ -207,9 +229,9 @@ export const deploymentRoutes = {
     summary: "Move traffic to a version",
     ...d,
     scope: "deployments:write",
-    body: NoBody,
+    body: PromoteOptions.optional(),
     idempotent: true,
-    problems: ["RELEASE_NOT_READY", "PROVENANCE_INVALID", "PROMOTE_FAILED"],
+    problems: promoteProblems,
   }),
   releases: defineRoute({
     id: "listReleases",
@@ -254,9 +276,9 @@ export const deploymentRoutes = {
     summary: "Move traffic to a release",
     ...d,
     scope: "deployments:write",
-    body: NoBody,
+    body: PromoteOptions.optional(),
     idempotent: true,
-    problems: ["RELEASE_NOT_READY", "PROVENANCE_INVALID", "PROMOTE_FAILED"],
+    problems: promoteProblems,
   }),
   rollback: defineRoute({
     id: "rollback",
@@ -265,9 +287,20 @@ export const deploymentRoutes = {
     summary: "Move traffic back; nothing is built",
     ...d,
     scope: "deployments:write",
-    body: z.object({ version_id: z.string().optional() }).optional(),
+    body: z
+      .object({
+        version_id: z.string().optional().describe("A version or a release; else what served before"),
+        allow_schema_newer: z.boolean().optional(),
+      })
+      .optional(),
     idempotent: true,
-    problems: ["NO_PREVIOUS_RELEASE", "PROVENANCE_INVALID", "PROMOTE_FAILED"],
+    problems: [
+      "NO_PREVIOUS_RELEASE",
+      "SCHEMA_NEWER",
+      "RELEASE_NOT_READY",
+      "PROVENANCE_INVALID",
+      "PROMOTE_FAILED",
+    ],
   }),
   instances: defineRoute({
     id: "listRuntimeInstances",
@@ -303,7 +336,7 @@ export const deploymentRoutes = {
     envelope: "raw",
     scope: "deployments:read",
     stream: true,
-    query: z.looseObject({ lines: queryInt(1, 5000, 100) }),
+    query: LogFilter,
   }),
   requestLogs: defineRoute({
     id: "getRequestLogs",

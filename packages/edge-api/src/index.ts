@@ -1,6 +1,16 @@
 import { z } from "zod";
 
 export {
+  AcmeChallenge,
+  CertificateAnswer,
+  CertificateEntry,
+  CertificateUpdate,
+  CertificateWish,
+  openCertificate,
+  sealCertificate,
+  type CertificatePair,
+} from "./certificates.ts";
+export {
   guestAgentPort,
   parseSandboxHostname,
   sandboxRouteHostname,

@@ -25,6 +25,8 @@ import type {
 const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
 /** Longest line of a followed log: 16 Ki characters of output, each at most six bytes of JSON, and its frame. */
 const MAX_LINE_BYTES = 256 * 1024;
+/** Time beyond a service's grace that its removal may take, in ms. */
+const STOP_MARGIN_MS = 15_000;
 /** Time beyond a probe's own that its answer may take, in ms. */
 const PROBE_GRACE_MS = 15_000;
 
@@ -34,8 +36,12 @@ export interface GuestServices {
   /** @throws GuestError `NOT_FOUND` */
   get(name: string, signal?: AbortSignal): Promise<ServiceRecord>;
   list(signal?: AbortSignal): Promise<ServiceRecord[]>;
-  /** Resolves once its process group is gone, also if there was no such service. */
-  remove(name: string, signal?: AbortSignal): Promise<void>;
+  /**
+   * Resolves once its process group is gone, also if there was no such service.
+   *
+   * @param graceMs from SIGTERM to SIGKILL, milliseconds; 5 000 by default
+   */
+  remove(name: string, signal?: AbortSignal, graceMs?: number): Promise<void>;
   restart(name: string, signal?: AbortSignal): Promise<ServiceRecord>;
   logs(name: string, tail?: number, signal?: AbortSignal): Promise<LogLine[]>;
   /** The last `tail` lines, then new ones until aborted or until a service with restart `never` ended. */
@@ -131,8 +137,10 @@ function createServices(address: GuestAddress): GuestServices {
     put: async (spec, signal) => sendJson(address, { method: "PUT", path: at(spec.name), signal }, spec),
     get: async (name, signal) => sendJson(address, { method: "GET", path: at(name), signal }),
     list: (signal) => sendJson(address, { method: "GET", path: "/services", signal }),
-    remove: async (name, signal) => {
-      await discard(await send(address, { method: "DELETE", path: at(name), signal }));
+    remove: async (name, signal, graceMs) => {
+      const path = at(name, graceMs === undefined ? "" : `?grace_ms=${graceMs}`);
+      const timeoutMs = graceMs === undefined ? {} : { timeoutMs: graceMs + STOP_MARGIN_MS };
+      await discard(await send(address, { method: "DELETE", path, signal, ...timeoutMs }));
     },
     restart: async (name, signal) =>
       sendJson(address, { method: "POST", path: at(name, "/restart"), signal }),

@@ -99,6 +99,18 @@ export interface ServiceRecord {
   readonly command: string;
   readonly cwd: string;
   readonly restart: GuestService["restart"];
+  /** The last runs that ended, oldest first; absent from agents of older boxes. */
+  readonly exits?: readonly ServiceExit[];
+}
+
+/** How one run of a service ended. */
+export interface ServiceExit {
+  /** ISO 8601 */
+  readonly at: string;
+  /** `null` when a signal ended it. */
+  readonly exitCode: number | null;
+  readonly signal: string | null;
+  readonly ranMs: number;
 }
 
 export interface LogLine {

@@ -94,3 +94,7 @@ export const SnapshotInfo = z.object({
   memoryOf: z.string().nullable().default(null),
 });
 export type SnapshotInfo = z.output<typeof SnapshotInfo>;
+
+/** Removes every blob that none of these digests leads to, but for young ones. */
+export const CollectRequest = z.object({ keep: z.array(Digest).max(1_000_000), graceMs: z.int().optional() });
+export const CollectedReport = z.object({ removed: z.int(), freedBytes: z.int(), missing: z.array(Digest) });

@@ -201,6 +201,8 @@ export const BoxStats = z.object({
   filesLimit: z.number().nullable().optional(),
   /** Through the one way out, since this daemon began to serve the box. */
   outbound: z.object({ sentBytes: z.number(), receivedBytes: z.number() }).optional(),
+  /** That callers hold to the box's ports now. */
+  openConnections: z.number().optional(),
 });
 export type BoxStats = z.output<typeof BoxStats>;
 

@@ -18,6 +18,7 @@ import {
   BundleDiff,
   BundleSbom,
   Bundled,
+  CollectedReport,
   Frozen,
   SnapshotInfo,
   type BundleRequest,
@@ -72,6 +73,7 @@ export class HostError extends Error {
  * | checkBundle, diffBundles, bundleSbom | POST /bundle-check, /bundle-diff, /bundle-sbom |
  * | freeze, bundle, fill | POST /boxes/:key/freeze, /boxes/:key/bundle, /boxes/:key/fill |
  * | putChunk, assembleChunks, removeChunks | POST /chunks, /assembled-chunks, /removed-chunks |
+ * | collectGarbage | POST /collected-artifacts {keep} |
  * | images, removeImage | GET /images; DELETE /images/sha256-<first 56 digits> |
  * | imageBuilds, putImageBuild, imageBuild, deleteImageBuild | GET /image-builds; PUT, GET, DELETE /image-builds/:key |
  * | putImageUpload, deleteImageUpload | PUT, DELETE /image-uploads/:key (bytes) |
@@ -144,6 +146,9 @@ export class HostClient {
   /** @throws HostError `INVALID` with reason `CHUNKS_MISSING` (and `missing`) or `DIGEST_MISMATCH` */
   assembleChunks = (chunks: readonly string[], digest: string, signal?: AbortSignal) =>
     this.#json("POST", "/assembled-chunks", Assembled, { chunks, digest }, signal);
+  /** Removes artifacts that nothing in `keep` leads to and that no box of the host was made from. */
+  collectGarbage = (keep: readonly string[], signal?: AbortSignal) =>
+    this.#json("POST", "/collected-artifacts", CollectedReport, { keep }, signal);
   removeChunks = (chunks: readonly string[], signal?: AbortSignal) =>
     this.#void("POST", "/removed-chunks", { chunks }, signal);
   bundle = (key: string, body: BundleRequest, signal?: AbortSignal) =>

@@ -31,6 +31,31 @@ export interface SentUpload {
   readonly sentBytes: number;
 }
 
+export interface PromoteRequest {
+  readonly canary?: number | { readonly steps: readonly number[]; readonly step_sec?: number };
+  readonly at?: string;
+}
+
+export interface PromotionView {
+  readonly id: string;
+  readonly release_id: string;
+  readonly kind: string;
+  readonly state: string;
+  readonly artifact_sha256: string | null;
+  readonly run_at: string;
+  readonly canary: { readonly step: number; readonly percent: number } | null;
+  readonly error: { readonly code: string; readonly message: string } | null;
+}
+
+export interface RuntimeInstance {
+  readonly id: string;
+  readonly release_id: string;
+  readonly slot: number;
+  readonly state: string;
+  readonly restart_count: number;
+  readonly verdict: string | null;
+}
+
 interface Upload {
   readonly id: string;
   readonly missing: number[];
@@ -65,12 +90,24 @@ export class Deployments {
       "GET",
       `${at(id)}/releases/${encodeURIComponent(from)}/diff/${encodeURIComponent(to)}`,
     );
-  logs = async (id: string, lines = 100): Promise<string[]> =>
-    (await this.#http.json<{ lines: string[] }>("GET", `${at(id)}/logs`, { query: { lines } })).lines;
+  logs = async (id: string, lines = 100, filter: { readonly q?: string } = {}): Promise<string[]> =>
+    (await this.#http.json<{ lines: string[] }>("GET", `${at(id)}/logs`, { query: { lines, ...filter } }))
+      .lines;
+  /** What there is, then what comes, of every instance, until aborted. */
+  followLogs = (id: string, lines = 100, filter: { readonly q?: string } = {}, signal?: AbortSignal) =>
+    this.#http.events("GET", `${at(id)}/logs`, {
+      query: { lines, ...filter },
+      ...(signal ? { signal } : {}),
+    });
 
-  promote = (id: string, releaseId: string, idempotencyKey = newIdempotencyKey()) =>
+  promote = (
+    id: string,
+    releaseId: string,
+    idempotencyKey = newIdempotencyKey(),
+    options: PromoteRequest = {},
+  ) =>
     this.#http.json<Deployment>("POST", `${at(id)}/releases/${encodeURIComponent(releaseId)}/promote`, {
-      body: {},
+      body: options,
       idempotencyKey,
       timeoutMs: moveTimeoutMs,
     });
@@ -81,6 +118,33 @@ export class Deployments {
       idempotencyKey,
       timeoutMs: moveTimeoutMs,
     });
+
+  update = (id: string, body: { readonly settings?: Record<string, unknown>; readonly name?: string }) =>
+    this.#http.json<Deployment>("PATCH", at(id), { body });
+  promotions = (id: string) => this.#http.json<PromotionView[]>("GET", `${at(id)}/promotions`);
+  approve = (id: string, promotionId: string, body: { readonly artifact_sha256?: string } = {}) =>
+    this.#http.json<PromotionView>(
+      "POST",
+      `${at(id)}/promotions/${encodeURIComponent(promotionId)}/approve`,
+      {
+        body,
+      },
+    );
+  cancel = (id: string, promotionId: string) =>
+    this.#http.json<PromotionView>("POST", `${at(id)}/promotions/${encodeURIComponent(promotionId)}/cancel`, {
+      body: {},
+    });
+  maintenance = (id: string, mode: "on" | "hold" | "off", message?: string) =>
+    this.#http.json<Deployment>("POST", `${at(id)}/maintenance`, {
+      body: message === undefined ? { mode } : { mode, message },
+    });
+  pin = (id: string, releaseId: string, reason?: string) =>
+    this.#http.json<Release>("POST", `${at(id)}/releases/${encodeURIComponent(releaseId)}/pin`, {
+      body: reason === undefined ? {} : { reason },
+    });
+  unpin = (id: string, releaseId: string) =>
+    this.#http.json<Release>("DELETE", `${at(id)}/releases/${encodeURIComponent(releaseId)}/pin`);
+  instances = (id: string) => this.#http.json<RuntimeInstance[]>("GET", `${at(id)}/runtime-instances`);
 
   create = (body: { readonly name: string }, idempotencyKey = newIdempotencyKey()) =>
     this.#http.json<Deployment>("POST", "/deployments", { body, idempotencyKey });

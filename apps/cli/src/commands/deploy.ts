@@ -1,9 +1,9 @@
 import type { Command } from "commander";
 import type { Client } from "@platform/sdk";
 import { withClient, type Context } from "../context.ts";
-import { CliError } from "../failure.ts";
 import { table } from "../output.ts";
-import { collectPair, parseCount } from "../pairs.ts";
+import { collectPair } from "../pairs.ts";
+import { addRollout } from "./rollout.ts";
 
 export function addDeploy(program: Command, context: () => Context): void {
   const deploy = program.command("deploy").description("what is served under stable URLs");
@@ -18,28 +18,7 @@ export function addDeploy(program: Command, context: () => Context): void {
     .description("a deployment and its releases")
     .argument("<deployment>", "id, slug or name")
     .action((id: string) => run((client) => show(context(), client, id)));
-  deploy
-    .command("logs")
-    .argument("<deployment>", "id, slug or name")
-    .option("--lines <count>", "", parseCount, 100)
-    .action((id: string, options: { lines: number }) =>
-      run(async (client) => {
-        const lines = await client.deployments.logs(await idOf(client, id), options.lines);
-        context().output.result({ lines }, lines);
-      }),
-    );
-  deploy
-    .command("promote")
-    .description("move traffic to a release; nothing is built")
-    .argument("<deployment>", "id, slug or name")
-    .argument("<release>")
-    .action((id: string, release: string) => run((client) => promote(context(), client, id, release)));
-  deploy
-    .command("rollback")
-    .description("move traffic to the version before, or to the one named")
-    .argument("<deployment>", "id, slug or name")
-    .argument("[version]", "version id")
-    .action((id: string, version?: string) => run((client) => rollback(context(), client, id, version)));
+  addRollout(deploy, context);
   deploy
     .command("rm")
     .description("delete deployments")
@@ -127,34 +106,5 @@ async function show(context: Context, client: Client, idOrName: string): Promise
     `runs    ${deployment.running_artifact_sha256 ?? "nothing"}`,
     ...(deployment.error_message ? [`error   ${deployment.error_message}`] : []),
     ...table(["", "RELEASE", "STATE", "DIGEST"], rows),
-  ]);
-}
-
-async function promote(context: Context, client: Client, idOrName: string, release: string): Promise<void> {
-  const id = await idOf(client, idOrName);
-  const step = context.output.step("promote");
-  await client.deployments.promote(id, release);
-  const deployment = await client.deployments.waitUntilActive(id, release);
-  step.done();
-  context.output.result(deployment, deployment.public_url ?? deployment.id);
-}
-
-async function rollback(context: Context, client: Client, idOrName: string, version?: string): Promise<void> {
-  const id = await idOf(client, idOrName);
-  const step = context.output.step("rollback");
-  const moved = await client.deployments.rollback(id, version);
-  if (!moved.active_release_id) {
-    throw new CliError(
-      "NOTHING_SERVES",
-      "No release serves after the rollback.",
-      "Look at the releases: deploy show.",
-      4,
-    );
-  }
-  const deployment = await client.deployments.waitUntilActive(id, moved.active_release_id);
-  step.done();
-  context.output.result(deployment, [
-    deployment.public_url ?? deployment.id,
-    `release ${moved.active_release_id}`,
   ]);
 }

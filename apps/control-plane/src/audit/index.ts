@@ -1,2 +1,2 @@
 export { auditHandlers } from "./routes.ts";
-export { AuditWriter } from "./writer.ts";
+export { AuditWriter, auditIn } from "./writer.ts";

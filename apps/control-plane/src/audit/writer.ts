@@ -1,5 +1,6 @@
 import { newId, Wakeup } from "@platform/daemon";
-import type { AuditEntry } from "../http/index.ts";
+import type { Queryable } from "@platform/postgres";
+import type { AuditEntry, Caller } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { actionOf } from "./action.ts";
 
@@ -113,4 +114,32 @@ export class AuditWriter {
       [JSON.stringify(rows)],
     );
   }
+}
+
+/** An entry of a feature's own, stored with the change it tells of. Names, ids and digests only. */
+export async function auditIn(
+  db: Queryable,
+  caller: Pick<Caller, "tenantId" | "keyId" | "keyName" | "keyType">,
+  entry: {
+    readonly action: string;
+    readonly resourceType: string;
+    readonly resourceId: string;
+    readonly workspaceId: string | null;
+    readonly metadata: Record<string, unknown>;
+  },
+): Promise<void> {
+  await db.query(
+    `insert into audit_log (id, tenant_id, workspace_id, action, actor, resource_type, resource_id, status, metadata)
+     values ($1, $2, $3, $4, $5, $6, $7, 'success', $8)`,
+    [
+      newId(),
+      caller.tenantId,
+      entry.workspaceId,
+      entry.action,
+      { id: caller.keyId, type: "api_key", name: caller.keyName, key_type: caller.keyType },
+      entry.resourceType,
+      entry.resourceId,
+      entry.metadata,
+    ],
+  );
 }

@@ -1,10 +1,10 @@
 import { deploymentRoutes as r } from "@platform/contract";
-import type { LogLine } from "@platform/guest-protocol";
 import { query, queryOne } from "@platform/postgres";
-import { guestOf } from "../guests.ts";
 import { handler, openEventStream, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
-import { appService, loadBuild } from "../releases/index.ts";
+import { loadBuild } from "../releases/index.ts";
+import { followLogs, searchLogs } from "./logs.ts";
+import { deploymentSeries } from "./sampler.ts";
 import { instancesOf, ownDeployment, type DeploymentRow, type InstanceRow } from "./store.ts";
 
 /** The instance that gets the traffic now. */
@@ -15,53 +15,35 @@ export async function servingInstance(platform: Platform, row: DeploymentRow): P
   return rows.at(-1) ?? null;
 }
 
-async function instanceLogs(
-  platform: Platform,
-  instance: InstanceRow | null,
-  lines: number,
-): Promise<LogLine[]> {
-  if (!instance) return [];
-  const log = await guestOf(platform.host, instance.box_key)
-    .services.logs(appService, lines)
-    .catch(() => []);
-  return log.filter((line) => line.stream !== "agent");
-}
-
 export function deploymentObserveHandlers(platform: Platform): Handler[] {
   const { pool } = platform;
   const own = (call: Call) => ownDeployment(pool, call.caller, call.params["id"]!);
   return [
     handler(r.logs, async (call) => {
       const row = await own(call as Call);
-      const instance = await servingInstance(platform, row);
       if (!String(call.request.headers.accept ?? "").includes("text/event-stream")) {
-        const log = await instanceLogs(platform, instance, call.query.lines);
+        const log = await searchLogs(platform, row, call.query);
         return call.reply
           .header("content-type", "application/json")
           .send(JSON.stringify({ data: { lines: log.map((line) => line.line), logs: log } }));
       }
       const stream = openEventStream(call.reply);
-      if (instance) {
-        try {
-          for await (const event of guestOf(platform.host, instance.box_key).services.follow(
-            appService,
-            call.query.lines,
-            stream.signal,
-          )) {
-            if (!("exit" in event) && event.stream !== "agent")
-              stream.send("log_line", { stream: event.stream, line: event.line, ts: event.t });
-          }
-        } catch (error) {
-          platform.log.debug({ err: error }, "a log stream ended");
-        }
-      }
+      await followLogs(
+        platform,
+        row,
+        call.query,
+        ({ t, ...line }) => stream.send("log_line", { ...line, ts: t }),
+        stream.signal,
+      );
       stream.close();
       return undefined;
     }),
     handler(r.instanceLogs, async (call) => {
       const row = await own(call as Call);
-      const instance = (await instancesOf(pool, row.id)).find((one) => one.id === call.params["iid"]) ?? null;
-      const log = await instanceLogs(platform, instance, call.query.lines);
+      const log = await searchLogs(platform, row, {
+        lines: call.query.lines,
+        instance_id: call.params["iid"]!,
+      });
       return {
         logs: log.map((line) => line.line),
         runtime_instance_id: call.params["iid"],
@@ -137,7 +119,7 @@ export function deploymentObserveHandlers(platform: Platform): Handler[] {
             p95_ms: requests?.p95 ?? null,
           },
         },
-        series: {},
+        series: await deploymentSeries(platform, row.id, call.query.window),
       };
     }),
     handler(r.buildLogs, async (call) => {

@@ -369,7 +369,7 @@ export async function publishTo(
   };
   const build = await finishedBuild(platform, await startBuild(platform, call, target, request));
   const wanted = fields.promote !== false;
-  if (wanted) await promote(platform, target.id, build.release_id);
+  if (wanted) await promote(platform, call, target.id, build.release_id);
   else
     await platform.pool.query(
       "update deployments set state = 'pending' where id = $1 and state = 'building'",

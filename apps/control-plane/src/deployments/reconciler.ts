@@ -1,302 +1,202 @@
+import type { RunSettings } from "@platform/contract";
 import { faultPoint } from "@platform/daemon";
-import { query, transaction, type Queryable } from "@platform/postgres";
-import type { RouteTarget } from "@platform/edge-api";
-import { acknowledged, lockRoutes, putRoute, removeRoutes } from "../edges/index.ts";
+import { transaction } from "@platform/postgres";
+import { acknowledged, removeRoutes } from "../edges/index.ts";
 import { record } from "../events/index.ts";
 import type { Platform } from "../platform.ts";
 import { loadRelease, type ReleaseRow } from "../releases/index.ts";
-import { deploymentHostname, tenantById } from "../tenants/index.ts";
-import { answersThroughEdge } from "./verify.ts";
-import {
-  ensureInstance,
-  provenanceFailure,
-  retireInstances,
-  removeInstances,
-  type InstanceOutcome,
-} from "./instances.ts";
-import { loadDeployment, type DeploymentRow, type Promotion } from "./store.ts";
+import { failureOf, prepare, removeInstances, retireInstances, warmTarget, type Prepared } from "./fleet.ts";
+import type { Failure } from "./instances.ts";
+import { beginNext, cancelAll, nextDueMs, runningPromotion } from "./promotions.ts";
+import { settleCancelled, takeStep } from "./rollout.ts";
+import { sampleInstances } from "./sampler.ts";
+import { settingsOf } from "./settings.ts";
+import { fallAsleep, mayFallAsleep } from "./sleep.ts";
+import { eventOf, loadDeployment, setDeployment, type DeploymentRow } from "./store.ts";
+import { inForce, leadTo, pointAt } from "./traffic.ts";
+import { diedOnTrial, isOnTrial, returnToPrevious } from "./trial.ts";
 
 const steadyMs = 5_000;
+const restMs = 60_000;
 const ackTimeoutMs = 10_000;
+/** A release on trial is looked at this often: closely at first, milliseconds. */
+const trialMs = { first: 400, later: 2_000, firstFor: 20_000 };
 
 export function createDeploymentStep(platform: Platform) {
   return async (id: string, signal: AbortSignal): Promise<number> => {
-    const row = await loadDeployment(platform.pool, id);
-    if (!row || row.state === "deleted") return 60_000;
+    let row = await loadDeployment(platform.pool, id);
+    if (!row || row.state === "deleted") return restMs;
     faultPoint("control-plane.deployment.claimed");
-    if (row.desired === "deleted") return remove(platform, row, signal);
-    if (row.desired === "stopped") return stop(platform, row, signal);
-    if (!row.desired_release_id) return 60_000;
-    const release = await loadRelease(platform.pool, row.desired_release_id);
-    if (!release?.artifact_sha256) return 60_000;
-    return release.kind === "static"
-      ? serveStatic(platform, row, release, signal)
-      : serveInstances(platform, row, release, signal);
+    const settings = settingsOf(row);
+    if (row.desired === "deleted") return remove(platform, row, settings, signal);
+    if (row.desired === "stopped") return stop(platform, row, settings, signal);
+    if (await beginNext(platform, row)) {
+      faultPoint("control-plane.promotion.begun");
+      row = (await loadDeployment(platform.pool, id))!;
+    }
+    const promotion = await runningPromotion(platform.pool, id);
+    const againMs = promotion
+      ? await takeStep(platform, row, settings, promotion, signal)
+      : await serve(platform, row, settings, signal);
+    const dueMs = promotion ? null : await nextDueMs(platform, id);
+    return dueMs === null ? againMs : Math.min(againMs, dueMs);
   };
 }
 
-const hostnameOf = async (platform: Platform, row: DeploymentRow) =>
-  deploymentHostname((await tenantById(platform.pool, row.tenant_id))!, row.slug);
-
-/** Custom host names follow the deployment: the same target under each, but for those that redirect. */
-async function customHostnames(db: Queryable, row: DeploymentRow): Promise<string[]> {
-  const rows = await query<{ hostname: string }>(
-    db,
-    "select hostname from routes where deployment_id = $1 and kind = 'custom' and target->>'type' <> 'redirect'",
-    [row.id],
-  );
-  return rows.map((one) => one.hostname);
-}
-
-/** Moves every host name of the deployment at once. @returns the version to be acknowledged */
-async function pointAt(
+/** Keeps what serves serving. */
+async function serve(
   platform: Platform,
   row: DeploymentRow,
-  target: RouteTarget,
-  releaseId: string | null,
-): Promise<number> {
-  const hostname = await hostnameOf(platform, row);
-  const version = await transaction(platform.pool, async (db) => {
-    // Before the look: a name that is assigned or given up at this moment is not missed, nor brought back.
-    await lockRoutes(db);
-    const custom = await customHostnames(db, row);
-    let newest = 0;
-    for (const [name, kind] of [
-      [hostname, "deployment"] as const,
-      ...custom.map((one) => [one, "custom"] as const),
-    ]) {
-      newest = Math.max(
-        newest,
-        await putRoute(db, {
-          hostname: name,
-          tenantId: row.tenant_id,
-          kind,
-          target,
-          deploymentId: row.id,
-          releaseId,
-        }),
-      );
-    }
-    return newest;
-  });
-  platform.signals.announce("routes");
-  return version;
-}
-
-async function serveStatic(
-  platform: Platform,
-  row: DeploymentRow,
-  release: ReleaseRow,
+  settings: RunSettings,
   signal: AbortSignal,
 ): Promise<number> {
-  const refused = isActive(row, release) ? null : await provenanceFailure(platform, release);
-  if (refused) return failPromotion(platform, row, release, refused);
-  const digest = `sha256:${release.artifact_sha256}`;
-  const version = await pointAt(
+  const release = row.active_release_id ? await loadRelease(platform.pool, row.active_release_id) : null;
+  if (row.promotion?.state === "running") return settleCancelled(platform, row, settings, release, signal);
+  if (!release?.artifact_sha256) {
+    await retireInstances(platform, row, settings, [], signal);
+    return steadyMs;
+  }
+  if (row.asleep_at) return sleep(platform, row, settings, signal);
+  const onTrial = isOnTrial(row);
+  const prepared = await prepare(
     platform,
     row,
-    { type: "static", digest, spaFallback: release.metadata["spa_fallback"] === true },
-    release.id,
+    release,
+    settings,
+    { count: settings.instances, all: false, patienceMs: onTrial ? 1_000 : 5_000 },
+    signal,
   );
+  if (onTrial && diedOnTrial(prepared)) {
+    const previous = row.previous_release_id
+      ? await loadRelease(platform.pool, row.previous_release_id)
+      : null;
+    if (previous?.state === "ready")
+      return returnToPrevious(
+        platform,
+        row,
+        settings,
+        { dead: release, previous, failure: deathOf(prepared) },
+        signal,
+      );
+  }
+  if (prepared.type === "waiting") return prepared.againInMs;
+  if (prepared.type === "failed") return replaceLater(platform, row, prepared.failure);
+  await lead(platform, row, settings, release, prepared, signal);
+  if (row.state !== "running" || row.error_message !== null) await tellHealth(platform, row, prepared);
+  await retireInstances(platform, row, settings, prepared.instances, signal);
+  await sampleInstances(platform, row, prepared.instances, signal);
+  if (await mayFallAsleep(platform, row, settings, prepared.instances, signal)) {
+    await fallAsleep(platform, row);
+    return 0;
+  }
+  if (prepared.instances.length < settings.instances && release.kind !== "static") return 500;
+  return onTrial ? trialLookMs(row) : steadyMs;
+}
+
+const deathOf = (prepared: Prepared): Failure =>
+  prepared.type === "failed"
+    ? prepared.failure
+    : failureOf(prepared.troubles[0] ?? { reason: "unhealthy", instance: null, evidence: {} });
+
+const trialLookMs = (row: DeploymentRow): number =>
+  Date.now() - (row.promoted_at?.getTime() ?? 0) < trialMs.firstFor ? trialMs.first : trialMs.later;
+
+async function lead(
+  platform: Platform,
+  row: DeploymentRow,
+  settings: RunSettings,
+  release: ReleaseRow,
+  prepared: Extract<Prepared, { type: "ready" }>,
+  signal: AbortSignal,
+): Promise<void> {
+  const previous =
+    isOnTrial(row) && row.previous_release_id
+      ? await loadRelease(platform.pool, row.previous_release_id)
+      : null;
+  const spare = previous ? await warmTarget(platform, row, previous) : null;
+  const version = await leadTo(platform, row, settings, {
+    releaseId: release.id,
+    target: prepared.target,
+    ...(previous && spare ? { fallback: { releaseId: previous.id, target: spare } } : {}),
+  });
   faultPoint("control-plane.deployment.after-route");
-  if (isActive(row, release)) return steadyMs;
-  const silent = await acknowledged(platform, version, ackTimeoutMs, signal);
-  const seen = await answersThroughEdge(platform, await hostnameOf(platform, row), "/", signal);
-  if (!seen.ok)
-    return failPromotion(platform, row, release, {
-      code: "PROMOTE_FAILED",
-      message: "The static release does not answer through its public name. Traffic stays where it was.",
-      details: { http_status: seen.status },
-    });
-  await activate(platform, row, release, silent, false);
-  await retireInstances(platform, row.id, null, signal);
+  // Before anything that gets no traffic any more is retired.
+  await inForce(platform, version, signal);
+}
+
+/** What was reported as broken and is whole again, or is broken only in part. */
+async function tellHealth(
+  platform: Platform,
+  row: DeploymentRow,
+  prepared: Extract<Prepared, { type: "ready" }>,
+): Promise<void> {
+  const [trouble] = prepared.troubles;
+  if (trouble && prepared.instances.some(({ id }) => id === trouble.instance?.id)) {
+    const failure = failureOf(trouble);
+    await setDeployment(platform, row, { error_message: failure.message, last_failure: failure });
+    return;
+  }
+  if (row.state !== "running" || row.promotion?.state !== "failed")
+    await setDeployment(platform, row, { state: "running", error_message: null });
+}
+
+/** Nothing of the active release comes up: keep trying, and say so. */
+async function replaceLater(platform: Platform, row: DeploymentRow, failure: Failure): Promise<number> {
+  await setDeployment(platform, row, { error_message: failure.message, last_failure: failure });
   return steadyMs;
 }
 
-async function serveInstances(
+async function sleep(
   platform: Platform,
   row: DeploymentRow,
-  release: ReleaseRow,
+  settings: RunSettings,
   signal: AbortSignal,
 ): Promise<number> {
-  const outcome: InstanceOutcome = await ensureInstance(platform, row, release, signal);
-  if (outcome.type === "waiting") return outcome.againInMs;
-  if (outcome.type === "failed") {
-    if (isActive(row, release)) return replaceLater(platform, row, outcome.failure);
-    return failPromotion(platform, row, release, outcome.failure);
-  }
-  const { instance } = outcome;
-  faultPoint("control-plane.deployment.instance-healthy");
-  const target: RouteTarget = {
-    type: "boxes",
-    upstreams: [{ hostUrl: platform.host.address.url, boxKey: instance.box_key, port: instance.port! }],
-    rewriteHost: null,
-    accessSha256: null,
-  };
-  const version = await pointAt(platform, row, target, release.id);
-  faultPoint("control-plane.deployment.after-route");
-  const silent = await acknowledged(platform, version, ackTimeoutMs, signal);
-  if (!isActive(row, release)) {
-    const seen = await answersThroughEdge(
-      platform,
-      await hostnameOf(platform, row),
-      release.health_check_path ?? "/",
-      signal,
-    );
-    if (!seen.ok)
-      return failPromotion(platform, row, release, {
-        code: "PROMOTE_FAILED",
-        message: "The release answers inside but not through its public name. Traffic stays where it was.",
-        details: { http_status: seen.status },
-      });
-    faultPoint("control-plane.deployment.before-active");
-    await activate(platform, row, release, silent, outcome.wasWarm);
-  } else if (row.state !== "running")
-    await setState(platform, row, { state: "running", error_message: null });
-  await retireInstances(platform, row.id, instance, signal);
+  const version = await pointAt(platform, row, { type: "wake", accessSha256: null }, row.active_release_id);
+  await inForce(platform, version, signal);
+  await retireInstances(platform, row, { ...settings, keep_warm_releases: 0 }, [], signal);
   return steadyMs;
 }
 
-const isActive = (row: DeploymentRow, release: ReleaseRow) =>
-  row.active_release_id === release.id && row.state === "running" && row.promotion?.state !== "running";
-
-async function setState(
+async function stop(
   platform: Platform,
   row: DeploymentRow,
-  set: Record<string, unknown>,
-): Promise<boolean> {
-  const names = Object.keys(set);
-  const result = await platform.pool.query(
-    `update deployments set updated_at = now()${names.map((name, index) => `, ${name} = $${index + 3}`).join("")} where id = $1 and generation = $2`,
-    [row.id, row.generation, ...Object.values(set)],
-  );
-  platform.signals.announce(`deployment:${row.id}`);
-  return result.rowCount === 1;
-}
-
-async function activate(
-  platform: Platform,
-  row: DeploymentRow,
-  release: ReleaseRow,
-  silentEdges: string[],
-  warm: boolean,
-): Promise<void> {
-  const startedAt = row.promotion?.started_at ?? new Date().toISOString();
-  const promotion: Promotion = {
-    release_id: release.id,
-    state: "succeeded",
-    started_at: startedAt,
-    finished_at: new Date().toISOString(),
-    took_ms: Date.now() - Date.parse(startedAt),
-    warm,
-    ...(row.promotion?.request ? { request: row.promotion.request } : {}),
-    ...(silentEdges.length > 0 ? { silent_edges: silentEdges } : {}),
-  };
-  const stored = await setState(platform, row, {
-    state: "running",
-    active_release_id: release.id,
-    active_version_id: release.deployment_version_id,
-    running_artifact_sha256: release.artifact_sha256,
-    error_message: null,
-    promotion,
-    promoted_at: new Date(),
-  });
-  if (!stored) return;
-  await platform.pool.query("update versions set promoted_at = now() where id = $1", [
-    release.deployment_version_id,
-  ]);
-  await record(
-    platform,
-    event(row, "deployment.succeeded", {
-      release_id: release.id,
-      version_id: release.deployment_version_id,
-      took_ms: promotion.took_ms,
-    }),
-  );
-}
-
-/** Traffic goes back to (or stays on) what served before. */
-async function failPromotion(
-  platform: Platform,
-  row: DeploymentRow,
-  release: ReleaseRow,
-  failure: NonNullable<Promotion["failure"]>,
+  settings: RunSettings,
+  signal: AbortSignal,
 ): Promise<number> {
-  const promotion: Promotion = {
-    release_id: release.id,
-    state: "failed",
-    started_at: row.promotion?.started_at ?? new Date().toISOString(),
-    finished_at: new Date().toISOString(),
-    failure,
-    ...(row.promotion?.request ? { request: row.promotion.request } : {}),
-  };
-  const stored = await setState(platform, row, {
-    state: row.active_release_id ? row.state : "failed",
-    desired_release_id: row.active_release_id,
-    error_message: failure.message,
-    last_failure: failure,
-    promotion,
-  });
-  if (stored)
-    await record(
-      platform,
-      event(row, "deployment.failed", {
-        release_id: release.id,
-        code: failure.code,
-        message: failure.message,
-      }),
-    );
-  return 0;
-}
-
-/** The active release's instance broke and its replacement did not come up: keep trying, and say so. */
-async function replaceLater(
-  platform: Platform,
-  row: DeploymentRow,
-  failure: NonNullable<Promotion["failure"]>,
-): Promise<number> {
-  await setState(platform, row, { error_message: failure.message, last_failure: failure });
-  return steadyMs;
-}
-
-async function stop(platform: Platform, row: DeploymentRow, signal: AbortSignal): Promise<number> {
   const version = await pointAt(platform, row, { type: "page", page: "stopped", detail: null }, null);
-  if (row.state === "stopped") return 60_000;
+  if (row.state === "stopped") return restMs;
+  await cancelAll(platform, row.id, "The deployment was stopped.");
   await acknowledged(platform, version, ackTimeoutMs, signal);
-  await removeInstances(platform, row.id, signal);
-  if (await setState(platform, row, { state: "stopped", running_artifact_sha256: null }))
-    await record(platform, event(row, "deployment.stopped"));
-  return 60_000;
+  await removeInstances(platform, row.id, settings, signal);
+  const set = { state: "stopped", running_artifact_sha256: null, trial_until: null, asleep_at: null };
+  if (await setDeployment(platform, row, set)) await record(platform, eventOf(row, "deployment.stopped"));
+  return restMs;
 }
 
-async function remove(platform: Platform, row: DeploymentRow, signal: AbortSignal): Promise<number> {
+async function remove(
+  platform: Platform,
+  row: DeploymentRow,
+  settings: RunSettings,
+  signal: AbortSignal,
+): Promise<number> {
   const version = await transaction(platform.pool, (db) => removeRoutes(db, "deployment_id = $1", [row.id]));
   platform.signals.announce("routes");
+  await cancelAll(platform, row.id, "The deployment was deleted.");
   await acknowledged(platform, version, ackTimeoutMs, signal);
-  await removeInstances(platform, row.id, signal);
+  await removeInstances(platform, row.id, settings, signal);
   faultPoint("control-plane.deployment.before-deleted");
   await platform.pool.query(
     "delete from database_links where resource_type = 'deployment' and resource_id = $1",
     [row.id],
   );
   await platform.pool.query("delete from deployment_env where deployment_id = $1", [row.id]);
-  if (
-    await setState(platform, row, {
-      state: "deleted",
-      active_release_id: null,
-      active_version_id: null,
-      running_artifact_sha256: null,
-    })
-  )
-    await record(platform, event(row, "deployment.deleted"));
-  return 60_000;
+  const set = {
+    state: "deleted",
+    active_release_id: null,
+    active_version_id: null,
+    running_artifact_sha256: null,
+  };
+  if (await setDeployment(platform, row, set)) await record(platform, eventOf(row, "deployment.deleted"));
+  return restMs;
 }
-
-const event = (row: DeploymentRow, type: string, data: Record<string, unknown> = {}) => ({
-  tenantId: row.tenant_id,
-  workspaceId: row.workspace_id,
-  type,
-  resourceType: "deployment",
-  resourceId: row.id,
-  data: { id: row.id, name: row.name, slug: row.slug, ...data },
-});

@@ -20,7 +20,7 @@ import {
 } from "../releases/index.ts";
 import { maskedPreview } from "../seal.ts";
 import { Conditions, isUuid, ownedBy, page } from "../tenants/index.ts";
-import { promote, rollbackTarget } from "./promote.ts";
+import { promote, rollback } from "./promote.ts";
 import { createDeployment, publishSandbox, publishTo, redeploy, setEnvironment } from "./publish.ts";
 import {
   deploymentView,
@@ -119,8 +119,13 @@ export function deploymentHandlers(platform: Platform): Handler[] {
     handler(r.get, async (call) => deploymentView(platform, await own(call as Call))),
     handler(r.update, async (call) => {
       const row = await own(call as Call);
-      const set = Object.fromEntries(Object.entries(call.body).filter(([, value]) => value !== undefined));
+      const { instances, settings, ...plain } = call.body;
+      const set: Record<string, unknown> = Object.fromEntries(
+        Object.entries(plain).filter(([, value]) => value !== undefined),
+      );
       if (set["metadata"]) set["metadata"] = { ...row.metadata, ...(set["metadata"] as object) };
+      const run = { ...settings, ...(instances === undefined ? {} : { instances }) };
+      if (Object.keys(run).length > 0) set["settings"] = { ...row.settings, ...run };
       if (Object.keys(set).length > 0) await wantDeployment(platform, row.id, set);
       return viewById(row.id);
     }),
@@ -200,7 +205,10 @@ export function deploymentHandlers(platform: Platform): Handler[] {
         "select * from releases where deployment_version_id = $1",
         [row.id],
       );
-      return deploymentView(platform, await promote(platform, deployment.id, target!.id));
+      return deploymentView(
+        platform,
+        await promote(platform, call as unknown as Call, deployment.id, target!.id, call.body),
+      );
     }),
     handler(r.releases, async (call) => {
       const row = await own(call as Call);
@@ -232,13 +240,14 @@ export function deploymentHandlers(platform: Platform): Handler[] {
     }),
     handler(r.promoteRelease, async (call) => {
       const { deployment, row } = await release(call as Call);
-      return deploymentView(platform, await promote(platform, deployment.id, row.id));
+      return deploymentView(
+        platform,
+        await promote(platform, call as unknown as Call, deployment.id, row.id, call.body),
+      );
     }),
     handler(r.rollback, async (call) => {
       const row = await own(call as Call);
-      const request = call.idFor("rollback");
-      const target = await rollbackTarget(platform, row, call.body?.version_id, request);
-      const moved = await promote(platform, row.id, target.id, request);
+      const moved = await rollback(platform, call as unknown as Call, row, call.body ?? {});
       faultPoint("control-plane.rollback.before-answer");
       return deploymentView(platform, moved);
     }),

@@ -3,6 +3,8 @@ import { query, queryOne, type Queryable } from "@platform/postgres";
 import { mainDatabaseOf } from "../databases/index.ts";
 import type { Caller } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
+import type { Exit } from "./exits.ts";
+import { settingsOf } from "./settings.ts";
 import {
   deploymentHostname,
   isUuid,
@@ -16,6 +18,9 @@ export type DeploymentState = "pending" | "building" | "running" | "stopped" | "
 
 /** How the last move of the pointer went; `running` until traffic was seen to arrive. */
 export interface Promotion {
+  /** Of its row among the promotions; absent in rows of older deployments. */
+  readonly id?: string;
+  readonly kind?: string;
   readonly release_id: string;
   readonly state: "running" | "succeeded" | "failed";
   readonly started_at: string;
@@ -25,8 +30,6 @@ export interface Promotion {
   readonly warm?: boolean;
   readonly failure?: { code: string; message: string; details: Record<string, unknown> };
   readonly silent_edges?: string[];
-  /** The request that asked for it, so that its repeat finds what it chose. */
-  readonly request?: string;
 }
 
 export interface DeploymentRow extends OwnedRow {
@@ -50,10 +53,33 @@ export interface DeploymentRow extends OwnedRow {
   readonly error_message: string | null;
   readonly last_failure: Record<string, unknown> | null;
   readonly promotion: Promotion | null;
+  readonly settings: Record<string, unknown>;
+  readonly traffic: "on" | "maintenance" | "hold";
+  readonly traffic_message: string | null;
+  readonly traffic_until: Date | null;
+  readonly last_used_at: Date;
+  readonly asleep_at: Date | null;
+  readonly trial_until: Date | null;
+  readonly previous_release_id: string | null;
+  readonly promoted_at: Date | null;
 }
 
 export interface InstanceRow {
   readonly id: string;
+  /** Number among the instances of its release, from 0. */
+  readonly slot: number;
+  readonly started_at: Date | null;
+  readonly healthy_since: Date | null;
+  readonly unhealthy_since: Date | null;
+  readonly exits: readonly Exit[];
+  readonly last_exit_at: Date | null;
+  readonly oom_kills: string;
+  readonly oom_pending: string;
+  readonly verdict: string | null;
+  readonly stopping_at: Date | null;
+  readonly destroyed_at: Date | null;
+  readonly sampled_at: Date | null;
+  readonly cpu_micros: string | null;
   readonly deployment_id: string;
   readonly release_id: string;
   readonly box_key: string;
@@ -95,6 +121,44 @@ export async function ownDeployment(db: Queryable, caller: Caller, id: string): 
   if (!visible) throw notFound(`Deployment ${id}`);
   return row;
 }
+
+export async function updateInstance(
+  platform: Platform,
+  id: string,
+  set: Record<string, unknown>,
+): Promise<void> {
+  const names = Object.keys(set);
+  await platform.pool.query(
+    `update instances set ${names.map((name, index) => `${name} = $${index + 2}`).join(", ")} where id = $1`,
+    [id, ...Object.values(set)],
+  );
+}
+
+/** @returns false when the row has changed since it was read */
+export async function setDeployment(
+  platform: Platform,
+  row: DeploymentRow,
+  set: Record<string, unknown>,
+  db: Queryable = platform.pool,
+): Promise<boolean> {
+  const names = Object.keys(set);
+  const result = await db.query(
+    `update deployments set updated_at = now()${names.map((name, index) => `, ${name} = $${index + 3}`).join("")} where id = $1 and generation = $2`,
+    [row.id, row.generation, ...Object.values(set)],
+  );
+  platform.signals.announce(`deployment:${row.id}`);
+  return result.rowCount === 1;
+}
+
+/** An event of the deployment. */
+export const eventOf = (row: DeploymentRow, type: string, data: Record<string, unknown> = {}) => ({
+  tenantId: row.tenant_id,
+  workspaceId: row.workspace_id,
+  type,
+  resourceType: "deployment",
+  resourceId: row.id,
+  data: { id: row.id, name: row.name, slug: row.slug, ...data },
+});
 
 /** Changes what is wanted; the reconciler does the rest. */
 export async function wantDeployment(
@@ -159,7 +223,20 @@ export async function deploymentView(
     deployment_product: "miosa_deploy",
     docker_deploy_app: null,
     error_message: row.error_message,
-    promotion: row.promotion && { ...row.promotion, request: undefined },
+    promotion: row.promotion,
+    pending_promotions: await query(
+      platform.pool,
+      `select id, kind, state, release_id, run_at from promotions where deployment_id = $1
+         and state in ('awaiting_approval', 'scheduled', 'queued', 'running') order by seq`,
+      [row.id],
+    ),
+    settings: settingsOf(row),
+    instances: settingsOf(row).instances,
+    traffic: row.traffic,
+    asleep: row.asleep_at !== null,
+    trial_until: row.trial_until?.toISOString() ?? null,
+    previous_release_id: row.previous_release_id,
+    last_failure: row.last_failure,
     metadata: row.metadata,
     created_at: row.created_at.toISOString(),
     inserted_at: row.created_at.toISOString(),
@@ -179,6 +256,7 @@ export const instanceView = (
   host_id: null,
   node_id: null,
   vm_id: null,
+  slot: row.slot,
   desired_state: row.retire_at ? "stopped" : row.desired_state,
   state: row.state,
   ip_address: null,
@@ -189,5 +267,9 @@ export const instanceView = (
   cpu_limit_millicores: 4000,
   memory_limit_mb: Math.round(settings.instanceMemoryBytes / 1024 / 1024),
   failure: row.failure,
+  verdict: row.verdict,
+  exits: row.exits,
+  healthy_since: row.healthy_since?.toISOString() ?? null,
+  retire_at: row.retire_at?.toISOString() ?? null,
   created_at: row.created_at.toISOString(),
 });

@@ -7,4 +7,4 @@ export {
   routePreviews,
   type NewRoute,
 } from "./routes-table.ts";
-export { registerEdgeRoutes, trimRequestLogs } from "./internal-routes.ts";
+export { assertEdge, registerEdgeRoutes, trimRequestLogs } from "./internal-routes.ts";

@@ -20,7 +20,8 @@ interface RouteRow {
 
 const digest = (text: string) => createHash("sha256").update(text).digest();
 
-function assertEdge(request: FastifyRequest, token: string): void {
+/** @throws PlatformError UNAUTHENTICATED */
+export function assertEdge(request: FastifyRequest, token: string): void {
   const given = request.headers.authorization?.replace(/^Bearer /, "") ?? "";
   if (!timingSafeEqual(digest(given), digest(token)))
     throw new PlatformError("UNAUTHENTICATED", "This address is for the platform's own programs.");
@@ -110,8 +111,8 @@ export function registerEdgeRoutes(
     const entries = z.array(RequestLogEntry).max(1_000).parse(request.body);
     const column = <T>(pick: (entry: RequestLogEntry) => T) => entries.map(pick);
     await platform.pool.query(
-      `insert into request_logs (at, request_id, deployment_id, release_id, sandbox_id, hostname, method, path, status, duration_ms)
-       select * from unnest($1::timestamptz[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::int[], $10::float8[])`,
+      `insert into request_logs (at, request_id, deployment_id, release_id, sandbox_id, hostname, method, path, status, duration_ms, failed_release_id)
+       select * from unnest($1::timestamptz[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::int[], $10::float8[], $11::uuid[])`,
       [
         column((e) => e.at),
         column((e) => e.requestId),
@@ -123,7 +124,12 @@ export function registerEdgeRoutes(
         column((e) => e.path),
         column((e) => e.status),
         column((e) => e.durationMs),
+        column((e) => e.failedReleaseId),
       ],
+    );
+    await platform.pool.query(
+      "update deployments set last_used_at = now() where id = any($1) and (settings->>'scale_to_zero')::boolean",
+      [[...new Set(column((e) => e.deploymentId).filter((id) => id !== null))]],
     );
     const used = [...new Set(column((e) => e.sandboxId).filter((id) => id !== null))];
     if (used.length > 0)

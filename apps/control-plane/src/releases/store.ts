@@ -49,6 +49,8 @@ export interface ReleaseRow {
   readonly metadata: Record<string, unknown>;
   /** DSSE envelope of the signed provenance; set when the release became ready. */
   readonly attestation: unknown;
+  readonly pinned_at: Date | null;
+  readonly pin_reason: string | null;
   readonly ready_at: Date | null;
   readonly archived_at: Date | null;
   readonly created_at: Date;
@@ -69,6 +71,8 @@ export interface VersionRow {
   readonly health_check_path: string | null;
   readonly metadata: Record<string, unknown>;
   readonly promoted_at: Date | null;
+  /** Why it does not serve any more, where it died. */
+  readonly verdict: Record<string, unknown> | null;
   readonly archived_at: Date | null;
   readonly created_at: Date;
 }
@@ -120,6 +124,7 @@ export const versionView = (row: VersionRow, owner: ViewOwner) => ({
   build_log_uri: row.build_id ? `/deployments/${row.deployment_id}/builds/${row.build_id}/logs` : null,
   metadata: row.metadata,
   promoted_at: iso(row.promoted_at),
+  verdict: row.verdict,
   archived_at: iso(row.archived_at),
   created_at: row.created_at.toISOString(),
   inserted_at: row.created_at.toISOString(),
@@ -151,6 +156,8 @@ export const releaseView = (
   source_sandbox_id: row.source_sandbox_id,
   build_id: row.build_id,
   metadata: row.metadata,
+  pinned_at: iso(row.pinned_at),
+  pin_reason: row.pin_reason,
   ready_at: iso(row.ready_at),
   archived_at: iso(row.archived_at),
   created_at: row.created_at.toISOString(),

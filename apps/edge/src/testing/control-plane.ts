@@ -1,6 +1,13 @@
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { Brand, type RequestLogEntry, type RouteTarget, type RouteUpdate } from "@platform/edge-api";
+import {
+  Brand,
+  type CertificateAnswer,
+  type CertificateUpdate,
+  type RequestLogEntry,
+  type RouteTarget,
+  type RouteUpdate,
+} from "@platform/edge-api";
 
 export const EDGE_TOKEN = "edge-token-for-tests-0001";
 
@@ -23,6 +30,16 @@ export class ControlPlane {
   /** Runs when a poll comes in, before it is answered. */
   onPoll: (applied: number) => void = () => undefined;
   refuseBatches = false;
+  /** `applied` of each poll for certificates, in order. */
+  readonly certificatesApplied: number[] = [];
+  /** Host names that edges asked certificates for. */
+  readonly wishes: string[] = [];
+  onWish: (hostname: string) => CertificateAnswer = () => ({
+    status: "refused",
+    reason: "not_configured",
+    retryAfterMs: 60_000,
+  });
+  #certificates: CertificateUpdate | null = null;
   /** Sent with each update. */
   brands: Brand[] = [brand];
   /** What requests to any other path get. */
@@ -84,6 +101,12 @@ export class ControlPlane {
     return version;
   }
 
+  /** What the next poll of an older version gets. */
+  publishCertificates(update: CertificateUpdate): void {
+    this.#certificates = update;
+    for (const wake of this.#waiting) wake();
+  }
+
   async #answer(req: IncomingMessage, res: ServerResponse): Promise<void> {
     const url = new URL(req.url ?? "/", this.url);
     if (!url.pathname.startsWith("/internal/")) return this.handler(req, res);
@@ -92,9 +115,17 @@ export class ControlPlane {
       return;
     }
     if (url.pathname === "/internal/edge/routes") return this.#poll(url, res);
+    if (url.pathname === "/internal/edge/certificates" && req.method === "GET")
+      return this.#pollCertificates(url, res);
     const chunks: Buffer[] = [];
     for await (const chunk of req) chunks.push(chunk as Buffer);
     const body = JSON.parse(Buffer.concat(chunks).toString("utf8")) as unknown;
+    if (url.pathname === "/internal/edge/certificates") {
+      const { hostname } = body as { hostname: string };
+      this.wishes.push(hostname);
+      res.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(this.onWish(hostname)));
+      return;
+    }
     if (url.pathname === "/internal/edge/wake") this.wakes.push((body as { hostname: string }).hostname);
     else if (this.refuseBatches) {
       res.writeHead(503).end();
@@ -108,15 +139,33 @@ export class ControlPlane {
     this.onPoll(applied);
     this.acknowledged.push(applied);
     const next = () => this.#updates.find(({ version }) => version > applied);
-    if (!next()) {
-      await new Promise<void>((resolve) => {
-        this.#waiting.add(resolve);
-        res.once("close", resolve);
-      }).finally(() => this.#waiting.clear());
-    }
+    if (!next()) await this.#change(res);
     const update = next();
     if (res.destroyed) return;
     if (update) res.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(update));
     else res.writeHead(204).end();
+  }
+
+  async #pollCertificates(url: URL, res: ServerResponse): Promise<void> {
+    const applied = Number(url.searchParams.get("applied"));
+    this.certificatesApplied.push(applied);
+    const isNewer = () => this.#certificates !== null && this.#certificates.version > applied;
+    if (!isNewer() && url.searchParams.get("wait_ms") !== "0") await this.#change(res);
+    if (res.destroyed) return;
+    if (isNewer())
+      res.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(this.#certificates));
+    else res.writeHead(204).end();
+  }
+
+  /** Resolves when something was published, or nobody waits any more. */
+  #change(res: ServerResponse): Promise<void> {
+    return new Promise<void>((resolve) => {
+      const done = () => {
+        this.#waiting.delete(done);
+        resolve();
+      };
+      this.#waiting.add(done);
+      res.once("close", done);
+    });
   }
 }

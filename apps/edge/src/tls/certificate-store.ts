@@ -1,10 +1,5 @@
 import { createSecureContext, type SecureContext } from "node:tls";
-
-/** Chain and key in PEM. */
-export interface Certificate {
-  readonly certificate: string;
-  readonly key: string;
-}
+import type { CertificatePair } from "@platform/edge-api";
 
 /** Where certificates come from: an authority of one's own, a folder, or one who fetches them. */
 export interface CertificateSource {
@@ -14,10 +9,13 @@ export interface CertificateSource {
    */
   keyOf(hostname: string): string | null;
   /** Called once for each key as long as its result is kept. */
-  certificate(key: string): Promise<Certificate | null>;
+  certificate(key: string): Promise<CertificatePair | null>;
+  /** Fetches one for a name that has none. When it resolves, `keyOf` says whether there is one now. */
+  want?(hostname: string): Promise<void>;
 }
 
-const MAX_CONTEXTS = 1_000;
+/** A context costs 2 to 3 ms and 25 KB: all of ten thousand at once would stop the edge for half a minute. */
+const MAX_CONTEXTS = 500;
 
 /**
  * TLS contexts by host name, each built when it is first asked for. The least recently used go first
@@ -35,7 +33,11 @@ export class CertificateStore {
   /** @returns null when no source has a certificate for the name: the handshake then fails */
   async contextFor(hostname: string): Promise<SecureContext | null> {
     for (const [index, source] of this.#sources.entries()) {
-      const key = source.keyOf(hostname);
+      let key = source.keyOf(hostname);
+      if (key === null && source.want) {
+        await source.want(hostname);
+        key = source.keyOf(hostname);
+      }
       if (key === null) continue;
       const context = await this.#context(`${index} ${key}`, () => source.certificate(key));
       if (context) return context;
@@ -48,7 +50,13 @@ export class CertificateStore {
     this.#contexts.clear();
   }
 
-  #context(slot: string, load: () => Promise<Certificate | null>): Promise<SecureContext | null> {
+  /** The next handshake for these keys builds its context anew. Open connections keep theirs. */
+  forget(source: CertificateSource, keys: readonly string[]): void {
+    const index = this.#sources.indexOf(source);
+    for (const key of keys) this.#contexts.delete(`${index} ${key}`);
+  }
+
+  #context(slot: string, load: () => Promise<CertificatePair | null>): Promise<SecureContext | null> {
     const known = this.#contexts.get(slot);
     this.#contexts.delete(slot);
     const context = known ?? build(load);
@@ -64,7 +72,7 @@ export class CertificateStore {
   }
 }
 
-async function build(load: () => Promise<Certificate | null>): Promise<SecureContext | null> {
+async function build(load: () => Promise<CertificatePair | null>): Promise<SecureContext | null> {
   const found = await load();
   return found
     ? createSecureContext({ cert: found.certificate, key: found.key, minVersion: "TLSv1.2" })

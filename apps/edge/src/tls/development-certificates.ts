@@ -1,6 +1,7 @@
 import { isIP } from "node:net";
 import type { Authority } from "@platform/certificates";
-import type { Certificate, CertificateSource } from "./certificate-store.ts";
+import type { CertificatePair } from "@platform/edge-api";
+import type { CertificateSource } from "./certificate-store.ts";
 
 export interface DevelopmentOptions {
   readonly authority: Authority;
@@ -27,7 +28,7 @@ export class DevelopmentCertificates implements CertificateSource {
     return `*${hostname.slice(hostname.indexOf("."))}`;
   }
 
-  certificate(key: string): Promise<Certificate | null> {
+  certificate(key: string): Promise<CertificatePair | null> {
     const name = key.startsWith("*.") ? key.slice(2) : key;
     return this.#options.authority.issue(name, [...new Set([key, name])]);
   }

@@ -16,6 +16,7 @@ import type { Supervisor } from "./supervisor.ts";
 const MAX_STDIN_BYTES = 8 * 1024 * 1024;
 /** A follower that reads too slowly is cut off past this much waiting output, in bytes. */
 const MAX_FOLLOW_BACKLOG_BYTES = 8 * 1024 * 1024;
+const MAX_GRACE_MS = 300_000;
 const invalid = (message: string) => new AgentError("INVALID", 400, message);
 
 /** @param rest path below /services, such as `web/logs` */
@@ -36,7 +37,7 @@ export async function serveServices(
       answerJson(response, 200, await supervisor.put(toSpec(name, await readJsonObject(request))));
       return;
     case "DELETE ":
-      await supervisor.remove(name);
+      await supervisor.remove(name, graceOf(query));
       answerEmpty(response);
       return;
     case "POST restart":
@@ -67,6 +68,15 @@ function decodeName(encoded: string): string {
   } catch {
     throw invalid("The service name is not well encoded.");
   }
+}
+
+/** From SIGTERM to SIGKILL, in ms; undefined: the usual. */
+function graceOf(query: URLSearchParams): number | undefined {
+  if (!query.has("grace_ms")) return undefined;
+  const grace = Number(query.get("grace_ms"));
+  if (!Number.isInteger(grace) || grace < 0 || grace > MAX_GRACE_MS)
+    throw invalid(`grace_ms has to be a whole number from 0 to ${MAX_GRACE_MS}.`);
+  return grace;
 }
 
 function tailOf(query: URLSearchParams): number {

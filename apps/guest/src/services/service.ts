@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { GuestService, LogEvent, ServiceRecord } from "@platform/guest-protocol";
+import type { GuestService, LogEvent, ServiceExit, ServiceRecord } from "@platform/guest-protocol";
 import type { Environment } from "../environment.ts";
 import { resolvePath } from "../files/paths.ts";
 import type { Program, ProgramEnd } from "../processes/program.ts";
@@ -13,6 +13,8 @@ const MAX_BACKOFF_MS = 30_000;
 const STEADY_MS = 60_000;
 /** From SIGTERM to SIGKILL, in ms. */
 const STOP_GRACE_MS = 5_000;
+/** Runs that are remembered. */
+const MAX_EXITS = 20;
 /** Exit code of a shell that cannot run what it was told to. */
 const CANNOT_RUN = 127;
 
@@ -31,6 +33,7 @@ export class Service {
   #status: ServiceRecord["status"] = "backoff";
   #last: ProgramEnd | null = null;
   #starts = 0;
+  #exits: ServiceExit[] = [];
   #startedAt: string | null = null;
   #stoppedAt: string | null = null;
   #running: Promise<void> = Promise.resolve();
@@ -55,6 +58,7 @@ export class Service {
       command,
       cwd,
       restart,
+      exits: this.#exits,
     };
   }
 
@@ -66,12 +70,12 @@ export class Service {
   }
 
   /** Resolves once the process group is gone. */
-  async stop(): Promise<void> {
+  async stop(graceMs = STOP_GRACE_MS): Promise<void> {
     this.#stop.abort();
     const { pid } = this.#program ?? {};
     if (pid !== undefined) {
       signalGroup(pid, "SIGTERM");
-      const kill = setTimeout(() => signalGroup(pid, "SIGKILL"), STOP_GRACE_MS);
+      const kill = setTimeout(() => signalGroup(pid, "SIGKILL"), graceMs);
       await this.#running;
       clearTimeout(kill);
       // The leader is gone; what it left behind in its group had the same grace.
@@ -122,6 +126,7 @@ export class Service {
   async #run(onStarted: () => void): Promise<void> {
     this.#starts += 1;
     this.#startedAt = new Date().toISOString();
+    const began = performance.now();
     try {
       this.#program = await startProgram({
         cmd: "/bin/sh",
@@ -149,6 +154,9 @@ export class Service {
     } finally {
       this.#program = null;
       this.#stoppedAt = new Date().toISOString();
+      const { exitCode, signal } = this.record;
+      const exit = { at: this.#stoppedAt, exitCode, signal, ranMs: Math.round(performance.now() - began) };
+      this.#exits = [...this.#exits, exit].slice(-MAX_EXITS);
     }
   }
 }

@@ -50,6 +50,8 @@ test("a service to be kept alive is started again with a growing pause", async (
     10_000,
   );
   assert.equal(record.exitCode, 3);
+  const exits = record.exits ?? [];
+  assert.ok(exits.length >= 3 && exits.every((one) => one.exitCode === 3 && one.ranMs < 5_000));
   assert.deepEqual([1, 2, 3, 8, 9, 100].map(backoffMs), [200, 400, 800, 25_600, 30_000, 30_000]);
 });
 

@@ -59,11 +59,11 @@ export class Supervisor {
     });
   }
 
-  remove(name: string): Promise<void> {
+  remove(name: string, graceMs?: number): Promise<void> {
     return this.#inTurn(name, async () => {
       const old = this.#services.get(name);
       if (!old) return;
-      await old.stop();
+      await old.stop(graceMs);
       old.log.remove();
       this.#services.delete(name);
     });

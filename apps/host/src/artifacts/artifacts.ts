@@ -5,6 +5,7 @@ import { faultPoint } from "@platform/daemon";
 import {
   ArtifactError,
   assembleChunks,
+  collectGarbage,
   putChunk,
   removeChunks,
   buildBundle,
@@ -21,9 +22,11 @@ import {
   BundlePair,
   BundleRequest,
   ChunkRequest,
+  CollectRequest,
   FillRequest,
   RemoveChunksRequest,
   type Assembled,
+  type CollectedReport,
   FreezeRequest,
   HostError,
   SnapshotInfo,
@@ -212,6 +215,18 @@ export class Artifacts implements ContentSource {
 
   async removeChunks(body: unknown): Promise<void> {
     await removeChunks(this.#store, RemoveChunksRequest.parse(body).chunks.map(parseDigest));
+  }
+
+  /** What boxes of this host were made from stays, whoever forgot it. */
+  async collect(boxes: Boxes, body: unknown): Promise<z.output<typeof CollectedReport>> {
+    const { keep, graceMs } = CollectRequest.parse(body);
+    const kept = [...keep, ...boxes.contentDigests()].map(parseDigest);
+    const { removed, freedBytes, missing } = await collectGarbage(
+      this.#store,
+      kept,
+      graceMs === undefined ? {} : { graceMs },
+    );
+    return { removed: removed.length, freedBytes, missing };
   }
 
   /** Every whole snapshot of this host. */

@@ -189,11 +189,18 @@ export class Boxes {
       const stats = await box.driver.stats(box.place, box.record.driverState ?? {});
       const disk = await this.#diskUsage(box);
       const { sentBytes = 0, receivedBytes = 0 } = box.outbound?.counters ?? {};
-      return { ...stats, ...disk, outbound: { sentBytes, receivedBytes } };
+      return { ...stats, ...disk, outbound: { sentBytes, receivedBytes }, openConnections: box.tunnels };
     } catch (error) {
       // Deleted while it was looked at.
       throw this.#boxes.get(key) === box && box.record.phase !== "deleting" ? error : noSuchBox(key);
     }
+  }
+
+  /** Of every box that is, with what its workspace was filled from. */
+  contentDigests(): string[] {
+    return [...this.#boxes.values()].flatMap(({ record: { spec } }) =>
+      "digest" in spec.content ? [spec.content.digest] : [],
+    );
   }
 
   async oom(key: string): Promise<OomReport> {

@@ -62,6 +62,7 @@ function boxRoutes({ boxes, artifacts }: Services): Record<string, Handler> {
     "POST /chunks": ({ body }) => artifacts.putChunk(body),
     "POST /assembled-chunks": ({ body }) => artifacts.assembleChunks(body),
     "POST /removed-chunks": ({ body }) => artifacts.removeChunks(body),
+    "POST /collected-artifacts": ({ body }) => artifacts.collect(boxes, body),
     "POST /bundle-check": ({ body }) => artifacts.checkBundle(body),
     "POST /bundle-diff": ({ body }) => artifacts.diffBundles(body),
     "POST /bundle-sbom": ({ body }) => artifacts.bundleSbom(body),

@@ -1,0 +1,1 @@
+export { lookUp, followAliases, type Answers } from "./lookup.ts";

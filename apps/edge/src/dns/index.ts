@@ -1,0 +1,2 @@
+export type { Zone } from "./answer.ts";
+export { DnsServer } from "./server.ts";

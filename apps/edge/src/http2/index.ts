@@ -1,0 +1,1 @@
+export { Http2Front } from "./front.ts";
