@@ -27,6 +27,7 @@ const slowMinutes = {
   "e2e/full/kill.test.ts": 14,
   "e2e/full/same-digest.test.ts": 3,
   "e2e/full/cancel-build.test.ts": 2,
+  "e2e/full/build-limits.test.ts": 3,
   "e2e/full/upload.test.ts": 4,
   "e2e/full/broken-projects.test.ts": 6,
   "apps/host/src/drivers/qemu/qemu.slow-test.ts": 12,
@@ -40,6 +41,11 @@ const steadyInCi = new Set([
   "e2e/full/sandbox-client.test.ts",
   "e2e/full/lost-process.test.ts",
   "e2e/full/durability.test.ts",
+  "e2e/full/same-digest.test.ts",
+  "e2e/full/cancel-build.test.ts",
+  "e2e/full/build-limits.test.ts",
+  "e2e/full/upload.test.ts",
+  "e2e/full/broken-projects.test.ts",
   "apps/control-plane/src/certificates/acme.slow-test.ts",
 ]);
 /** Of a thousand creates, of two gigabytes and of all broken projects, what fits into a run with a budget. */

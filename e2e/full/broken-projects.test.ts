@@ -23,7 +23,8 @@ for (const project of broken.filter((_, at) => at % every === 0)) {
     const name = `broken-${Math.random().toString(36).slice(2, 10)}`;
     const id = await platform.sandbox(name, project.files);
     t.after(() => platform.api("DELETE", `/sandboxes/${id}`));
-    if (project.env) await platform.must("POST", `/sandboxes/${id}/env`, { env: project.env });
+    const vars = Object.entries(project.env ?? {}).map(([key, value]) => ({ key, value }));
+    if (vars.length > 0) await platform.must("PUT", `/sandboxes/${id}/env`, { vars });
     for (const command of project.prepare ?? []) await platform.exec(id, command);
     let request: Record<string, unknown> = { name, ...project.publish };
     let answer = await platform.api("POST", `/sandboxes/${id}/publish`, request);

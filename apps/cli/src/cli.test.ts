@@ -286,3 +286,66 @@ test("a manifest's synonyms mean the same, and a wrong one is named", (t) => {
   write("name: a\nport: many");
   assert.throws(() => readManifest(app), { code: "MANIFEST_INVALID", message: /port/ });
 });
+
+test("domains: the records to set, what is seen there, and why a verification failed", async (t) => {
+  const home = folderOf(t);
+  const domain = {
+    id: "d-1",
+    hostname: "shop.acme.example",
+    state: "failed",
+    dns_state: "pending",
+    next_check_at: "2026-01-01T00:02:00Z",
+    deployment_id: null,
+    redirect_policy: "none",
+    last_error: null,
+    certificate: null,
+    dns_records: [
+      {
+        type: "CNAME",
+        name: "shop.acme.example",
+        value: "abc.domains.x",
+        found: ["old.example"],
+        verdict: "differs",
+      },
+      { type: "TXT", name: "_verify.shop.acme.example", value: "123", found: [], verdict: "missing" },
+    ],
+  };
+  const error = { code: "CNAME_MISMATCH", message: "shop.acme.example points to old.example.", details: {} };
+  const { origin } = await serve(t, (request, response) =>
+    request.path.endsWith("/verify")
+      ? json(response, 422, { error })
+      : json(response, 200, { data: request.path.includes("shop.acme") ? domain : [domain] }),
+  );
+  const status = await cli(home, ["domains", "status", "shop.acme.example"], { endpoint: origin });
+  assert.match(status.out, /TYPE +NAME +SET TO +SEEN NOW +VERDICT/);
+  assert.match(status.out, /CNAME +shop\.acme\.example +abc\.domains\.x +old\.example +differs/);
+  const list = await cli(home, ["domains", "list"], { endpoint: origin });
+  assert.match(list.out, /shop\.acme\.example +failed +pending/);
+  const verify = await cli(home, ["domains", "verify", "shop.acme.example"], { endpoint: origin });
+  assert.equal(verify.code, 1);
+  assert.match(verify.err, /CNAME_MISMATCH/);
+  assert.match(verify.err, /old\.example/);
+});
+
+test("certificates: state, reason and next try in one line", async (t) => {
+  const home = folderOf(t);
+  const certificate = {
+    id: "c-1",
+    name: "shop.acme.example",
+    names: ["shop.acme.example"],
+    source: "managed",
+    state: "failed",
+    issuer: null,
+    not_after: null,
+    renews_at: null,
+    next_try_at: "2026-01-01T01:00:00Z",
+    last_error: { reason: "rate_limited", message: "Too many.", next_step: "Nothing." },
+  };
+  const { origin } = await serve(t, (request, response) =>
+    json(response, 200, { data: request.path.includes("shop") ? certificate : [certificate] }),
+  );
+  const list = await cli(home, ["certificates"], { endpoint: origin });
+  assert.match(list.out, /c-1 +shop\.acme\.example +managed +failed +- +rate_limited/);
+  const show = await cli(home, ["certificates", "show", "shop.acme.example"], { endpoint: origin });
+  assert.match(show.out, /failed; rate_limited: Too many\. Next try 2026-01-01T01:00:00Z/);
+});

@@ -2,6 +2,8 @@ import { Command, CommanderError } from "commander";
 import { brand } from "./brand.ts";
 import { addDatabase } from "./commands/database.ts";
 import { addDeploy } from "./commands/deploy.ts";
+import { addCertificates } from "./commands/certificates.ts";
+import { addDomains } from "./commands/domains.ts";
 import { addDoctor } from "./commands/doctor.ts";
 import { addLogin } from "./commands/login.ts";
 import { addPublish } from "./commands/publish.ts";
@@ -73,6 +75,8 @@ export async function run(invocation: Invocation): Promise<number> {
     addDatabase,
     addPublish,
     addDeploy,
+    addDomains,
+    addCertificates,
     addRelease,
     addResources,
     addTemplate,

@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { query } from "@platform/postgres";
 import { keepDelegations, tidyChallenges, warnOfExpiry } from "./certificates/index.ts";
 import { trimExecutions } from "./cron/index.ts";
+import { recheckDomains } from "./domains/index.ts";
 import { ensureClientApiRoutes } from "./e2b/index.ts";
 import { trimRequestLogs } from "./edges/index.ts";
 import { collectReleases, tidyUploads, trimInstanceLogs } from "./deployments/index.ts";
@@ -65,6 +66,7 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["releases", collectReleases],
   ["instances' logs", trimInstanceLogs],
   ["clients' API hosts", ensureClientApiRoutes],
+  ["domains", recheckDomains],
   ["challenges", tidyChallenges],
   ["delegations", (platform) => keepDelegations(platform, platform.settings.acme ?? null)],
   ["ending certificates", warnOfExpiry],

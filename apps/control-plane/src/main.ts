@@ -43,6 +43,17 @@ const Config = z.object({
     .number()
     .int()
     .default(8 * 1024 ** 3),
+  BUILD_MEMORY_BYTES: z.coerce
+    .number()
+    .int()
+    .min(64 * 1024 ** 2)
+    .default(8 * 1024 ** 3),
+  /** Of the build command, milliseconds. */
+  BUILD_TIMEOUT_MS: z.coerce
+    .number()
+    .int()
+    .min(1000)
+    .default(20 * 60_000),
   /** `address:port`; the machine's own resolvers by default. */
   DNS_RESOLVER: z.string().min(1).optional(),
   /** Between two points of a sandbox's metrics, milliseconds. */
@@ -66,6 +77,10 @@ if (config.INSTANCE_MEMORY_BYTES > totalmem())
     "this machine has less memory than the limit of one production instance",
   );
 
+const dnsServers =
+  config.DNS_SERVERS?.split(",")
+    .map((server) => server.trim())
+    .filter(Boolean) ?? null;
 const pool = createPool(config.DATABASE_URL, { max: 40 });
 onShutdown(() => pool.end());
 await migrate(pool, migrations);
@@ -87,9 +102,11 @@ const platform: Platform = {
     publicPort,
     databaseHostname: config.DATABASE_HOSTNAME,
     instanceMemoryBytes: config.INSTANCE_MEMORY_BYTES,
+    buildMemoryBytes: config.BUILD_MEMORY_BYTES,
+    buildTimeoutMs: config.BUILD_TIMEOUT_MS,
     edgeUrl: config.EDGE_URL ?? `http://127.0.0.1:${publicPort ?? 80}`,
     sampleEveryMs: config.METRICS_EVERY_MS,
-    dnsResolver: config.DNS_RESOLVER ?? null,
+    dnsResolver: config.DNS_RESOLVER ?? dnsServers?.[0] ?? null,
     acme: readAcmeSettings(config),
     objectStore: config.OBJECT_STORE_URL
       ? { url: config.OBJECT_STORE_URL, token: config.OBJECT_STORE_TOKEN ?? "" }
@@ -109,10 +126,7 @@ const app = createApp(platform, {
   audit: audit.audit,
   tenancy: {
     webhookAllowPrivate: config.WEBHOOK_ALLOW_PRIVATE,
-    dnsServers:
-      config.DNS_SERVERS?.split(",")
-        .map((server) => server.trim())
-        .filter(Boolean) ?? null,
+    dnsServers: dnsServers ?? (config.DNS_RESOLVER ? [config.DNS_RESOLVER] : null),
   },
 });
 await app.listen({ host: "127.0.0.1", port: config.CONTROL_PLANE_PORT });

@@ -13,6 +13,9 @@ export interface Settings {
   /** Host name in database URLs. */
   readonly databaseHostname: string;
   readonly instanceMemoryBytes: number;
+  /** Limits of a build; absent: 8 GiB, and 20 minutes for the build command. */
+  readonly buildMemoryBytes?: number;
+  readonly buildTimeoutMs?: number;
   readonly edgeUrl: string;
   /** `address:port` of the resolver that proves domains; absent or null: those of this machine. */
   readonly dnsResolver?: string | null;

@@ -40,3 +40,12 @@ create table acme_delegations (
   last_error jsonb, created_at timestamptz not null default now());
 `,
 };
+
+/** What DNS said about a custom domain when we looked last, and when to look again. */
+export const domainChecksMigration: Migration = {
+  name: "domains-01-checks",
+  sql: `
+alter table domains add column records jsonb, add column next_check_at timestamptz not null default now(), add column away_since timestamptz;
+create index domains_due on domains (next_check_at) where state <> 'removed';
+`,
+};

@@ -4,7 +4,7 @@ import { installCacheMigration, uploadsMigration } from "./schema-releases.ts";
 import { lifecycleMigrations } from "./schema-lifecycle.ts";
 import { guardsMigration } from "./schema-guards.ts";
 import { provenanceMigration } from "./schema-provenance.ts";
-import { certificatesMigration } from "./schema-certificates.ts";
+import { certificatesMigration, domainChecksMigration } from "./schema-certificates.ts";
 import { cronPoliciesMigration } from "./schema-cron.ts";
 import { e2bMigration } from "./schema-e2b.ts";
 import { snapshotsMigration } from "./snapshots/schema.ts";
@@ -175,6 +175,7 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   installCacheMigration,
   uploadsMigration,
   certificatesMigration,
+  domainChecksMigration,
   appBrandingsMigration,
   snapshotsMigration,
   rolloutsMigration,

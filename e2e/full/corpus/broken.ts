@@ -346,7 +346,7 @@ export const broken: readonly Broken[] = [
   {
     name: "a variable that only the sandbox has",
     code: "REQUIRED_ENV_MISSING",
-    files: app(server(undefined, "new URL(process.env.CRM_ADDRESS);")),
+    files: app(server(undefined, "process.env.CRM_ADDRESS.trim();")),
     env: { CRM_ADDRESS: "https://crm.example" },
   },
   {

@@ -3,10 +3,8 @@ import { decodeContent } from "./decode.ts";
 import type { Findings } from "./findings.ts";
 
 export interface Crawl {
-  /** Where to begin. */
+  /** Where to begin. Links within these origins are followed; one to any other is only read. */
   readonly urls: readonly string[];
-  /** Hosts whose pages are followed; a link to any other one is only read. */
-  readonly hosts: ReadonlySet<string>;
   readonly connection: Connection;
   /** Most pages, so that a site without end has one here. */
   readonly mostPages: number;
@@ -53,20 +51,17 @@ const variations: readonly Asked[] = [
 ];
 
 /** Reads every page that leads on from the first ones, each host's errors, and all that comes with them. */
-export async function crawl(
-  { urls, hosts, connection, mostPages }: Crawl,
-  findings: Findings,
-): Promise<Crawled> {
+export async function crawl({ urls, connection, mostPages }: Crawl, findings: Findings): Promise<Crawled> {
   const unreached: string[] = [];
   const queue: string[] = [];
+  const origins = new Set(urls.map((url) => new URL(url).origin));
   const known = new Set<string>();
   const add = (url: string) => {
     const plain = url.split("#", 1)[0]!;
-    if (known.size >= mostPages || known.has(plain) || !hosts.has(new URL(plain).host)) return;
+    if (known.size >= mostPages || known.has(plain) || !origins.has(new URL(plain).origin)) return;
     known.add(plain);
     queue.push(plain);
   };
-  const origins = new Set(urls.map((url) => new URL(url).origin));
   for (const url of urls) add(url);
   for (const origin of origins) for (const path of wellKnown) add(origin + path);
   const look = async (url: string, asked: Asked) => {

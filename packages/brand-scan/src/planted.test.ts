@@ -192,7 +192,6 @@ test("a planted set of leaks is found completely", async (t) => {
   const done = await crawl(
     {
       urls: ["http://shop.clinic.test/"],
-      hosts: new Set(["shop.clinic.test"]),
       connection: { connectTo: `127.0.0.1:${port}`, timeoutMs: 20_000 },
       mostPages: 500,
     },

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { Certificate } from "./certificates.ts";
 import { External, ListQuery, NoBody } from "./fields.ts";
 import { defineRoute } from "./route.ts";
 
@@ -39,8 +40,20 @@ export const Domain = z.looseObject({
     .describe("active: verified, and routed to its deployment"),
   verified: z.boolean(),
   dns_records: z.array(
-    z.looseObject({ type: z.enum(["CNAME", "TXT"]), name: z.string(), value: z.string() }),
+    z.looseObject({
+      type: z.enum(["CNAME", "TXT"]),
+      name: z.string(),
+      value: z.string(),
+      purpose: z
+        .enum(["routing", "ownership"])
+        .describe("routing proves the name as well; one of the two is enough"),
+      found: z.array(z.string()).describe("At the last look"),
+      verdict: z.enum(["ok", "missing", "differs", "unreachable", "unchecked"]),
+    }),
   ),
+  dns_state: z.enum(["unchecked", "pending", "ok", "moved_away"]),
+  next_check_at: z.string().describe("DNS is looked at by itself then"),
+  certificate: Certificate.nullable(),
   verification_target: z.string(),
   verification_token: z.string(),
   deployment_id: z.string().nullable(),
@@ -112,6 +125,15 @@ export const domainRoutes = {
     body: AssignDomain,
     response: Domain,
     problems: ["CONFLICT"],
+  }),
+  detach: defineRoute({
+    id: "detachDomain",
+    method: "POST",
+    path: "/domains/:hostname/detach",
+    summary: "Take a domain off its deployment; the claim stays",
+    ...write,
+    body: NoBody,
+    response: Domain,
   }),
   listOfDeployment: defineRoute({
     id: "listDeploymentDomains",

@@ -105,14 +105,14 @@ const publishing = {
     details: "`command`, `exit_code`",
   },
   BUILD_TIMEOUT: {
-    when: "Install or build ran past its limit, 15 and 20 minutes.",
+    when: "Install or build ran past its limit, 15 and 20 minutes unless the operator set another one.",
     todo: "Look for a command that never ends, such as a development server or a question at a prompt.",
     details: "`command`",
   },
   BUILD_OUT_OF_MEMORY: {
     when: "The kernel ended a process of the build for memory. Told by its own counter, never by an exit code.",
     todo: "Build with less in parallel, or lower what the build loads.",
-    details: "`limit_bytes`, `peak_bytes`",
+    details: "`limit_bytes`, `peak_bytes`, `process` (by the kernel's log; null where it cannot be read)",
   },
   STATIC_OUTPUT_NOT_FOUND: {
     when: "None of the folders that were looked in has an index.html.",
@@ -169,7 +169,7 @@ const publishing = {
   PREFLIGHT_OUT_OF_MEMORY: {
     when: "The kernel ended the app for memory at its start.",
     todo: "Lower what the app loads at its start.",
-    details: "`limit_bytes`, `peak_bytes`",
+    details: "`limit_bytes`, `peak_bytes`, `process` (by the kernel's log; null where it cannot be read)",
   },
   DIGEST_MISMATCH: {
     when: "Uploaded bytes do not have the digest that was stated for them.",

@@ -155,6 +155,8 @@ export const OomReport = z.object({
   oomKills: z.number().nullable(),
   memoryLimitBytes: z.number().nullable(),
   memoryPeakBytes: z.number().nullable(),
+  /** Names of the programs that the kernel's log says it killed, the last ones; empty where it cannot be read. */
+  processes: z.array(z.string()).default([]),
 });
 export type OomReport = z.output<typeof OomReport>;
 

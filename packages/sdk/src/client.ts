@@ -1,6 +1,7 @@
 import { AgentTools } from "./agent-tools.ts";
 import { Databases } from "./databases.ts";
 import { Deployments } from "./deployments.ts";
+import { Certificates, Domains } from "./domains.ts";
 import { Sandboxes } from "./sandboxes.ts";
 import { newIdempotencyKey, Transport, type ClientOptions } from "./transport.ts";
 import type { ApiKey, Identity, Template, Tenant } from "./types.ts";
@@ -12,6 +13,8 @@ export interface Client {
   /** Search, replace, patch and git in a sandbox's files. */
   readonly tools: AgentTools;
   readonly deployments: Deployments;
+  readonly domains: Domains;
+  readonly certificates: Certificates;
   whoami(): Promise<Identity>;
   tenant(): Promise<Tenant>;
   templates(): Promise<Template[]>;
@@ -38,6 +41,8 @@ export function createClient(options: ClientOptions): Client {
     sandboxes: new Sandboxes(http),
     tools: new AgentTools(http),
     deployments: new Deployments(http),
+    domains: new Domains(http),
+    certificates: new Certificates(http),
     whoami: () => http.json<Identity>("GET", "/whoami"),
     tenant: () => http.json<Tenant>("GET", "/platform/tenants/current"),
     templates: () => http.json<Template[]>("GET", "/sandbox-templates"),

@@ -6,3 +6,4 @@ export type { FileInChunks, PromotionView, RuntimeInstance, SentUpload } from ".
 export { isReady as isDatabaseReady } from "./databases.ts";
 export { parseEvents, type ServerEvent } from "./sse.ts";
 export type * from "./types.ts";
+export type { Certificate, DnsRecord, Domain, Wildcard } from "./domains.ts";

@@ -87,14 +87,14 @@ export class TenantScanner {
     await this.#resources();
     progress("pages");
     const domain = new URL(this.#scan.endpoint).hostname.replace(/^api\./, "");
-    const hosts = await this.#hosts(domain);
+    const urls = await this.#hosts(domain);
     const crawled = await crawl(
-      { ...hosts, connection: this.#scan.connection, mostPages: 2_000 },
+      { urls, connection: this.#scan.connection, mostPages: 2_000 },
       this.#findings,
     );
     await this.#apps();
     progress("certificates and name servers");
-    await this.#names(hosts.urls);
+    await this.#names(urls);
     return {
       domain,
       looked_at: this.#findings.looked,
@@ -197,7 +197,7 @@ export class TenantScanner {
   }
 
   /** The API, and a name under each domain at which there is no app. */
-  async #hosts(domain: string): Promise<{ urls: string[]; hosts: Set<string> }> {
+  async #hosts(domain: string): Promise<string[]> {
     const { protocol, port } = new URL(this.#scan.endpoint);
     const previews = (await this.#row("/tenant/preview-domain"))["active_domain"];
     const deployments = (await this.#row("/tenant/deployment-domain"))["active_domain"];
@@ -210,8 +210,7 @@ export class TenantScanner {
       `49983-00000000-0000-4000-8000-000000000000.sandbox.${domain}`,
       `s3.${domain}`,
     ]);
-    const urls = [...names].map((name) => `${protocol}//${name}${port ? `:${port}` : ""}/`);
-    return { urls, hosts: new Set(urls.map((url) => new URL(url).host)) };
+    return [...names].map((name) => `${protocol}//${name}${port ? `:${port}` : ""}/`);
   }
 
   /** Of an app only what the platform says: its own pages are its own words. */

@@ -56,13 +56,8 @@ function platformOptions(
     // Beside the toolchain, so that each data folder need not build its own.
     imagesDir: context.environment["IMAGES_DIR"] ?? join(context.repository, ".toolchain", "images"),
     mustBuildImages: mustBuildImages && context.environment["IMAGES_BUILD"] !== "0",
-    hostSettings: Object.fromEntries(
-      Object.entries(context.environment).flatMap(([name, value]) =>
-        value !== undefined && /^(HOST_(POOL_|BOOT_|DRIVERS$)|RUNSC_BIN$|IMAGE_REGISTRIES$)/.test(name)
-          ? [[name, value]]
-          : [],
-      ),
-    ),
+    hostSettings: named(context, /^(HOST_(POOL_|BOOT_|DRIVERS$)|RUNSC_BIN$|IMAGE_REGISTRIES$)/),
+    buildSettings: named(context, /^BUILD_(MEMORY_BYTES|TIMEOUT_MS)$/),
     tenant: {
       name: context.environment["TENANT_NAME"] ?? "ClinicIQ",
       domain: context.environment["TENANT_DOMAIN"] ?? "cliniciq.localhost",
@@ -189,3 +184,10 @@ function untilSignal(): { signalled: Promise<void>; signal: AbortSignal } {
   }
   return { signalled, signal: controller.signal };
 }
+
+const named = (context: Context, pattern: RegExp): Record<string, string> =>
+  Object.fromEntries(
+    Object.entries(context.environment).flatMap(([name, value]) =>
+      value !== undefined && pattern.test(name) ? [[name, value]] : [],
+    ),
+  );

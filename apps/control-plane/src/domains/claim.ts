@@ -55,7 +55,7 @@ export async function claimDomain(platform: Platform, call: Call, input: Input):
       errors: { hostname: ["can't be blank"], domain: ["can't be blank"] },
     });
   const hostname = normalise(given);
-  await assertForeign(pool, hostname);
+  await assertForeign(pool, hostname, platform.settings.acme?.dnsZone ?? null);
   const deploymentId = await deploymentOf(platform, call, input);
   const policy = input.redirect_policy ?? "none";
   await assertNoLoop(platform, call.caller.tenantId, hostname, policy);

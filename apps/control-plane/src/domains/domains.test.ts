@@ -4,6 +4,7 @@ import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { test, type TestContext } from "node:test";
 import { decode, encode, RECURSION_DESIRED, type Answer as Record_ } from "dns-packet";
+import { waitFor } from "@platform/daemon";
 import { createPool, transaction } from "@platform/postgres";
 import { putRoute } from "../edges/index.ts";
 import { hashSecret } from "../keys/index.ts";
@@ -67,6 +68,9 @@ test("a host name is brought to the form of DNS, and what is none is refused", (
     "10.0.0.1",
     "a b.example",
     "a_b.example",
+    "co.uk",
+    "github.io",
+    "printer.local",
     `${"a".repeat(64)}.example`,
     `${"abcdefg.".repeat(32)}example`,
     "a.example:80",
@@ -98,6 +102,9 @@ test("custom domains from claim to removal, proved by real DNS", async (t) => {
       type: "CNAME",
       name: "shop.acme.example",
       value: target,
+      purpose: "routing",
+      found: [],
+      verdict: "unchecked",
     });
     assert.equal((await visit("shop.acme.example")).status, 404);
     const same = await api("POST", "/domains", { hostname: "shop.acme.example" });
@@ -108,6 +115,10 @@ test("custom domains from claim to removal, proved by real DNS", async (t) => {
   await t.test("names of the platform, wildcards and other targets are refused", async () => {
     for (const hostname of ["clinic.localhost", "x.y.clinic.localhost", "*.acme.example", "nodots"])
       assert.equal((await api("POST", "/domains", { hostname })).status, 422, hostname);
+    const wildcard = await api("POST", "/domains", { hostname: "*.acme.example" });
+    assert.equal(wildcard.at("error", "details", "reason"), "wildcard");
+    const own = await api("POST", "/domains", { hostname: "x.clinic.localhost" });
+    assert.equal(own.at("error", "details", "reason"), "platform_name");
     const sandbox = { domain: "s.acme.example", resource_type: "sandbox", resource_id: randomUUID() };
     assert.equal((await api("POST", "/custom-domains", sandbox)).status, 422);
   });
@@ -126,7 +137,10 @@ test("custom domains from claim to removal, proved by real DNS", async (t) => {
     const broken = await verify();
     assert.equal(broken.at("error", "details", "reason"), "dns_unreachable");
     dns.broken.clear();
-    assert.equal((await api("GET", "/domains/shop.acme.example")).at("data", "state"), "failed");
+    const row = await api("GET", "/domains/shop.acme.example");
+    assert.equal(row.at("data", "state"), "failed");
+    assert.equal(row.at("data", "dns_records", 0, "verdict"), "unreachable");
+    assert.ok(Date.parse(row.at("data", "next_check_at")) > Date.now());
   });
 
   await t.test(
@@ -161,6 +175,47 @@ test("custom domains from claim to removal, proved by real DNS", async (t) => {
     assert.equal(row.at("data", "state"), "active");
     assert.equal(row.at("data", "last_error", "code"), "DNS_LOOKUP_FAILED");
     dns.broken.clear();
+  });
+
+  await t.test("a domain whose DNS moved away is reported, and served no longer after a week", async () => {
+    dns.cname.set("shop.acme.example", "elsewhere.example");
+    assert.equal((await api("POST", "/domains/shop.acme.example/verify", {})).status, 422);
+    const away = await api("GET", "/domains/shop.acme.example");
+    assert.deepEqual([away.at("data", "state"), away.at("data", "dns_state")], ["active", "moved_away"]);
+    assert.equal(away.at("data", "dns_records", 0, "verdict"), "differs");
+    assert.match((await visit("shop.acme.example")).text, /maintenance/i);
+    await pool.query(
+      "update domains set away_since = now() - interval '8 days' where hostname = 'shop.acme.example'",
+    );
+    assert.equal((await api("POST", "/domains/shop.acme.example/verify", {})).status, 422);
+    assert.equal((await api("GET", "/domains/shop.acme.example")).at("data", "state"), "failed");
+    assert.equal((await visit("shop.acme.example")).status, 404);
+    // Nobody calls: the control plane looks by itself.
+    dns.cname.set("shop.acme.example", target);
+    await pool.query("update domains set next_check_at = now() where hostname = 'shop.acme.example'");
+    await waitFor(
+      "the domain to be back",
+      async () => /maintenance/i.test((await visit("shop.acme.example")).text),
+      60_000,
+    );
+    assert.equal((await api("GET", "/domains/shop.acme.example")).at("data", "dns_state"), "ok");
+    const { rows } = await pool.query<{ type: string }>(
+      "select type from events where type like 'domain.%' order by seq",
+    );
+    const types = rows.map(({ type }) => type);
+    for (const type of ["domain.created", "domain.moved_away", "domain.returned"])
+      assert.ok(types.includes(type), type);
+  });
+
+  await t.test("a domain that is detached serves nothing, and keeps its proof", async () => {
+    const detached = await api("POST", "/domains/shop.acme.example/detach", {});
+    assert.deepEqual(
+      [detached.at("data", "state"), detached.at("data", "deployment_id")],
+      ["verified", null],
+    );
+    assert.equal((await visit("shop.acme.example")).status, 404);
+    const again = await api("POST", "/domains/shop.acme.example/assign", { deployment_id: deploymentId });
+    assert.equal(again.at("data", "state"), "active");
   });
 
   await t.test("an apex is proved by TXT, and www redirects to it", async () => {
@@ -222,6 +277,15 @@ test("custom domains from claim to removal, proved by real DNS", async (t) => {
         "CNAME_MISMATCH",
         "the record for the first owner proves nothing",
       );
+      dns.txt.set("_verify.shop.acme.example", second.at("data", "verification_token"));
+      const both = await api("POST", "/domains/shop.acme.example/verify", {}, as);
+      assert.equal(
+        both.at("error", "details", "reason"),
+        "dns_record_stale",
+        "not before the first owner's record is gone",
+      );
+      dns.cname.delete("shop.acme.example");
+      assert.equal((await api("POST", "/domains/shop.acme.example/verify", {}, as)).status, 200);
     },
   );
 });

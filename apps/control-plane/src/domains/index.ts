@@ -1,1 +1,2 @@
 export { domainHandlers } from "./routes.ts";
+export { recheckDomains } from "./recheck.ts";

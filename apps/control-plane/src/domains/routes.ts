@@ -8,7 +8,7 @@ import { ownedBy, page } from "../tenants/index.ts";
 import { assertNoLoop, claimDomain } from "./claim.ts";
 import { routeDomain } from "./routing.ts";
 import { domainById, domainView, ownDomain, type DomainRow } from "./store.ts";
-import { verifyDomain } from "./verify.ts";
+import { orderCertificate, verifyDomain } from "./verify.ts";
 
 async function removeDomain(platform: Platform, row: DomainRow) {
   const removed = await platform.pool.query(
@@ -62,6 +62,16 @@ export function domainHandlers(platform: Platform): Handler[] {
       await pool.query(
         "update domains set deployment_id = $2, redirect_policy = $3, generation = generation + 1, updated_at = now() where id = $1",
         [row.id, deployment.id, policy],
+      );
+      await routeDomain(platform, row.id);
+      if (row.verified_at) await orderCertificate(platform, row.hostname);
+      return view((await domainById(pool, row.id))!);
+    }),
+    handler(r.detach, async (call) => {
+      const row = await own(call as Call);
+      await pool.query(
+        "update domains set deployment_id = null, generation = generation + 1, updated_at = now() where id = $1",
+        [row.id],
       );
       await routeDomain(platform, row.id);
       return view((await domainById(pool, row.id))!);

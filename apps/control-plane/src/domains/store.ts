@@ -1,8 +1,11 @@
+import { domainToUnicode } from "node:url";
 import { notFound } from "@platform/contract";
 import { queryOne, type Queryable } from "@platform/postgres";
+import { certificateFor, certificateView } from "../certificates/index.ts";
 import type { Caller } from "../http/index.ts";
 import { isUuid, mayUse } from "../tenants/index.ts";
 import { normalise } from "./hostname.ts";
+import { wantedRecords, type CheckedRecord } from "./records.ts";
 
 export interface DomainRow {
   readonly id: string;
@@ -24,6 +27,11 @@ export interface DomainRow {
   readonly verified_at: Date | null;
   readonly checked_at: Date | null;
   readonly last_error: Record<string, unknown> | null;
+  /** As DNS said at the last look; null before the first. */
+  readonly records: readonly CheckedRecord[] | null;
+  readonly next_check_at: Date;
+  /** Proved before, but since then DNS leads elsewhere. */
+  readonly away_since: Date | null;
 }
 
 export const domainById = (db: Queryable, id: string) =>
@@ -39,12 +47,21 @@ export async function ownDomain(db: Queryable, caller: Caller, given: string): P
   return row;
 }
 
+/** What to set, and what was seen there at the last look. */
+function recordsOf(row: DomainRow) {
+  return wantedRecords(row).map((record) => {
+    const seen = row.records?.find(({ type }) => type === record.type);
+    return { ...record, found: seen?.found ?? [], verdict: seen?.verdict ?? "unchecked" };
+  });
+}
+
 export async function domainView(db: Queryable, row: DomainRow) {
   const route = await queryOne<{ routed: boolean }>(
     db,
     "select true as routed from routes where hostname = $1 and kind = 'custom' and deployment_id = $2 and target is not null",
     [row.hostname, row.deployment_id],
   );
+  const certificate = row.verified_at ? await certificateFor(db, row.tenant_id, row.hostname) : null;
   const verified = row.state === "verified";
   const state = verified && route ? "active" : row.state;
   return {
@@ -59,10 +76,18 @@ export async function domainView(db: Queryable, row: DomainRow) {
     status: state,
     state,
     verified,
-    dns_records: [
-      { type: "CNAME", name: row.hostname, value: row.verification_target },
-      { type: "TXT", name: `_verify.${row.hostname}`, value: row.verification_token },
-    ],
+    display_name: domainToUnicode(row.hostname),
+    dns_records: recordsOf(row),
+    dns_state: row.away_since
+      ? "moved_away"
+      : row.checked_at === null
+        ? "unchecked"
+        : verified
+          ? "ok"
+          : "pending",
+    moved_away_at: row.away_since?.toISOString() ?? null,
+    next_check_at: row.next_check_at.toISOString(),
+    certificate: certificate ? certificateView(certificate) : null,
     verification_target: row.verification_target,
     verification_token: row.verification_token,
     instructions: `Add the record ${row.hostname} CNAME ${row.verification_target}, then verify. Where a CNAME is not possible, add _verify.${row.hostname} TXT "${row.verification_token}" and let the name lead here by other means.`,
@@ -72,7 +97,7 @@ export async function domainView(db: Queryable, row: DomainRow) {
     resource_id: row.deployment_id,
     redirect_policy: row.redirect_policy,
     verified_at: row.verified_at?.toISOString() ?? null,
-    tls_issued_at: null,
+    tls_issued_at: certificate?.issued_at?.toISOString() ?? null,
     last_checked_at: row.checked_at?.toISOString() ?? null,
     last_error: row.last_error,
     created_at: row.created_at.toISOString(),

@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { faultPoint } from "@platform/daemon";
 import { PlatformError } from "@platform/contract";
 import { HostError } from "@platform/host-api";
@@ -8,6 +7,7 @@ import { freeze, makeBundle } from "./make-bundle.ts";
 import { preflight } from "./preflight.ts";
 import { attest } from "./provenance.ts";
 import { buildKey } from "./run-step.ts";
+import { valueDigests } from "./signing-key.ts";
 import { BuildLog, loadBuild, loadRelease, setBuild, type BuildFailure, type BuildRow } from "./store.ts";
 
 const restMs = 15_000;
@@ -154,19 +154,20 @@ async function finish(
     source_sandbox_id: row.request.source_sandbox_id ?? null,
     build_id: row.id,
   };
+  const digest = await valueDigests(platform, row.deployment_id);
   const manifest = {
     kind: plan.kind,
     start_command: plan.start,
     port: plan.port,
     health_check_path: plan.healthCheckPath,
-    // Hashes let one see that a value changed; values are never stored with a release.
+    // Keyed digests let one see that a value changed; values are never stored with a release.
     env: Object.entries(env)
       .sort(([a], [b]) => a.localeCompare(b))
       .map(([name, value]) => ({
         name,
         scope: "run",
         required: plan.requiredEnv.includes(name),
-        value_sha256: createHash("sha256").update(value).digest("hex"),
+        value_sha256: digest(value),
       })),
     required_env: plan.requiredEnv,
   };

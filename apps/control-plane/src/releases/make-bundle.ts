@@ -148,7 +148,7 @@ export async function makeBundle(
       purpose: "build",
       minimumIsolation: "namespaces",
       content: { type: "source", digest: sourceDigest },
-      limits: buildLimits,
+      limits: buildLimits(platform),
       env: { CI: "1", npm_config_update_notifier: "false" },
       egress: { mode: "allow-all", allowedDomains: [], allowedCidrs: [], deniedCidrs: [] },
       hostname: "build",
@@ -163,13 +163,13 @@ export async function makeBundle(
   const plan = planBuild(row.request, files);
   for (const reason of plan.because) log.add("system", reason);
   await setBuild(platform, row.id, { plan: JSON.stringify(plan), step: "install" });
-  const oomBefore = (await platform.host.stats(buildKey(row), signal))?.oomKills ?? 0;
+  const oomBefore = (await platform.host.oom(buildKey(row), signal))?.oomKills ?? 0;
   const command = (step: string, text: string, timeoutMs: number) =>
     runStep(platform, row, guest, { step, command: text, timeoutMs, plan, oomBefore }, log, signal);
   await install(platform, row, { plan, tree: files.tree }, command, log, signal);
   await setBuild(platform, row.id, { step: "build" });
   faultPoint("control-plane.build.before-build");
-  if (plan.build) await command("build", plan.build, buildTimeoutMs);
+  if (plan.build) await command("build", plan.build, platform.settings.buildTimeoutMs ?? buildTimeoutMs);
   await setBuild(platform, row.id, { step: "collect" });
   const sbom = await keepSbom(platform, guest, plan, log, signal);
   const output: StaticOutput | null = plan.kind === "static" ? await findStaticOutput(guest, plan) : null;

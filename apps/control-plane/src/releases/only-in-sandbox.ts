@@ -76,8 +76,11 @@ async function unreachable({ guest, lines, set }: Trouble): Promise<Diagnosis | 
   const service = a ?? c ?? (host ? `${host}:${port}` : (b ?? d ?? ""));
   const number = /:(\d+)$/.exec(service)?.[1] ?? "";
   const kind = knownPorts[number];
-  const isPostgres = kind === "PostgreSQL" || /\bpg\b|postgres|psycopg/i.test(lines.join("\n"));
-  const readsUrl = isPostgres && set["DATABASE_URL"] === undefined ? await places(guest, "DATABASE_URL") : [];
+  const mayBePostgres =
+    kind === "PostgreSQL" || kind === undefined || /\bpg\b|postgres|psycopg/i.test(lines.join("\n"));
+  const readsUrl =
+    mayBePostgres && set["DATABASE_URL"] === undefined ? await places(guest, "DATABASE_URL") : [];
+  const isPostgres = kind === "PostgreSQL" || readsUrl.length > 0;
   const patch: ProblemPatch[] = [
     { type: "request", operations: [{ op: "add", path: "/database", value: true }] },
   ];

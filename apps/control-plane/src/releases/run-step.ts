@@ -1,5 +1,5 @@
 import { PlatformError } from "@platform/contract";
-import type { BoxSpec } from "@platform/host-api";
+import type { BoxSpec, OomReport } from "@platform/host-api";
 import type { GuestClient } from "@platform/guest-protocol";
 import type { Platform } from "../platform.ts";
 import { toolsFolder, type Plan } from "./detect/index.ts";
@@ -7,12 +7,12 @@ import { diagnoseBuild, diagnoseInstall, errorLines, type Diagnosis } from "./di
 import { MaskedLines } from "./masking.ts";
 import type { BuildLog, BuildRow } from "./store.ts";
 
-export const buildLimits: BoxSpec["limits"] = {
-  memoryBytes: 8 * 1024 ** 3,
+export const buildLimits = (platform: Platform): BoxSpec["limits"] => ({
+  memoryBytes: platform.settings.buildMemoryBytes ?? 8 * 1024 ** 3,
   cpuMillis: 2000,
   maxProcesses: 4096,
   diskBytes: 20 * 1024 ** 3,
-};
+});
 
 export const buildKey = (row: BuildRow) => `bd-${row.id}`;
 
@@ -57,6 +57,34 @@ function stepEnv({ step, plan }: Step): Record<string, string> {
   };
 }
 
+const mib = (bytes: number) => `${Math.round(bytes / 1024 ** 2)} MiB`;
+
+function outOfMemory(
+  platform: Platform,
+  step: Step,
+  { memoryLimitBytes: limit, memoryPeakBytes: peak, processes, oomKills }: OomReport,
+  details: Record<string, unknown>,
+): PlatformError {
+  const who = processes.length > 0 ? ` The kernel ended ${processes.join(", ")}.` : "";
+  const evidence = [
+    `memory limit ${mib(limit ?? buildLimits(platform).memoryBytes)}, peak ${peak === null ? "unknown" : mib(peak)}, ${(oomKills ?? 0) - step.oomBefore} process(es) ended by the kernel`,
+    ...processes.map((name) => `ended: ${name}`),
+  ];
+  return new PlatformError(
+    "BUILD_OUT_OF_MEMORY",
+    `The ${step.step} step ran out of memory (limit ${mib(limit ?? buildLimits(platform).memoryBytes)}).${who} Build with less parallelism, or lower the memory it needs.`,
+    {
+      details: {
+        ...details,
+        evidence,
+        limit_bytes: limit,
+        peak_bytes: peak,
+        process: processes.at(-1) ?? null,
+      },
+    },
+  );
+}
+
 export async function runStep(
   platform: Platform,
   row: BuildRow,
@@ -81,7 +109,7 @@ export async function runStep(
   });
   for (const stream of [lines.stdout, lines.stderr]) stream.end();
   if (result.exitCode === 0 && !result.timedOut) return;
-  const stats = await platform.host.stats(buildKey(row), signal);
+  const oom = await platform.host.oom(buildKey(row), signal);
   const whole = await log.tail(200);
   const tail = whole.slice(-40);
   const details = {
@@ -93,19 +121,11 @@ export async function runStep(
     evidence: errorLines(whole),
     build_id: row.id,
   };
-  if ((stats?.oomKills ?? 0) > step.oomBefore) {
-    throw new PlatformError(
-      "BUILD_OUT_OF_MEMORY",
-      `The ${step.step} step ran out of memory (limit ${buildLimits.memoryBytes / 1024 ** 2} MiB). Build with less parallelism, or lower the memory it needs.`,
-      {
-        details: { ...details, limit_bytes: stats?.memoryLimitBytes, peak_bytes: stats?.memoryPeakBytes },
-      },
-    );
-  }
+  if ((oom?.oomKills ?? 0) > step.oomBefore) throw outOfMemory(platform, step, oom!, details);
   if (result.timedOut)
     throw new PlatformError(
       "BUILD_TIMEOUT",
-      `The ${step.step} step did not end within ${step.timeoutMs / 60_000} minutes. Its last lines are in details.log_tail.`,
+      `The ${step.step} step did not end within ${step.timeoutMs < 120_000 ? `${step.timeoutMs / 1000} seconds` : `${step.timeoutMs / 60_000} minutes`}. Its last lines are in details.log_tail.`,
       { details },
     );
   const diagnose = step.step === "install" ? diagnoseInstall : diagnoseBuild;

@@ -1,4 +1,10 @@
-import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from "node:crypto";
+import {
+  createHmac,
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  type KeyObject,
+} from "node:crypto";
 import { query, transaction } from "@platform/postgres";
 import type { Platform } from "../platform.ts";
 
@@ -24,6 +30,18 @@ export async function signingKey(platform: Platform): Promise<SigningKey> {
   const row = (await keyRows(platform))[0] ?? (await makeKey(platform));
   const privateKey = createPrivateKey(platform.seal.open(row.private_sealed));
   return { privateKey, publicKey: createPublicKey(privateKey) };
+}
+
+/**
+ * Digests that tell whether a variable's value changed, and no more: without the installation's key nobody
+ * can try values until one fits.
+ *
+ * @param scope values are compared within it, such as a deployment's id
+ */
+export async function valueDigests(platform: Platform, scope: string): Promise<(value: string) => string> {
+  const { privateKey } = await signingKey(platform);
+  const key = createHmac("sha256", "digests of variables").update(privatePem(privateKey)).digest();
+  return (value) => createHmac("sha256", key).update(`${scope}\0${value}`).digest("hex");
 }
 
 /** Newest first. A retired key signs nothing new, and what it signed stays valid. */

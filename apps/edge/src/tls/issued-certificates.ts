@@ -28,6 +28,7 @@ export class IssuedCertificates implements CertificateSource {
   #full: Set<string> | null = null;
   #version = 0;
   #changes: Promise<void> = Promise.resolve();
+  readonly #wanting = new Map<string, Promise<void>>();
   #onChange: (keys: readonly string[]) => void = () => undefined;
 
   constructor(options: IssuedOptions) {
@@ -78,8 +79,15 @@ export class IssuedCertificates implements CertificateSource {
   async want(hostname: string): Promise<void> {
     const { requests, isRouted } = this.#options;
     if (!requests || !isRouted(hostname)) return;
-    const granted = await requests.ask(hostname);
-    if (granted) await this.#inTurn(() => this.#keep(granted));
+    const known = this.#wanting.get(hostname);
+    if (known) return known;
+    // Until it is on disk and found: a handshake in between must not ask once more.
+    const wanting = requests
+      .ask(hostname)
+      .then((granted) => (granted ? this.#inTurn(() => this.#keep(granted)) : undefined))
+      .finally(() => this.#wanting.delete(hostname));
+    this.#wanting.set(hostname, wanting);
+    return wanting;
   }
 
   /** The same certificate by the name it serves; for a data plane that wants all of them. */

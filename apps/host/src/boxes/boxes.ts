@@ -19,6 +19,7 @@ import { BootGate } from "./boot-gate.ts";
 import { claimBox } from "./claim-box.ts";
 import { diskUsage, guestConfig, removeTree } from "./folders.ts";
 import { LiveBox } from "./live-box.ts";
+import { killedPrograms } from "./notices.ts";
 import { OwnerPool } from "./owner-pool.ts";
 import { hashSpec, placeOf, type BoxRecord } from "./record.ts";
 import { said, startBox, type StartContext } from "./start-box.ts";
@@ -48,6 +49,8 @@ const waitingSpec = {
 
 /** Between two looks at a running box's memory and disk. */
 const noticeEveryMs = 3_000;
+/** Of programs that the kernel ended, the last ones. */
+const mostKilledNamed = 5;
 
 const noSuchBox = (key: string) => new HostError("NOT_FOUND", 404, `There is no box ${key} on this host.`);
 
@@ -207,7 +210,8 @@ export class Boxes {
     const box = this.get(key);
     const stats = await box.driver.stats(box.place, box.record.driverState ?? {});
     const { oomKills, memoryLimitBytes, memoryPeakBytes } = stats;
-    return { oomKills, memoryLimitBytes, memoryPeakBytes };
+    const processes = oomKills ? killedPrograms(box.place, Math.min(oomKills, mostKilledNamed)) : [];
+    return { oomKills, memoryLimitBytes, memoryPeakBytes, processes };
   }
 
   /** Runs `work` while nothing in the box moves, where the driver can freeze it, with its files in `folders`. */
