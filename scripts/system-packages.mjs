@@ -41,6 +41,7 @@ export const systemPackages = [
 
 /** What only slow tests run; `inCi`: also those that CI runs. As root they are installed for those; without them these tests are skipped. */
 const testPackages = [
+  { name: "haproxy", program: "haproxy", required: true, why: "is the edge's other data plane" },
   {
     name: "qemu-system-x86",
     program: "qemu-system-x86_64",

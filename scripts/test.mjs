@@ -34,6 +34,8 @@ const slowMinutes = {
   "apps/host/src/drivers/qemu/restore-pool.slow-test.ts": 8,
   "apps/host/src/abuse/neighbours.slow-test.ts": 6,
   "apps/host/src/drivers/gvisor/relief.slow-test.ts": 3,
+  "e2e/full/edge-outage.test.ts": 5,
+  "apps/edge/src/hard-to-kill.slow-test.ts": 5,
 };
 const guessedMinutes = 4;
 /** Slow suites that were seen to pass on a machine like CI's; the others would let a busy minute stop a change. */

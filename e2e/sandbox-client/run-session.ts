@@ -23,8 +23,21 @@ export async function runSession(
   platform: OwnPlatform,
   mode: "lean" | "full",
 ): Promise<void> {
+  await runProgram(t, platform, ["session.ts", mode], 5);
+}
+
+/** The client's template builder, from a template that the platform has. */
+export const runTemplateSession = (t: TestContext, platform: OwnPlatform, base: string): Promise<void> =>
+  runProgram(t, platform, ["template-session.ts", base], 3);
+
+async function runProgram(
+  t: TestContext,
+  platform: OwnPlatform,
+  [script = "", ...words]: readonly string[],
+  least: number,
+): Promise<void> {
   const file = (name: string) => join(import.meta.dirname, name);
-  const child = spawn(process.execPath, ["--import", file("resolver.ts"), file("session.ts"), mode], {
+  const child = spawn(process.execPath, ["--import", file("resolver.ts"), file(script), ...words], {
     env: clientEnvironment(platform),
     stdio: ["ignore", "pipe", "inherit"],
   });
@@ -37,5 +50,5 @@ export async function runSession(
     await t.test(name, () => assert.equal(error, null));
   }
   assert.deepEqual(await ended, [0, null]);
-  assert.ok(steps >= 5, `the session ended after ${steps} steps`);
+  assert.ok(steps >= least, `the session ended after ${steps} steps`);
 }

@@ -4,7 +4,7 @@ import { keepDelegations, tidyChallenges, warnOfExpiry } from "./certificates/in
 import { trimExecutions } from "./cron/index.ts";
 import { recheckDomains } from "./domains/index.ts";
 import { ensureClientApiRoutes } from "./e2b/index.ts";
-import { trimRequestLogs } from "./edges/index.ts";
+import { forgetEdges, trimRequestLogs } from "./edges/index.ts";
 import { collectReleases, tidyUploads, trimInstanceLogs } from "./deployments/index.ts";
 import { syncPendingEgress } from "./egress/index.ts";
 import { settleBulk } from "./groups/index.ts";
@@ -71,15 +71,13 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["delegations", (platform) => keepDelegations(platform, platform.settings.acme ?? null)],
   ["ending certificates", warnOfExpiry],
   ["request logs", trimRequestLogs],
+  ["lost edges", forgetEdges],
   ["buckets", tidyBuckets],
   ["cron executions", trimExecutions],
   [
     "old answers",
     async ({ pool }) => {
       await pool.query("delete from idempotency where created_at < now() - interval '24 hours'");
-      await pool.query(
-        "delete from edges where greatest(last_seen_at, certificates_seen_at) < now() - interval '1 hour'",
-      );
     },
   ],
 ];

@@ -7,9 +7,10 @@ import { provenanceMigration } from "./schema-provenance.ts";
 import { certificatesMigration, domainChecksMigration } from "./schema-certificates.ts";
 import { cronPoliciesMigration } from "./schema-cron.ts";
 import { e2bMigration } from "./schema-e2b.ts";
+import { edgesMigration } from "./edges/schema.ts";
 import { snapshotsMigration } from "./snapshots/schema.ts";
+import { importedImagesMigration, promotedBuildsMigration, templatesMigration } from "./templates/schema.ts";
 import { rolloutsMigration } from "./deployments/schema.ts";
-import { importedImagesMigration, templatesMigration } from "./templates/schema.ts";
 import { databasesMigrations } from "./databases/schema.ts";
 import { resourcesMigration } from "./schema-resources.ts";
 
@@ -178,8 +179,10 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   domainChecksMigration,
   appBrandingsMigration,
   snapshotsMigration,
+  edgesMigration,
   rolloutsMigration,
   cronPoliciesMigration,
   importedImagesMigration,
+  promotedBuildsMigration,
   ...databasesMigrations,
 ];

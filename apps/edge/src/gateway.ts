@@ -19,7 +19,7 @@ import {
   type ServiceOrigins,
   type Tunnels,
 } from "./proxy/index.ts";
-import { isMachineName, type RouteTable, type ServedRoute } from "./routes/index.ts";
+import { isMachineName, type Lease, type RouteTable, type ServedRoute } from "./routes/index.ts";
 import {
   agentAccess,
   answerPreflight,
@@ -40,17 +40,24 @@ import type { WakeCalls } from "./wake/index.ts";
 const HOLD_MS = 20_000;
 const ASK_EVERY_MS = 2_000;
 const MAX_HELD = 2_000;
+/** A request that meets a lapsed lease waits this long for it to go on. */
+const LEASE_WAIT_MS = 2_000;
+/** A front asks every 500 ms and waits 400 ms for the answer: this much must be left. */
+const FRONT_LEASE_MS = 1_200;
 /** Name under which a supervisor on this machine asks for health. */
 const HEALTH_HOSTNAME = "edge.internal";
 
 export interface GatewayParts {
   readonly table: RouteTable;
+  readonly lease: Lease;
   readonly pools: BoxPools;
   readonly controlPlane: ServiceOrigin;
   readonly services: ServiceOrigins;
   readonly bundles: StaticBundles;
   readonly tunnels: Tunnels;
   readonly wake: WakeCalls;
+  /** Hears of requests that a front of our own could answer by itself. */
+  readonly noticed?: (hostname: string, route: Route) => void;
   readonly requestLog: RequestLog;
   /** Tokens of sandboxes, see `sandboxToken` of the edge's API. */
   readonly sandboxToken: TokenOf;
@@ -95,14 +102,41 @@ export class Gateway {
     const served = table.find(hostname);
     if (served) {
       exchange.route = served.route;
-      await this.#serveTarget(exchange, served);
+      if (!(await this.#isCovered(exchange, served))) return;
+      // It may have moved while the request waited for the lease.
+      const now = table.find(hostname) ?? served;
+      exchange.route = now.route;
+      this.#parts.noticed?.(hostname, now.route);
+      await this.#serveTarget(exchange, now);
+    } else if (hostname === HEALTH_HOSTNAME && exchange.target === "/lease") {
+      const { remainingMs } = this.#parts.lease;
+      exchange.res.writeHead(remainingMs > FRONT_LEASE_MS ? 200 : 503, { "content-length": "0" }).end();
     } else if (hostname === HEALTH_HOSTNAME && exchange.target.split("?")[0] === "/healthz") {
       this.#health(exchange);
     } else if (isMachineName(hostname)) {
       await this.#serveService(exchange, this.#parts.controlPlane);
     } else {
-      this.#page(exchange, "not_found");
+      // An edge that never had routes cannot say that a name has none.
+      this.#page(exchange, table.version === 0 ? "unavailable" : "not_found");
     }
+  }
+
+  /** Whether what the table says may be served; answers if not. The platform's own programs fence themselves. */
+  async #isCovered(exchange: Exchange, { route }: ServedRoute): Promise<boolean> {
+    const { lease } = this.#parts;
+    if (route.target.type === "control-plane" || route.target.type === "service") return true;
+    const names = [exchange.hostname, route.hostname.toLowerCase()];
+    if (lease.covers(...names)) return true;
+    if (this.#held < MAX_HELD) {
+      this.#held++;
+      try {
+        if (await lease.wait(names, LEASE_WAIT_MS, clientGone(exchange))) return true;
+      } finally {
+        this.#held--;
+      }
+    }
+    this.#page(exchange, "unavailable");
+    return false;
   }
 
   async #serveTarget(exchange: Exchange, served: ServedRoute): Promise<void> {
@@ -141,6 +175,7 @@ export class Gateway {
     const refuse = (refusal: SandboxRefusal, message?: string) =>
       answerSandbox(exchange, refusal, { sandboxId, port, brand, message });
     if (served?.route.target.type !== "sandbox") return refuse("sandbox_not_found");
+    if (!(await this.#isCovered(exchange, served))) return;
     const { target } = served.route;
     exchange.guard ??= this.#guardOf(exchange, served.route);
     const isAgent = port === guestAgentPort;
@@ -220,8 +255,24 @@ export class Gateway {
     return true;
   }
 
+  /** Whether the name's neighbours may set cookies for its parent domain. */
+  isShared(hostname: string, route: Route): boolean {
+    return this.#guardOf({ hostname }, route)?.isShared ?? false;
+  }
+
+  /** Whether a front that knows of hosts and headers alone can answer for this route as this one does. */
+  isPlain(route: Route): boolean {
+    const { target } = route;
+    if (target.type === "service") return true;
+    if (target.type !== "boxes" || target.upstreams.length !== 1) return false;
+    const isSimple = target.rewriteHost === null && target.accessSha256 === null && !target.grants?.length;
+    const isAlone = !target.canary && !target.fallback && target.webSocketCloseMs === undefined;
+    const reserved = this.#guardOf({ hostname: route.hostname }, route)?.reservedCookies ?? [];
+    return isSimple && isAlone && reserved.length === 0;
+  }
+
   /** Null for the platform's own programs, whose cookies and headers are theirs. */
-  #guardOf({ hostname }: Exchange, route: Route): AppGuard | null {
+  #guardOf({ hostname }: { hostname: string }, route: Route): AppGuard | null {
     const { table } = this.#parts;
     if (route.target.type === "control-plane" || route.target.type === "service") return null;
     return {
@@ -383,16 +434,23 @@ export class Gateway {
   }
 
   #health({ res }: Exchange): void {
-    const { table, requestLog, pools, tunnels } = this.#parts;
+    const { table, lease, requestLog, pools, tunnels } = this.#parts;
+    const hasLease = lease.remainingMs > 0;
     const body = JSON.stringify({
-      ok: true,
+      ok: hasLease,
+      lease: hasLease,
+      withdrawn: lease.withdrawn,
       version: table.version,
       routes: table.size,
       pools: pools.size,
       tunnels: tunnels.size,
       droppedLogEntries: requestLog.dropped,
     });
-    res.writeHead(200, { "content-type": "application/json", "content-length": String(body.length) });
+    // A balancer in front takes an edge without lease out.
+    res.writeHead(hasLease ? 200 : 503, {
+      "content-type": "application/json",
+      "content-length": String(body.length),
+    });
     res.end(body);
   }
 

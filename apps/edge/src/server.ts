@@ -1,14 +1,16 @@
 import { createServer, ServerResponse, STATUS_CODES, type IncomingMessage, type Server } from "node:http";
 import { createServer as createTlsServer } from "node:https";
+import { rm } from "node:fs/promises";
 import type { AddressInfo, Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
 import { Deadline, unguessableId, waitFor, type Log } from "@platform/daemon";
-import type { RequestLog } from "./access-log/index.ts";
+import type { Route } from "@platform/edge-api";
+import type { AccessFile, Metrics, RequestLog } from "./access-log/index.ts";
 import { openExchange, type Exchange } from "./exchange.ts";
 import type { Gateway } from "./gateway.ts";
 import { Http2Front } from "./http2/index.ts";
 import { languageFor, negotiate, renderPage, sendPage, type PageKind } from "./pages/index.ts";
-import type { Tunnels } from "./proxy/index.ts";
+import { markFronted, type Tunnels } from "./proxy/index.ts";
 import { normalizeHostname } from "./routes/index.ts";
 import {
   handshakeOptions,
@@ -38,6 +40,8 @@ export interface ServerOptions {
   readonly gateway: Gateway;
   readonly tunnels: Tunnels;
   readonly requestLog: RequestLog;
+  readonly accessFile: AccessFile;
+  readonly metrics: Metrics;
   readonly certificates: CertificateStore;
   readonly challenges: AcmeChallenges;
   readonly maxConnections: number;
@@ -66,6 +70,14 @@ export class EdgeServer {
     return this.#listenWith(createServer(httpOptions), port);
   }
 
+  /** On a unix socket for our own front, which tells about the client in headers. */
+  async listenFronted(path: string): Promise<void> {
+    await rm(path, { force: true });
+    const server = createServer(httpOptions);
+    server.on("connection", markFronted);
+    await this.#listenWith(server, path);
+  }
+
   /** The same under TLS, and HTTP/2 beside HTTP/1.1; the certificate follows the name that the client asks for. */
   listenTls(port: number): Promise<number> {
     const { certificates, challenges, log } = this.#options;
@@ -88,7 +100,7 @@ export class EdgeServer {
     return this.#listenWith(server as unknown as Server, port);
   }
 
-  async #listenWith(server: Server, port: number): Promise<number> {
+  async #listenWith(server: Server, at: number | string): Promise<number> {
     server.maxRequestsPerSocket = 0;
     server.maxConnections = this.#options.maxConnections;
     server.on("request", (req, res) => void this.#take(req, res, false, null));
@@ -97,10 +109,11 @@ export class EdgeServer {
     server.on("clientError", (error, socket) => this.#refuse(error, socket as Socket));
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
-      server.listen(port, "127.0.0.1", () => resolve());
+      if (typeof at === "string") server.listen(at, () => resolve());
+      else server.listen(at, "127.0.0.1", () => resolve());
     });
     this.#servers.push(server);
-    return (server.address() as AddressInfo).port;
+    return typeof at === "string" ? 0 : (server.address() as AddressInfo).port;
   }
 
   /**
@@ -196,9 +209,12 @@ export class EdgeServer {
       failedReleaseId: exchange.failedReleaseId,
       sandboxId: route?.sandboxId ?? null,
     };
-    const bytes = (req.socket?.bytesWritten ?? 0) - exchange.bytesWrittenBefore;
-    this.#options.log.debug({ ...line, bytes }, "request");
-    if (route) this.#options.requestLog.add({ at: exchange.startedAt.toISOString(), ...line });
+    const bytes = Math.max(0, (req.socket?.bytesWritten ?? 0) - exchange.bytesWrittenBefore);
+    const { accessFile, metrics, requestLog } = this.#options;
+    const entry = { at: exchange.startedAt.toISOString(), ...line, bytes };
+    accessFile.add({ ...entry, tenantId: route?.tenantId ?? null });
+    metrics.add({ tenantId: route?.tenantId ?? null, app: appOf(route), status, durationMs, bytes });
+    if (route) requestLog.add(entry);
   }
 
   /** The parser gave up: there is no request object, only a connection to explain it on. */
@@ -254,4 +270,11 @@ function mayUpgrade(req: IncomingMessage): boolean {
     req.headers["transfer-encoding"] !== undefined || Number(req.headers["content-length"] ?? 0) > 0;
   const protocol = (req.headers.upgrade ?? "").toLowerCase();
   return req.method === "GET" && !hasBody && protocol !== "" && !/^h2c?\b/.test(protocol);
+}
+
+/** Whose series a request counts in. */
+export function appOf(route: Route | null): string {
+  if (!route) return "none";
+  if (route.deploymentId) return `deployment:${route.deploymentId}`;
+  return route.sandboxId ? `sandbox:${route.sandboxId}` : route.kind;
 }

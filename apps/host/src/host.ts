@@ -18,6 +18,8 @@ import { createMariadbEngine } from "./engines/mariadb/index.ts";
 import { createPostgresEngine } from "./engines/postgres/index.ts";
 import { createRedisEngine } from "./engines/redis/index.ts";
 import { EngineRegistry } from "./engines/registry.ts";
+import { Doors } from "./http/doors.ts";
+import { Fences } from "./http/fences.ts";
 import { serve } from "./http/server.ts";
 import { Images, readRegistries } from "./images/index.ts";
 import { forgetNeutralPrograms, neutralPrograms } from "./neutral-programs.ts";
@@ -164,8 +166,10 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   await artifacts.recover();
   await boxes.recover();
   await engines.recover();
+  const fences = await Fences.open(join(root, "fences"));
+  const doors = await Doors.open(join(home, "doors"), boxes, log);
   const server = await serve(
-    { services: { boxes, artifacts, engines, images, doctor }, token: config.HOST_TOKEN, log },
+    { services: { boxes, artifacts, engines, images, fences, doors, doctor }, token: config.HOST_TOKEN, log },
     config.HOST_LISTEN_PORT,
   );
   await images.start({ mustBuildDefaults: config.IMAGES_BUILD === "1" });
@@ -173,6 +177,7 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
   return {
     port: server.port,
     close: async ({ mustKeepBoxes = false } = {}) => {
+      await doors.close();
       await server.close();
       await images.close();
       await boxes.close({ mustStop: config.HOST_STOP_BOXES_ON_EXIT === "1" && !mustKeepBoxes });

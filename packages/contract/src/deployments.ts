@@ -348,6 +348,14 @@ export const deploymentRoutes = {
     scope: "deployments:read",
     query: z.looseObject({ limit: queryInt(1, 1000, 100) }),
   }),
+  requestLog: defineRoute({
+    id: "getRequestLog",
+    method: "GET",
+    path: `${base}/request-logs/:rid`,
+    summary: "One request by its X-Request-Id, with the lines of the app's log that name it",
+    ...d,
+    scope: "deployments:read",
+  }),
   stop: defineRoute({
     id: "stopDeployment",
     method: "POST",

@@ -20,7 +20,7 @@ export {
 
 /**
  * What the control plane tells every edge. An edge asks
- * `GET /internal/edge/routes?edge=ID&applied=V&wait_ms=25000` (bearer: the edge token) and gets a
+ * `GET /internal/edge/routes?edge=ID&applied=V&wait_ms=1500` (bearer: the edge token) and gets a
  * RouteUpdate as soon as something newer than V exists, or 204 when the wait is over. Asking with
  * `applied=V` acknowledges V: a promote counts as done only when every live edge has asked so.
  */
@@ -187,6 +187,15 @@ export const Route = z.object({
 });
 export type Route = z.output<typeof Route>;
 
+/**
+ * An edge serves under a lease: for this long from the moment it sent the last question that was answered
+ * and carried out, milliseconds on its own monotonic clock. See decision 4.
+ */
+export const edgeLeaseMs = 5_000;
+
+/** How long an edge lets the control plane think about one question, milliseconds: well below the lease. */
+export const edgePollMs = 1_500;
+
 /** Same suffix rule for unknown names: the longest brand domain that the name ends in owns the page. */
 export const RouteUpdate = z.object({
   version: z.int(),
@@ -195,6 +204,11 @@ export const RouteUpdate = z.object({
   brands: z.array(Brand),
   routes: z.array(Route),
   removed: z.array(z.string()),
+  /** Addresses of hosts that keep fences for edges; an edge asks them when the control plane is silent. */
+  witnesses: z
+    .array(z.url({ protocol: /^http$/ }))
+    .max(1_000)
+    .default([]),
 });
 export type RouteUpdate = z.output<typeof RouteUpdate>;
 
@@ -212,5 +226,6 @@ export const RequestLogEntry = z.object({
   path: z.string().max(2048).describe("Without query"),
   status: z.int(),
   durationMs: z.number(),
+  bytes: z.int().min(0).default(0).describe("Sent to the client, head included"),
 });
 export type RequestLogEntry = z.output<typeof RequestLogEntry>;

@@ -26,6 +26,8 @@ import {
 } from "./artifact.ts";
 import { ImageBuild, ImageLogLine, ImageReport, ImageUpload, type ImageBuildSpec } from "./image.ts";
 import { PoolReport } from "./pool.ts";
+import { Door } from "./door.ts";
+import { FenceReport, Standing, type FenceRequest } from "./fence.ts";
 
 /** Where a host daemon listens and the bearer token it wants. */
 export interface HostAddress {
@@ -66,6 +68,8 @@ export class HostError extends Error {
  * | --- | --- |
  * | doctor | GET /doctor |
  * | pool | GET /pool |
+ * | door | POST /doors |
+ * | fence, standing | POST /fences; GET /fences?edge=&applied= |
  * | putBox, box, boxes, deleteBox, patchBox | PUT, GET, DELETE, PATCH /boxes/:key; GET /boxes |
  * | pause, resume | POST /boxes/:key/pause, /resume |
  * | stats, oom, egress | GET /boxes/:key/stats, /oom, /egress |
@@ -107,6 +111,25 @@ export class HostClient {
   doctor = (signal?: AbortSignal) => this.#json("GET", "/doctor", Doctor, undefined, signal);
 
   pool = (signal?: AbortSignal) => this.#json("GET", "/pool", PoolReport, undefined, signal);
+
+  /** Resolves once the fence outlives the host's end. */
+  fence = (fence: FenceRequest, signal?: AbortSignal) =>
+    this.#json("POST", "/fences", FenceReport, fence, signal);
+  /**
+   * A unix socket of this machine that leads to a port in the box, for a program that cannot speak CONNECT.
+   * The same call again opens it again if it is gone.
+   */
+  door = (boxKey: string, port: number, signal?: AbortSignal) =>
+    this.#json("POST", "/doors", Door, { boxKey, port }, signal);
+  /** Asked by an edge that the control plane does not answer: its lease goes on with this answer. */
+  standing = (edge: string, applied: number, signal?: AbortSignal) =>
+    this.#json(
+      "GET",
+      `/fences?edge=${encodeURIComponent(edge)}&applied=${applied}`,
+      Standing,
+      undefined,
+      signal,
+    );
 
   /** Resolves when the guest answered, or throws with why not. The same spec again returns the same box. */
   putBox = (key: string, spec: BoxSpec, signal?: AbortSignal) =>

@@ -1,4 +1,6 @@
 import { randomUUID } from "node:crypto";
+import { Readable } from "node:stream";
+import type { ReadableStream as NodeReadableStream } from "node:stream/web";
 import { setTimeout as delay } from "node:timers/promises";
 import { fetch as undiciFetch, type Dispatcher, type RequestInit as UndiciRequestInit } from "undici";
 import { ApiError, ConnectionError, retryAfterMs, toApiError } from "./error.ts";
@@ -87,6 +89,12 @@ export class Transport {
   async bytes(path: string, options: CallOptions = {}): Promise<Buffer> {
     const response = await this.#send("GET", path, "*/*", options);
     return Buffer.from(await this.#read(() => response.arrayBuffer()));
+  }
+
+  /** Bytes as they come; the caller reads or destroys the stream. */
+  async stream(path: string, options: CallOptions = {}): Promise<Readable> {
+    const { body } = await this.#send("GET", path, "*/*", options);
+    return body ? Readable.fromWeb(body as NodeReadableStream) : Readable.from([]);
   }
 
   /** Events until the server ends the stream. No time-out but the signal. */

@@ -1,6 +1,7 @@
-import { readFileSync, statSync } from "node:fs";
+import { createWriteStream, openAsBlob, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import { buffer } from "node:stream/consumers";
-import { resolve } from "node:path";
+import { basename, resolve } from "node:path";
+import { pipeline } from "node:stream/promises";
 import type { Command } from "commander";
 import { withClient, type Context } from "../context.ts";
 import { CliError } from "../failure.ts";
@@ -31,6 +32,24 @@ export function addFiles(sandbox: Command, context: () => Context): void {
     .argument("<path>", "absolute path in the sandbox")
     .argument("[local]", "", "-")
     .action(async (id: string, path: string, local: string) => write(context(), id, path, local));
+  files
+    .command("upload")
+    .description("store a local file of any size")
+    .argument("<sandbox>", "id or name")
+    .argument("<local>")
+    .argument("[path]", "in the sandbox; default: its name below /workspace")
+    .action(async (id: string, local: string, path: string | undefined) =>
+      upload(context(), id, local, path),
+    );
+  files
+    .command("download")
+    .description("fetch a file of any size")
+    .argument("<sandbox>", "id or name")
+    .argument("<path>", "in the sandbox")
+    .argument("[local]", "default: its name in this folder")
+    .action(async (id: string, path: string, local: string | undefined) =>
+      download(context(), id, path, local),
+    );
   files
     .command("push")
     .description("send a folder, without what sync.exclude and the standard names leave out")
@@ -98,5 +117,59 @@ async function push(context: Context, id: string, folder: string, target: string
       { sandbox_id: sandbox.id, files, size_bytes: sizeBytes },
       `${files} files, ${sizeBytes} bytes → ${target}`,
     );
+  });
+}
+
+const transferTimeoutMs = 3_600_000;
+const inSandbox = (path: string) => (path.startsWith("/") ? path : `/workspace/${path}`);
+const filePath = (id: string, path: string) =>
+  `/sandboxes/${id}/files/${inSandbox(path).replace(/^\/+/, "").split("/").map(encodeURIComponent).join("/")}`;
+
+async function upload(context: Context, id: string, local: string, path: string | undefined): Promise<void> {
+  const file = resolve(context.cwd, local);
+  if (!statSync(file, { throwIfNoEntry: false })?.isFile())
+    throw new CliError(
+      "FILE_NOT_FOUND",
+      `${file} is no file.`,
+      "Give a file of this machine, or use `files push` for a folder.",
+    );
+  await withClient(context, async (client) => {
+    const step = context.output.step(`upload ${local}`);
+    const sandbox = await client.sandboxes.find(id);
+    const stored = await client.http.json<{ path: string; size_bytes: number }>(
+      "PUT",
+      filePath(sandbox.id, path ?? basename(file)),
+      {
+        bytes: await openAsBlob(file),
+        timeoutMs: transferTimeoutMs,
+      },
+    );
+    step.done();
+    context.output.result(stored, `${stored.path} ${stored.size_bytes} bytes`);
+  });
+}
+
+/** Written beside its place first: a download that breaks off leaves the old file. */
+async function download(
+  context: Context,
+  id: string,
+  path: string,
+  local: string | undefined,
+): Promise<void> {
+  const file = resolve(context.cwd, local ?? basename(path));
+  await withClient(context, async (client) => {
+    const step = context.output.step(`download ${path}`);
+    const sandbox = await client.sandboxes.find(id);
+    const body = await client.http.stream(filePath(sandbox.id, path), { timeoutMs: transferTimeoutMs });
+    const part = `${file}.part`;
+    try {
+      await pipeline(body, createWriteStream(part));
+      renameSync(part, file);
+    } finally {
+      rmSync(part, { force: true });
+    }
+    step.done();
+    const { size } = statSync(file);
+    context.output.result({ path, file, size_bytes: size }, `${file} ${size} bytes`);
   });
 }

@@ -6,6 +6,7 @@ import { table } from "../output.ts";
 import { collectPair, parseCount, parsePort } from "../pairs.ts";
 import { addAgentTools } from "./agent-tools.ts";
 import { addFiles } from "./files.ts";
+import { addLife } from "./sandbox-life.ts";
 
 interface CreateOptions {
   readonly name?: string;
@@ -46,7 +47,10 @@ export function addSandbox(program: Command, context: () => Context): void {
     .description("last lines of its services")
     .argument("<sandbox>", "id or name")
     .option("--lines <count>", "", parseCount, 100)
-    .action(async (id: string, options: { lines: number }) => logs(context(), id, options.lines));
+    .option("-f, --follow", "print new lines as they come, until Ctrl-C")
+    .action(async (id: string, options: { lines: number; follow?: boolean }) =>
+      logs(context(), id, options.lines, options.follow ?? false),
+    );
   sandbox
     .command("expose")
     .description("prove a port reachable and print its URL")
@@ -85,6 +89,7 @@ export function addSandbox(program: Command, context: () => Context): void {
         context().output.result(made, made.id);
       }),
     );
+  addLife(sandbox, context);
   addFiles(sandbox, context);
   addAgentTools(sandbox, context);
 }
@@ -174,9 +179,18 @@ async function exec(context: Context, id: string, words: string[], options: Exec
   });
 }
 
-async function logs(context: Context, id: string, lines: number): Promise<void> {
+async function logs(context: Context, id: string, lines: number, mustFollow: boolean): Promise<void> {
   await withClient(context, async (client) => {
-    const found = await client.sandboxes.logs((await client.sandboxes.find(id)).id, lines);
+    const sandbox = await client.sandboxes.find(id);
+    if (mustFollow) {
+      for await (const event of client.http.events("GET", `/sandboxes/${sandbox.id}/logs/stream`)) {
+        if (event.event !== "log_line") continue;
+        if (context.output.isJson) context.output.raw(`${event.data}\n`);
+        else context.output.raw(`${(JSON.parse(event.data) as { line: string }).line}\n`);
+      }
+      return;
+    }
+    const found = await client.sandboxes.logs(sandbox.id, lines);
     context.output.result(
       found,
       found.map((entry) => entry.line),

@@ -1,11 +1,15 @@
 import { deploymentRoutes as r } from "@platform/contract";
-import { query, queryOne } from "@platform/postgres";
+import { query } from "@platform/postgres";
 import { handler, openEventStream, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { loadBuild } from "../releases/index.ts";
 import { followLogs, searchLogs } from "./logs.ts";
+import { recentRequests, requestById, trafficOf } from "./requests.ts";
 import { deploymentSeries } from "./sampler.ts";
 import { instancesOf, ownDeployment, type DeploymentRow, type InstanceRow } from "./store.ts";
+
+/** Lines of the app's log about one request, at most. */
+const requestLines = 1_000;
 
 /** The instance that gets the traffic now. */
 export async function servingInstance(platform: Platform, row: DeploymentRow): Promise<InstanceRow | null> {
@@ -53,46 +57,20 @@ export function deploymentObserveHandlers(platform: Platform): Handler[] {
     }),
     handler(r.requestLogs, async (call) => {
       const row = await own(call as Call);
-      const rows = await query<{
-        at: Date;
-        method: string;
-        path: string;
-        status: number;
-        duration_ms: number;
-        release_id: string | null;
-        request_id: string;
-      }>(pool, "select * from request_logs where deployment_id = $1 order by seq desc limit $2", [
-        row.id,
-        call.query.limit,
-      ]);
-      return {
-        logs: rows.map((one) => ({
-          timestamp: one.at.toISOString(),
-          method: one.method,
-          path: one.path,
-          status: one.status,
-          duration_ms: one.duration_ms,
-          release_id: one.release_id,
-          request_id: one.request_id,
-        })),
-      };
+      return { logs: await recentRequests(pool, row.id, call.query.limit) };
+    }),
+    handler(r.requestLog, async (call) => {
+      const row = await own(call as Call);
+      const id = call.params["rid"]!;
+      const request = await requestById(pool, row.id, id);
+      return { request, logs: await searchLogs(platform, row, { q: id, lines: requestLines }) };
     }),
     handler(r.metrics, async (call) => {
       const row = await own(call as Call);
       const all = await instancesOf(pool, row.id);
       const instance = await servingInstance(platform, row);
       const count = (state: string) => all.filter((one) => one.state === state).length;
-      const requests = await queryOne<{
-        count: string;
-        errors: string;
-        p50: number | null;
-        p95: number | null;
-      }>(
-        pool,
-        `select count(*) as count, count(*) filter (where status >= 500) as errors, percentile_cont(0.5) within group (order by duration_ms) as p50,
-                percentile_cont(0.95) within group (order by duration_ms) as p95 from request_logs where deployment_id = $1 and at > now() - interval '1 hour'`,
-        [row.id],
-      );
+      const traffic = await trafficOf(pool, row.id, call.query.window);
       return {
         resource_type: "deployment",
         deployment_id: row.id,
@@ -112,14 +90,9 @@ export function deploymentObserveHandlers(platform: Platform): Handler[] {
           memory_limit_mb: Math.round(platform.settings.instanceMemoryBytes / 1024 / 1024),
           last_health_check_at: instance?.last_health_check_at?.toISOString() ?? null,
           last_heartbeat_at: instance?.last_health_check_at?.toISOString() ?? null,
-          requests: {
-            count: Number(requests?.count ?? 0),
-            errors: Number(requests?.errors ?? 0),
-            p50_ms: requests?.p50 ?? null,
-            p95_ms: requests?.p95 ?? null,
-          },
+          requests: traffic.requests,
         },
-        series: await deploymentSeries(platform, row.id, call.query.window),
+        series: { ...(await deploymentSeries(platform, row.id, call.query.window)), ...traffic.series },
       };
     }),
     handler(r.buildLogs, async (call) => {

@@ -1,12 +1,10 @@
 import type { RunSettings } from "@platform/contract";
 import type { Canary, OtherRelease, RouteTarget } from "@platform/edge-api";
 import { query, transaction, type Queryable } from "@platform/postgres";
-import { acknowledged, lockRoutes, putRoute } from "../edges/index.ts";
+import { inForce as everywhereInForce, lockRoutes, putRoute } from "../edges/index.ts";
 import type { Platform } from "../platform.ts";
 import { deploymentHostname, tenantById } from "../tenants/index.ts";
 import type { DeploymentRow } from "./store.ts";
-
-const ackTimeoutMs = 10_000;
 
 export const hostnameOf = async (platform: Platform, row: DeploymentRow) =>
   deploymentHostname((await tenantById(platform.pool, row.tenant_id))!, row.slug);
@@ -56,9 +54,20 @@ export async function pointAt(
   return version;
 }
 
-/** @returns ids of edges that did not acknowledge in time */
-export const inForce = (platform: Platform, version: number, signal: AbortSignal): Promise<string[]> =>
-  acknowledged(platform, version, ackTimeoutMs, signal);
+/**
+ * Waits until no edge serves anything older.
+ *
+ * @returns ids of edges that did not acknowledge and are fenced
+ * @throws Error when one of them could not be fenced: the step is tried again, and nothing counts as done
+ */
+export async function inForce(platform: Platform, version: number, signal: AbortSignal): Promise<string[]> {
+  const { fenced, unfenced } = await everywhereInForce(platform, version, signal);
+  if (unfenced.length > 0)
+    throw new Error(
+      `edges ${unfenced.join(", ")} neither answer nor could be fenced; is their host reachable?`,
+    );
+  return fenced;
+}
 
 interface Led {
   readonly releaseId: string;

@@ -11,7 +11,8 @@ import {
   type SandboxContent,
   type SandboxRow,
 } from "../sandboxes/index.ts";
-import { findTemplate } from "../templates/index.ts";
+import { findTemplate, openSpec } from "../templates/index.ts";
+import { ownTemplateOf } from "./builds.ts";
 import { assertKept, NetworkConfig, toPolicy } from "./network.ts";
 import { ClientProblem, notSupported, parseBody } from "./problem.ts";
 import type { ClientCall } from "./route.ts";
@@ -65,7 +66,14 @@ async function originOf(call: ClientCall, wanted: string): Promise<Origin> {
   if (template) return { templateId: template.id, own: { template_id: template.id } };
   const snapshot = await findSnapshot(call, wanted);
   // Whether there is such a template, and whether it can be used now, is said where sandboxes are made.
-  if (!snapshot) return { templateId: withoutTag(wanted), own: { template_id: withoutTag(wanted) } };
+  if (!snapshot) {
+    const own = await ownTemplateOf(call, wanted).catch(() => null);
+    if (!own) return { templateId: withoutTag(wanted), own: { template_id: withoutTag(wanted) } };
+    const { vcpu, memoryMib } = openSpec(call.platform, own);
+    const shape =
+      vcpu === undefined || memoryMib === undefined ? {} : { cpu_count: vcpu, memory_mb: memoryMib };
+    return { templateId: own.id, own: { template_id: own.slug, ...shape } };
+  }
   const { template_id, size } = snapshot.sandbox_settings;
   return {
     templateId: `${snapshot.id}:default`,

@@ -5,6 +5,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { AuditEntry, Call, Caller } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { previewDomain, tenantById } from "../tenants/index.ts";
+import { buildRoutes } from "./builds.ts";
 import { lifeRoutes } from "./life.ts";
 import { observeRoutes } from "./observe.ts";
 import { ClientProblem, toClientProblem } from "./problem.ts";
@@ -31,6 +32,7 @@ const routes: readonly ClientRoute[] = [
   ...observeRoutes,
   ...snapshotRoutes,
   ...templateRoutes,
+  ...buildRoutes,
   ...unsupportedRoutes,
 ];
 

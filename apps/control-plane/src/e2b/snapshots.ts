@@ -1,7 +1,8 @@
 import { query } from "@platform/postgres";
 import { z } from "zod";
 import { removeSnapshot } from "../snapshots/index.ts";
-import { findTemplate } from "../templates/index.ts";
+import { deleteTemplate, findTemplate } from "../templates/index.ts";
+import { ownTemplateOf } from "./builds.ts";
 import { ClientProblem, parseBody } from "./problem.ts";
 import type { ClientCall, ClientRoute } from "./route.ts";
 import { decodeToken, encodeToken, limitOf } from "./sandboxes.ts";
@@ -77,7 +78,7 @@ export const snapshotRoutes: readonly ClientRoute[] = [
       const snapshot = await findSnapshot(call, id);
       if (snapshot) await removeSnapshot(call.platform, snapshot);
       else if (findTemplate(id)) throw new ClientProblem(403, `Template '${id}' is everybody's and stays.`);
-      else throw new ClientProblem(404, `Template '${id}' not found`);
+      else await deleteTemplate(call.platform, await ownTemplateOf(call, id));
       return null;
     },
   },

@@ -21,7 +21,8 @@ export const unsupportedRoutes: readonly ClientRoute[] = [
   missing("GET", "/secrets/{secretID}", "Secrets"),
   missing("PATCH", "/secrets/{secretID}", "Secrets"),
   missing("DELETE", "/secrets/{secretID}", "Secrets"),
-  missing("POST", "/v3/templates", "Template builds"),
-  missing("POST", "/v2/templates", "Template builds"),
-  missing("POST", "/templates", "Template builds"),
+  missing("POST", "/v2/templates", "Template builds by Docker's registry"),
+  missing("POST", "/templates", "Template builds by Docker's registry"),
+  missing("POST", "/templates/tags", "Tags of templates"),
+  missing("DELETE", "/templates/tags", "Tags of templates"),
 ];

@@ -1,5 +1,5 @@
+export { acknowledged, forgetEdges, inForce, witnesses, type InForce } from "./acknowledge.ts";
 export {
-  acknowledged,
   lockRoutes,
   pointPreviews,
   putRoute,

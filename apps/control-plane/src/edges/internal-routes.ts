@@ -6,6 +6,7 @@ import { query, queryOne } from "@platform/postgres";
 import { z } from "zod";
 import type { Platform } from "../platform.ts";
 import { edgeBrands } from "../tenants/index.ts";
+import { witnesses } from "./acknowledge.ts";
 
 interface RouteRow {
   readonly hostname: string;
@@ -57,6 +58,7 @@ async function updateAfter(platform: Platform, applied: number): Promise<RouteUp
     brands: await edgeBrands(platform.pool, full ? null : [...new Set(branded)]),
     routes: rows.filter((row) => row.target !== null).map(toRoute),
     removed: full ? [] : rows.filter((row) => row.target === null).map((row) => row.hostname),
+    witnesses: witnesses(platform).map(({ address }) => address.url),
   };
 }
 
@@ -76,28 +78,21 @@ export function registerEdgeRoutes(
   app.get("/internal/edge/routes", async (request, reply) => {
     assertEdge(request, token);
     const poll = Poll.parse(request.query);
-    const seen = () =>
-      platform.pool.query(
-        `insert into edges (id, applied) values ($1, $2) on conflict (id) do update set applied = excluded.applied, last_seen_at = now()`,
-        [poll.edge, poll.applied],
-      );
-    await seen();
+    // The time of the question, and not of the answer: the edge's lease runs from before it.
+    await platform.pool.query(
+      `insert into edges (id, applied) values ($1, $2) on conflict (id) do update set applied = excluded.applied, last_seen_at = now()`,
+      [poll.edge, poll.applied],
+    );
     platform.signals.announce("edge-applied");
-    // An edge counts as silent soon after it stops asking, so a long poll is a sign of life by itself.
-    const alive = setInterval(() => void seen().catch(() => undefined), 2_000);
     const gone = new AbortController();
     reply.raw.on("close", () => gone.abort());
-    try {
-      const update = await platform.signals.until(
-        "routes",
-        poll.wait_ms,
-        async () => (await updateAfter(platform, poll.applied)) ?? undefined,
-        gone.signal,
-      );
-      return update ? await reply.send(update) : await reply.status(204).send();
-    } finally {
-      clearInterval(alive);
-    }
+    const update = await platform.signals.until(
+      "routes",
+      poll.wait_ms,
+      async () => (await updateAfter(platform, poll.applied)) ?? undefined,
+      gone.signal,
+    );
+    return update ? reply.send(update) : reply.status(204).send();
   });
 
   app.post("/internal/edge/wake", async (request) => {
@@ -111,8 +106,8 @@ export function registerEdgeRoutes(
     const entries = z.array(RequestLogEntry).max(1_000).parse(request.body);
     const column = <T>(pick: (entry: RequestLogEntry) => T) => entries.map(pick);
     await platform.pool.query(
-      `insert into request_logs (at, request_id, deployment_id, release_id, sandbox_id, hostname, method, path, status, duration_ms, failed_release_id)
-       select * from unnest($1::timestamptz[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::int[], $10::float8[], $11::uuid[])`,
+      `insert into request_logs (at, request_id, deployment_id, release_id, sandbox_id, hostname, method, path, status, duration_ms, bytes, failed_release_id)
+       select * from unnest($1::timestamptz[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::int[], $10::float8[], $11::bigint[], $12::uuid[])`,
       [
         column((e) => e.at),
         column((e) => e.requestId),
@@ -124,6 +119,7 @@ export function registerEdgeRoutes(
         column((e) => e.path),
         column((e) => e.status),
         column((e) => e.durationMs),
+        column((e) => e.bytes),
         column((e) => e.failedReleaseId),
       ],
     );

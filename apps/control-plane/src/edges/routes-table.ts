@@ -159,37 +159,3 @@ async function pointSandboxRoute(
     [sandbox.id, JSON.stringify({ upstream, state })],
   );
 }
-
-interface EdgeRow {
-  readonly id: string;
-  readonly applied: string;
-}
-
-/** An edge that has not asked for this long counts as gone, milliseconds. */
-const silentMs = 6_000;
-
-/**
- * Waits until every edge that is alive has the version in force.
- *
- * @returns ids of edges that did not acknowledge in time; empty when all did
- */
-export async function acknowledged(
-  platform: Platform,
-  version: number,
-  timeoutMs: number,
-  signal?: AbortSignal,
-): Promise<string[]> {
-  const behind = () =>
-    query<EdgeRow>(
-      platform.pool,
-      `select id, applied from edges where applied < $1 and last_seen_at > now() - interval '${silentMs} milliseconds'`,
-      [version],
-    );
-  await platform.signals.until(
-    "edge-applied",
-    timeoutMs,
-    async () => ((await behind()).length === 0 ? true : undefined),
-    signal,
-  );
-  return (await behind()).map((edge) => edge.id);
-}

@@ -177,7 +177,13 @@ async function end(
     );
     if (rowCount !== 1) return;
     // The first build that works is used at once; later ones wait until they are promoted.
-    if (state === "ready")
+    if (state === "ready" && row.promote_when_ready)
+      await db.query(
+        `update sandbox_templates set previous_build_id = active_build_id, active_build_id = $2, updated_at = now()
+         where id = $1 and active_build_id is distinct from $2`,
+        [row.template_id, row.id],
+      );
+    else if (state === "ready")
       await db.query(
         "update sandbox_templates set active_build_id = $2, updated_at = now() where id = $1 and active_build_id is null",
         [row.template_id, row.id],

@@ -10,7 +10,7 @@ import {
   templateRoutes as r,
 } from "@platform/contract";
 import { HostError } from "@platform/host-api";
-import { query, queryOne, transaction } from "@platform/postgres";
+import { queryOne, transaction } from "@platform/postgres";
 import { recordIn } from "../events/index.ts";
 import { handler, openEventStream, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
@@ -24,7 +24,9 @@ import {
   loadTemplateBuild,
   openSpec,
   ownBuild,
-  sealSpec,
+  linesAfter,
+  saveBuild,
+  saveTemplate,
   uploadKey,
   type TemplateRow,
 } from "./store.ts";
@@ -141,20 +143,9 @@ async function createTemplate(platform: Platform, call: Call<typeof r.create>): 
     });
   if (findBuiltIn(slug)) throw taken();
   await transaction(platform.pool, async (db) => {
-    const { rowCount } = await db.query(
-      `insert into sandbox_templates (id, tenant_id, slug, name, description, metadata, build_spec_sealed)
-       values ($1, $2, $3, $4, $5, $6, $7) on conflict (id) do nothing`,
-      [
-        id,
-        caller.tenantId,
-        slug,
-        body.name,
-        body.description ?? null,
-        body.metadata,
-        sealSpec(platform, spec),
-      ],
-    );
-    if (rowCount === 1)
+    const { name, description = null, metadata } = body;
+    const row = { id, tenant_id: caller.tenantId, slug, name, description, metadata };
+    if (await saveTemplate(platform, db, row, spec))
       await recordIn(db, {
         ...{ tenantId: caller.tenantId, workspaceId: null, type: "template.created" },
         ...{ resourceType: "template", resourceId: id, data: { id, slug } },
@@ -184,7 +175,7 @@ async function assertUnused(platform: Platform, row: TemplateRow): Promise<void>
   );
 }
 
-async function deleteTemplate(platform: Platform, row: TemplateRow): Promise<void> {
+export async function deleteTemplate(platform: Platform, row: TemplateRow): Promise<void> {
   await assertUnused(platform, row);
   await platform.pool.query("update sandbox_templates set deleted_at = now() where id = $1", [row.id]);
   await platform.pool.query(
@@ -238,20 +229,6 @@ function templateRowHandlers(platform: Platform): Handler[] {
   ];
 }
 
-interface StoredLine {
-  readonly seq: number;
-  readonly stream: string;
-  readonly line: string;
-  readonly at: Date;
-}
-
-const linesAfter = (platform: Platform, buildId: string, after: number, limit: number) =>
-  query<StoredLine>(
-    platform.pool,
-    "select seq, stream, line, at from template_build_logs where build_id = $1 and seq > $2 order by seq limit $3",
-    [buildId, after, limit],
-  );
-
 async function streamLog(platform: Platform, call: Call): Promise<void> {
   const { id } = await ownBuild(platform.pool, call.caller.tenantId, call.params["bid"]!);
   const stream = openEventStream(call.reply);
@@ -259,7 +236,7 @@ async function streamLog(platform: Platform, call: Call): Promise<void> {
   while (!stream.signal.aborted) {
     const heard = platform.signals.next(`template-build:${id}`, 1_000, stream.signal);
     const build = await loadTemplateBuild(platform.pool, id);
-    const lines = await linesAfter(platform, id, after, 1_000);
+    const lines = await linesAfter(platform.pool, id, after, 1_000);
     for (const { seq, stream: name, line, at } of lines) {
       after = seq;
       stream.send("log_line", { stream: name, line, ts: at.toISOString(), seq }, String(seq));
@@ -313,20 +290,8 @@ function buildHandlers(platform: Platform): Handler[] {
     handler(r.build, async (call) => {
       const row = await ownTemplate(platform, call as unknown as Call, call.params["id"]!);
       const given = call.body?.build_spec;
-      const sealed = given === undefined ? row.build_spec_sealed : sealSpec(platform, parseBuildSpec(given));
       const id = call.idFor("template-build");
-      await transaction(platform.pool, async (db) => {
-        if (given !== undefined)
-          await db.query(
-            "update sandbox_templates set build_spec_sealed = $2, updated_at = now() where id = $1",
-            [row.id, sealed],
-          );
-        await db.query(
-          "insert into template_builds (id, tenant_id, template_id, build_spec_sealed) values ($1, $2, $3, $4) on conflict (id) do nothing",
-          [id, row.tenant_id, row.id, sealed],
-        );
-      });
-      platform.signals.announce("work:template_builds");
+      await saveBuild(platform, id, row, given === undefined ? null : parseBuildSpec(given));
       return buildView((await loadTemplateBuild(platform.pool, id))!);
     }),
     handler(r.getBuild, async ({ caller, params }) =>
@@ -352,7 +317,7 @@ function buildHandlers(platform: Platform): Handler[] {
     }),
     handler(r.buildLogs, async ({ caller, params, query: { after, limit } }) => {
       const { id, state } = await ownBuild(platform.pool, caller.tenantId, params["bid"]!);
-      const lines = await linesAfter(platform, id, after, limit);
+      const lines = await linesAfter(platform.pool, id, after, limit);
       return {
         lines: lines.map(({ seq, stream, line, at }) => ({ seq, t: at.toISOString(), stream, line })),
         state,

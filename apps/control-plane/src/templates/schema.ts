@@ -33,3 +33,9 @@ create table template_image_uploads (
 alter table template_builds add column config_sealed bytea;
 `,
 };
+
+/** Clients of another protocol know no promotion: what they build is used once it is ready. */
+export const promotedBuildsMigration: Migration = {
+  name: "0032-promoted-builds",
+  sql: "alter table template_builds add column promote_when_ready boolean not null default false",
+};

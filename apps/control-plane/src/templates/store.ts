@@ -1,6 +1,6 @@
 import { notFound, parseBuildSpec, type TemplateBuildSpec } from "@platform/contract";
 import { ImageConfig, type ImageCertificate, type ImageFailure } from "@platform/host-api";
-import { query, queryOne, type Queryable } from "@platform/postgres";
+import { query, queryOne, transaction, type Queryable } from "@platform/postgres";
 import type { Platform } from "../platform.ts";
 
 export interface TemplateRow {
@@ -35,6 +35,7 @@ export interface TemplateBuildRow {
   readonly config_sealed: Buffer | null;
   readonly failure: ImageFailure | null;
   readonly cancel_requested: boolean;
+  readonly promote_when_ready: boolean;
   readonly log_seq: number;
   readonly created_at: Date;
   readonly started_at: Date | null;
@@ -116,3 +117,56 @@ const standardWorkdir = "/workspace";
 
 export const sealSpec = (platform: Platform, spec: TemplateBuildSpec): Buffer =>
   platform.seal.close(JSON.stringify(spec));
+
+export interface BuildLine {
+  readonly seq: number;
+  readonly stream: string;
+  readonly line: string;
+  readonly at: Date;
+}
+
+export const linesAfter = (db: Queryable, buildId: string, after: number, limit: number) =>
+  query<BuildLine>(
+    db,
+    "select seq, stream, line, at from template_build_logs where build_id = $1 and seq > $2 order by seq limit $3",
+    [buildId, after, limit],
+  );
+
+/** Stores a template; the same id again changes nothing. @throws the store's own error for a slug in use */
+export async function saveTemplate(
+  platform: Platform,
+  db: Queryable,
+  row: Pick<TemplateRow, "id" | "tenant_id" | "slug" | "name" | "description" | "metadata">,
+  spec: TemplateBuildSpec,
+): Promise<boolean> {
+  const { rowCount } = await db.query(
+    `insert into sandbox_templates (id, tenant_id, slug, name, description, metadata, build_spec_sealed)
+     values ($1, $2, $3, $4, $5, $6, $7) on conflict (id) do nothing`,
+    [row.id, row.tenant_id, row.slug, row.name, row.description, row.metadata, sealSpec(platform, spec)],
+  );
+  return rowCount === 1;
+}
+
+/** Queues a build with a spec that is the template's own from now on; the same id again changes nothing. */
+export async function saveBuild(
+  platform: Platform,
+  id: string,
+  row: TemplateRow,
+  spec: TemplateBuildSpec | null,
+  mustPromote = false,
+): Promise<void> {
+  const sealed = spec === null ? row.build_spec_sealed : sealSpec(platform, spec);
+  await transaction(platform.pool, async (db) => {
+    if (spec !== null)
+      await db.query(
+        "update sandbox_templates set build_spec_sealed = $2, updated_at = now() where id = $1",
+        [row.id, sealed],
+      );
+    await db.query(
+      `insert into template_builds (id, tenant_id, template_id, build_spec_sealed, promote_when_ready)
+       values ($1, $2, $3, $4, $5) on conflict (id) do nothing`,
+      [id, row.tenant_id, row.id, sealed, mustPromote],
+    );
+  });
+  platform.signals.announce("work:template_builds");
+}

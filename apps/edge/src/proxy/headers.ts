@@ -30,6 +30,12 @@ export interface ForwardedFacts {
   readonly trustForwarded: boolean;
 }
 
+/** Connections of our own front on this machine, which alone reaches them: it says who the client is. */
+const fronted = new WeakSet<object>();
+export const markFronted = (socket: object): void => void fronted.add(socket);
+const isFronted = (req: IncomingMessage): boolean => fronted.has(req.socket);
+const single = (value: string | string[] | undefined): string => (typeof value === "string" ? value : "");
+
 /** Headers towards an app, as flat name-value pairs. */
 export function upstreamHeaders(
   exchange: Exchange,
@@ -57,7 +63,8 @@ export function upstreamHeaders(
 /** Scheme of the client's own request. */
 export function schemeOf(req: IncomingMessage, facts: ForwardedFacts): string {
   const forwarded = req.headers["x-forwarded-proto"];
-  if (facts.trustForwarded && (forwarded === "https" || forwarded === "http")) return forwarded;
+  if ((facts.trustForwarded || isFronted(req)) && (forwarded === "https" || forwarded === "http"))
+    return forwarded;
   return isEncrypted(req) ? "https" : "http";
 }
 
@@ -65,6 +72,10 @@ const isEncrypted = (req: IncomingMessage): boolean => "encrypted" in req.socket
 
 function forwardedHeaders(exchange: Exchange, facts: ForwardedFacts): string[] {
   const { req } = exchange;
+  if (isFronted(req))
+    return ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port"].flatMap(
+      (name) => [name, single(req.headers[name])],
+    );
   const client = clientAddress(req);
   const trusted = (name: string): string | null => {
     const value = req.headers[name];
@@ -88,6 +99,7 @@ function forwardedHeaders(exchange: Exchange, facts: ForwardedFacts): string[] {
 }
 
 export function clientAddress(req: IncomingMessage): string {
+  if (isFronted(req)) return single(req.headers["x-forwarded-for"]).split(",").at(-1)!.trim();
   return (req.socket.remoteAddress ?? "unknown").replace(/^::ffff:/, "");
 }
 

@@ -1,5 +1,5 @@
 export { forward, isTimeout, type ForwardRequest } from "./forward.ts";
 export { BoxPools, ServiceOrigin, ServiceOrigins, type BoxTarget, type Origin } from "./pools.ts";
 export { Tunnels } from "./tunnel.ts";
-export { clientAddress, publicDoorHeader, schemeOf, type ForwardedFacts } from "./headers.ts";
+export { clientAddress, markFronted, publicDoorHeader, schemeOf, type ForwardedFacts } from "./headers.ts";
 export type { Outcome } from "./relay.ts";

@@ -1,13 +1,16 @@
 import { faultPoint, sleepUntil, type Log } from "@platform/daemon";
-import { RouteUpdate } from "@platform/edge-api";
+import { edgePollMs, RouteUpdate } from "@platform/edge-api";
 import { request, type Dispatcher } from "undici";
+import type { Lease } from "./lease.ts";
 import type { LocalCopy } from "./local-copy.ts";
 import type { RouteTable } from "./table.ts";
 
-const WAIT_MS = 25_000;
-const ANSWER_MARGIN_MS = 10_000;
+const WAIT_MS = edgePollMs;
+const ANSWER_MARGIN_MS = 3_000;
+/** A full table of 100,000 routes takes a while. */
+const BODY_MS = 25_000;
 const RETRY_MIN_MS = 100;
-const RETRY_MAX_MS = 5_000;
+const RETRY_MAX_MS = 2_000;
 
 export interface FeedOptions {
   readonly controlPlaneUrl: string;
@@ -15,6 +18,9 @@ export interface FeedOptions {
   readonly token: string;
   readonly table: RouteTable;
   readonly copy: LocalCopy;
+  readonly lease: Lease;
+  /** Resolves once nothing in front answers by itself what the update changed. */
+  readonly inFront?: (update: RouteUpdate) => Promise<void>;
   readonly dispatcher: Dispatcher;
   readonly log: Log;
 }
@@ -48,9 +54,14 @@ export class RouteFeed {
     const { log } = this.#options;
     while (!this.#stop.signal.aborted) {
       try {
-        if (this.#unsaved) await this.#save();
+        const { table, copy, lease } = this.#options;
+        if (this.#unsaved) await this.#rewrite();
+        const sentMs = performance.now();
         const update = await this.#poll();
         if (update) await this.#take(update);
+        else await copy.confirm(() => table.content());
+        // Only now: an answer that could not be carried out leaves this edge with old routes.
+        lease.renew(sentMs);
         this.#failures = 0;
       } catch (error) {
         if (this.#stop.signal.aborted) return;
@@ -74,7 +85,7 @@ export class RouteFeed {
       headers: { authorization: `Bearer ${token}`, accept: "application/json" },
       dispatcher,
       headersTimeout: WAIT_MS + ANSWER_MARGIN_MS,
-      bodyTimeout: WAIT_MS,
+      bodyTimeout: BODY_MS,
       signal: this.#stop.signal,
     });
     if (response.statusCode === 200) {
@@ -91,15 +102,22 @@ export class RouteFeed {
     if (!update.full && update.version <= table.version) {
       throw new Error(`route update ${update.version} is not newer than ${table.version}`);
     }
+    const after = table.version;
     table.apply(update);
     this.#unsaved = true;
     log.debug({ version: update.version, full: update.full, routes: table.size }, "routes applied");
-    await this.#save();
+    await this.#options.inFront?.(update);
+    faultPoint("edge.routes.before-persist");
+    await this.#options.copy.append(after, update, () => table.content());
+    this.#saved();
   }
 
-  async #save(): Promise<void> {
-    faultPoint("edge.routes.before-persist");
+  async #rewrite(): Promise<void> {
     await this.#options.copy.write(this.#options.table.content());
+    this.#saved();
+  }
+
+  #saved(): void {
     this.#unsaved = false;
     faultPoint("edge.routes.after-persist");
     faultPoint("edge.routes.before-ack");

@@ -11,6 +11,8 @@ export interface TableContent {
   readonly version: number;
   readonly brands: Brand[];
   readonly routes: Route[];
+  /** Hosts that keep fences for this edge. */
+  readonly witnesses: string[];
 }
 
 type Listener = () => void;
@@ -26,6 +28,7 @@ export class RouteTable {
   /** Looks of single apps, by deployment or sandbox. */
   #brandsByApp = new Map<string, Brand>();
   #brandsByDomain = new Map<string, Brand>();
+  #witnesses: readonly string[] = [];
   readonly #listeners = new Set<Listener>();
 
   /** Version of the last applied update; 0 before the first. */
@@ -35,6 +38,10 @@ export class RouteTable {
 
   get size(): number {
     return this.#routes.size;
+  }
+
+  get witnesses(): readonly string[] {
+    return this.#witnesses;
   }
 
   /**
@@ -104,6 +111,7 @@ export class RouteTable {
     for (const route of update.routes) {
       this.#routes.set(route.hostname.toLowerCase(), { route, cursor: 0 });
     }
+    this.#witnesses = update.witnesses;
     this.#version = update.version;
     for (const listener of [...this.#listeners]) listener();
   }
@@ -132,6 +140,7 @@ export class RouteTable {
       version: this.#version,
       brands: [...this.#brandsByTenant.values(), ...this.#brandsByApp.values()],
       routes: [...this.routes()],
+      witnesses: [...this.#witnesses],
     };
   }
 

@@ -3,6 +3,13 @@ import mime from "mime";
 const textual =
   /^(text\/|application\/(json|javascript|xml|manifest\+json|.*\+json|.*\+xml)$|image\/svg\+xml$)/;
 
+/** Whether its bytes get fewer by an encoding. */
+export function isCompressible(contentType: string): boolean {
+  return /^(text\/|application\/(json|javascript|xml|wasm|manifest\+json|.*\+json|.*\+xml|vnd\.ms-fontobject)|image\/(svg\+xml|x-icon|vnd\.microsoft\.icon|bmp)|font\/(ttf|otf))/.test(
+    contentType,
+  );
+}
+
 export function contentTypeOf(path: string): string {
   const type = mime.getType(path) ?? "application/octet-stream";
   return textual.test(type) ? `${type}; charset=utf-8` : type;

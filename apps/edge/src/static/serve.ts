@@ -4,8 +4,9 @@ import { pipeline } from "node:stream/promises";
 import { faultPoint } from "@platform/daemon";
 import type { Exchange } from "../exchange.ts";
 import { acceptsHtml } from "../pages/index.ts";
-import type { StaticBundle, StaticBundles, StaticFile } from "./bundles.ts";
-import { cacheControlOf, contentTypeOf, matchesTag, parseRange } from "./file-headers.ts";
+import type { StaticBundles } from "./bundles.ts";
+import { acceptedEncodings, type Encoding, type PlainFile } from "./encodings.ts";
+import { cacheControlOf, contentTypeOf, isCompressible, matchesTag, parseRange } from "./file-headers.ts";
 import { locate } from "./locate.ts";
 
 /** What is left for the caller to answer with a page. */
@@ -37,67 +38,116 @@ export async function serveStatic(
     return "sent";
   }
   if (located.type !== "file") return located.type;
-  const entry = bundle.files.get(located.path)!;
-  const file = await openFile(bundles, digest, bundle, located.path);
-  try {
-    await sendFile(exchange, file, entry, located.path, located.status);
-  } finally {
-    await file.close();
-  }
+  const { path, status } = located;
+  const { size, sha256 } = bundle.files.get(path)!;
+  const file = { home: bundle.home, path: join(bundle.folder, path), sha256, size };
+  await sendFile(exchange, bundles, { file, digest, name: path, status });
   return "sent";
 }
 
-/** The unpacked folder may have been collected since its index was read; it is unpacked again, once. */
-async function openFile(
-  bundles: StaticBundles,
-  digest: string,
-  bundle: StaticBundle,
-  path: string,
-): Promise<FileHandle> {
-  try {
-    return await open(join(bundle.folder, path), "r");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
-    bundles.forget(digest);
-    const again = await bundles.open(digest);
-    return open(join(again.folder, path), "r");
-  }
+interface Asked {
+  readonly file: PlainFile;
+  readonly digest: string;
+  /** Path in the bundle. */
+  readonly name: string;
+  readonly status: 200 | 404;
 }
 
-async function sendFile(
-  { req, res }: Exchange,
-  file: FileHandle,
-  { size, sha256 }: StaticFile,
-  path: string,
-  status: 200 | 404,
-): Promise<void> {
-  const etag = `"${sha256}"`;
-  const common = { etag, "cache-control": cacheControlOf(path, status) };
-  if (status === 200 && matchesTag(req.headers["if-none-match"], etag)) {
+/** One form of a file: with its own strong tag, as RFC 9110 section 8.8.3.3 asks for. */
+interface Form {
+  readonly path: string;
+  readonly size: number;
+  readonly etag: string;
+  readonly encoding: Encoding | null;
+}
+
+async function sendFile(exchange: Exchange, bundles: StaticBundles, asked: Asked): Promise<void> {
+  const { req, res } = exchange;
+  const { name, status, file } = asked;
+  const type = contentTypeOf(name);
+  const isEncodable = isCompressible(type);
+  // A part is a part of the plain form, which every client understands and which is always there.
+  const accepted =
+    isEncodable && req.headers.range === undefined ? acceptedEncodings(req.headers["accept-encoding"]) : [];
+  const form = formOf(bundles, file, accepted);
+  const common: Record<string, string> = {
+    etag: form.etag,
+    "cache-control": cacheControlOf(name, status),
+    ...(isEncodable ? { vary: "accept-encoding" } : {}),
+  };
+  if (status === 200 && matchesTag(req.headers["if-none-match"], form.etag)) {
     res.writeHead(304, common);
     res.end();
     return;
   }
+  // There is no Last-Modified: files of a release have no time that means anything. So no date matches.
   const ifRange = req.headers["if-range"];
-  const mayRange = status === 200 && req.method === "GET" && (ifRange === undefined || ifRange === etag);
-  const range = mayRange ? parseRange(req.headers.range, size) : null;
+  const mayRange = status === 200 && req.method === "GET" && (ifRange === undefined || ifRange === form.etag);
+  const range = mayRange ? parseRange(req.headers.range, form.size) : null;
   if (range === "unsatisfiable") {
-    res.writeHead(416, { "content-range": `bytes */${size}`, "content-length": "0" });
+    res.writeHead(416, { ...common, "content-range": `bytes */${form.size}`, "content-length": "0" });
     res.end();
     return;
   }
-  const { start, end } = range ?? { start: 0, end: size - 1 };
+  const { start, end } = range ?? { start: 0, end: form.size - 1 };
   faultPoint("edge.static.before-send");
-  res.writeHead(range ? 206 : status, {
+  const head = {
     ...common,
-    "content-type": contentTypeOf(path),
+    "content-type": type,
     "content-length": String(end - start + 1),
     "accept-ranges": "bytes",
-    ...(range ? { "content-range": `bytes ${start}-${end}/${size}` } : {}),
-  });
-  if (req.method === "HEAD" || size === 0) {
+    ...(form.encoding ? { "content-encoding": form.encoding } : {}),
+    ...(range ? { "content-range": `bytes ${start}-${end}/${form.size}` } : {}),
+  };
+  if (req.method === "HEAD" || form.size === 0) {
+    res.writeHead(status, head);
     res.end();
     return;
   }
-  await pipeline(file.createReadStream({ start, end, autoClose: false }), res);
+  const hot = bundles.hot.get(form.etag);
+  if (hot) {
+    res.writeHead(range ? 206 : status, head);
+    res.end(range ? hot.subarray(start, end + 1) : hot);
+    return;
+  }
+  const source = await openForm(bundles, asked, form);
+  // Another form is there, or at last the plain one.
+  if (!source) return sendFile(exchange, bundles, asked);
+  try {
+    const content = await bundles.hot.load(form.etag, source.path, form.size);
+    res.writeHead(range ? 206 : status, head);
+    if (content) res.end(range ? content.subarray(start, end + 1) : content);
+    else await pipeline(source.handle.createReadStream({ start, end, autoClose: false }), res);
+  } finally {
+    await source.handle.close();
+  }
+}
+
+function formOf(bundles: StaticBundles, file: PlainFile, accepted: readonly Encoding[]): Form {
+  const encoded = bundles.encodings.pick(file, accepted);
+  const { encoding = null, file: source = file } = encoded ?? {};
+  const etag = encoding ? `"${file.sha256}-${encoding}"` : `"${file.sha256}"`;
+  return { path: source.path, size: source.size, etag, encoding };
+}
+
+/**
+ * The unpacked folder may have been collected since its index was read; it is unpacked again, once.
+ *
+ * @returns null for an encoded form that is gone
+ */
+async function openForm(
+  bundles: StaticBundles,
+  { file, digest, name }: Asked,
+  { path, encoding }: Form,
+): Promise<{ handle: FileHandle; path: string } | null> {
+  try {
+    return { handle: await open(path, "r"), path };
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    if (encoding) bundles.encodings.forget(file.sha256, encoding);
+    bundles.forget(digest);
+    const { folder } = await bundles.open(digest);
+    if (encoding) return null;
+    return { handle: await open(join(folder, name), "r"), path: join(folder, name) };
+  }
 }

@@ -1,11 +1,16 @@
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, before, test } from "node:test";
+import { brotliDecompressSync, gunzipSync, zstdDecompressSync } from "node:zlib";
 import { buildBundle, openArtifactStore } from "@platform/bundle";
+import { createLog, waitFor } from "@platform/daemon";
 import { Rig } from "../testing/rig.ts";
+import { acceptedEncodings, Encodings } from "./encodings.ts";
 import { isContentHashed, parseRange } from "./file-headers.ts";
+import { HotFiles } from "./hot-files.ts";
 
 const files: Record<string, string> = {
   "index.html": "<h1>home</h1>",
@@ -15,6 +20,7 @@ const files: Record<string, string> = {
   "empty.txt": "",
   ".well-known/x.json": "{}",
   ".env": "SECRET=1",
+  "long.css": "body { color: teal; }\n".repeat(200),
 };
 
 let rig: Rig;
@@ -133,4 +139,90 @@ test("only a name with a real hash is cached for ever", () => {
   for (const name of ["app-settings.js", "report-20240101.js", "index.js", "my-document.pdf"]) {
     assert.ok(!isContentHashed(name), name);
   }
+});
+
+const decoders = { br: brotliDecompressSync, zstd: zstdDecompressSync, gzip: gunzipSync };
+
+test("text is encoded once and then served as the client likes it, each form with a tag of its own", async () => {
+  const plain = await get("/long.css");
+  assert.equal(plain.headers.vary, "accept-encoding");
+  const tags = new Set([plain.headers.etag]);
+  for (const [encoding, decode] of Object.entries(decoders)) {
+    const headers = { "accept-encoding": encoding };
+    const encoded = await waitFor(
+      encoding,
+      async () => {
+        const answer = await get("/long.css", headers);
+        return answer.headers["content-encoding"] === encoding && answer;
+      },
+      30_000,
+    );
+    assert.equal(decode(encoded.bytes).toString(), files["long.css"]);
+    assert.equal(encoded.headers["content-length"], String(encoded.bytes.length));
+    assert.equal(encoded.headers.vary, "accept-encoding");
+    tags.add(encoded.headers.etag);
+    const fresh = await get("/long.css", { ...headers, "if-none-match": encoded.headers.etag! });
+    assert.equal(fresh.status, 304);
+    assert.equal(fresh.headers.etag, encoded.headers.etag);
+    const other = await get("/long.css", { ...headers, "if-none-match": plain.headers.etag! });
+    assert.equal(other.status, 200, "the tag of another form is another tag");
+    const head = await get("/long.css", headers, "HEAD");
+    assert.equal(head.headers["content-length"], encoded.headers["content-length"]);
+  }
+  assert.equal(tags.size, 4);
+  const part = await get("/long.css", { "accept-encoding": "br", range: "bytes=0-3" });
+  assert.equal(part.body, "body");
+  assert.equal(part.headers["content-encoding"], undefined);
+});
+
+test("dates of a release mean nothing: conditions by date are answered with the whole file", async () => {
+  const date = new Date(Date.now() + 86_400_000).toUTCString();
+  const answer = await get("/plain.js", { "if-modified-since": date });
+  assert.equal(answer.status, 200);
+  assert.equal(answer.headers["last-modified"], undefined);
+  const range = await get("/plain.js", { range: "bytes=0-1", "if-range": date });
+  assert.equal(range.status, 200);
+  const several = await get("/plain.js", { range: "bytes=0-1,4-5" });
+  assert.equal(several.status, 200);
+  assert.equal(several.body, files["plain.js"]);
+});
+
+test("an Accept-Encoding is read with its weights", () => {
+  assert.deepEqual(acceptedEncodings("gzip, deflate, br, zstd"), ["br", "zstd", "gzip"]);
+  assert.deepEqual(acceptedEncodings("gzip;q=1, br;q=0.5"), ["gzip", "br"]);
+  assert.deepEqual(acceptedEncodings("br;q=0, *;q=0.1"), ["zstd", "gzip"]);
+  assert.deepEqual(acceptedEncodings("identity, gzip;q=0.5"), []);
+  assert.deepEqual(acceptedEncodings("X-GZIP"), ["gzip"]);
+  assert.deepEqual(acceptedEncodings(""), []);
+  assert.deepEqual(acceptedEncodings(undefined), []);
+});
+
+test("what an encoding does not make smaller is served plain and not tried again, also after a restart", async (t) => {
+  const home = await mkdtemp(join(tmpdir(), "edge-encoded-"));
+  t.after(() => rm(home, { recursive: true, force: true }));
+  const content = randomBytes(2_000);
+  await writeFile(join(home, "noise"), content);
+  const file = { home, path: join(home, "noise"), sha256: "0".repeat(64), size: content.length };
+  for (let start = 0; start < 2; start++) {
+    const encodings = new Encodings(createLog("test", "silent"));
+    assert.equal(encodings.pick(file, ["gzip"]), null);
+    await encodings.idle();
+    assert.equal(encodings.pick(file, ["gzip"]), null);
+    await rm(join(home, "noise"), { force: true });
+  }
+});
+
+test("the memory for small files is bounded, and the least recently used go first", async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), "edge-hot-"));
+  t.after(() => rm(folder, { recursive: true, force: true }));
+  const hot = new HotFiles(2_500);
+  for (const name of ["a", "b", "c"]) {
+    await writeFile(join(folder, name), name.repeat(1_000));
+    await hot.load(name, join(folder, name), 1_000);
+    assert.ok(hot.bytes <= 2_500);
+    if (name === "b") assert.ok(hot.get("a"));
+  }
+  assert.equal(hot.get("b"), null);
+  assert.ok(hot.get("a") && hot.get("c"));
+  assert.equal(await hot.load("large", join(folder, "a"), 1_000_000), null);
 });

@@ -30,6 +30,8 @@ export class ControlPlane {
   /** Runs when a poll comes in, before it is answered. */
   onPoll: (applied: number) => void = () => undefined;
   refuseBatches = false;
+  /** Hosts that the edge is told of. */
+  witnesses: string[] = [];
   /** `applied` of each poll for certificates, in order. */
   readonly certificatesApplied: number[] = [];
   /** Host names that edges asked certificates for. */
@@ -96,6 +98,7 @@ export class ControlPlane {
             ],
       ),
       removed: entries.filter(([, target]) => target === null).map(([hostname]) => hostname),
+      witnesses: this.witnesses,
     });
     for (const wake of this.#waiting) wake();
     return version;
@@ -139,7 +142,7 @@ export class ControlPlane {
     this.onPoll(applied);
     this.acknowledged.push(applied);
     const next = () => this.#updates.find(({ version }) => version > applied);
-    if (!next()) await this.#change(res);
+    if (!next()) await this.#change(res, Number(url.searchParams.get("wait_ms")));
     const update = next();
     if (res.destroyed) return;
     if (update) res.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(update));
@@ -158,9 +161,11 @@ export class ControlPlane {
   }
 
   /** Resolves when something was published, or nobody waits any more. */
-  #change(res: ServerResponse): Promise<void> {
+  #change(res: ServerResponse, waitMs = 30_000): Promise<void> {
     return new Promise<void>((resolve) => {
+      const timer = setTimeout(() => done(), waitMs);
       const done = () => {
+        clearTimeout(timer);
         this.#waiting.delete(done);
         resolve();
       };

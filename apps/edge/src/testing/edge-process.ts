@@ -9,6 +9,8 @@ export interface EdgeProcess {
   readonly port: number;
   /** Null unless the settings ask for HTTPS. */
   readonly tlsPort: number | null;
+  /** Null unless the settings ask for it. */
+  readonly metricsPort: number | null;
   readonly child: ChildProcess;
   /** What it logged so far. */
   log(): string;
@@ -34,6 +36,8 @@ export async function startEdgeProcess(
       EDGE_DATA_DIR: join(folder, "edge"),
       ARTIFACTS_DIR: join(folder, "artifacts"),
       LOG_LEVEL: "debug",
+      // The suites are the same for both data planes; another run of them sets this.
+      EDGE_DATA_PLANE: process.env["EDGE_TEST_DATA_PLANE"] ?? "node",
       ...settings,
     },
   });
@@ -50,6 +54,10 @@ export async function startEdgeProcess(
   const lines = createInterface({ input: child.stdout });
   const ready = await Promise.race([once(lines, "line"), exited.then(() => null)]);
   if (!ready) throw new Error(`the edge did not start:\n${log}`);
-  const { port, tlsPort } = JSON.parse(String(ready[0])) as { port: number; tlsPort: number | null };
-  return { port, tlsPort, child, log: () => log, stop, exited };
+  const { port, tlsPort, metricsPort } = JSON.parse(String(ready[0])) as {
+    port: number;
+    tlsPort: number | null;
+    metricsPort: number | null;
+  };
+  return { port, tlsPort, metricsPort, child, log: () => log, stop, exited };
 }

@@ -15,6 +15,7 @@ export interface Answer {
   readonly rawHeaders: string[];
   readonly trailers: NodeJS.Dict<string>;
   readonly body: string;
+  readonly bytes: Buffer;
 }
 
 /** An edge between a control plane, a host and apps. Release it with `stop`. */
@@ -35,6 +36,7 @@ export class Rig {
     try {
       await rig.controlPlane.start();
       await rig.host.start();
+      rig.controlPlane.witnesses = [rig.host.url];
       await rig.startEdge(settings);
     } catch (error) {
       await rig.stop();
@@ -87,12 +89,18 @@ export class Rig {
   fetch(
     host: string,
     path = "/",
-    options: { method?: string; headers?: Record<string, string | string[]>; body?: string | Buffer } = {},
+    options: {
+      method?: string;
+      headers?: Record<string, string | string[]>;
+      body?: string | Buffer;
+      /** Of another edge than the rig's own. */
+      port?: number;
+    } = {},
   ): Promise<Answer> {
     return new Promise((resolve, reject) => {
       const req = request(
         {
-          port: this.edge.port,
+          port: options.port ?? this.edge.port,
           host: "127.0.0.1",
           path,
           method: options.method ?? "GET",
@@ -102,15 +110,17 @@ export class Rig {
           const chunks: Buffer[] = [];
           res.on("data", (chunk: Buffer) => chunks.push(chunk));
           res.on("error", reject);
-          res.on("end", () =>
+          res.on("end", () => {
+            const bytes = Buffer.concat(chunks);
             resolve({
               status: res.statusCode ?? 0,
               headers: res.headers,
               rawHeaders: res.rawHeaders,
               trailers: res.trailers,
-              body: Buffer.concat(chunks).toString("utf8"),
-            }),
-          );
+              body: bytes.toString("utf8"),
+              bytes,
+            });
+          });
         },
       );
       req.on("error", reject);
@@ -122,6 +132,8 @@ export class Rig {
   raw(bytes: string): Promise<string> {
     return new Promise((resolve, reject) => {
       const socket = connect(this.edge.port, "127.0.0.1", () => socket.write(bytes, "latin1"));
+      // One that stays open has said what it had to say.
+      socket.setTimeout(20_000, () => socket.destroy());
       let text = "";
       socket.setEncoding("latin1").on("data", (part: string) => (text += part));
       socket.on("close", () => resolve(text));

@@ -4,8 +4,11 @@ import {
   BoxSpec,
   CopySpec,
   DatabaseUserSpec,
+  DoorRequest,
+  FenceRequest,
   HostError,
   ImageBuildSpec,
+  StandingQuery,
   type Doctor,
 } from "@platform/host-api";
 import { z } from "zod";
@@ -13,12 +16,16 @@ import type { Artifacts } from "../artifacts/index.ts";
 import type { Boxes } from "../boxes/index.ts";
 import { isOwnBox, type Images } from "../images/index.ts";
 import type { EngineRegistry } from "../engines/registry.ts";
+import type { Doors } from "./doors.ts";
+import type { Fences } from "./fences.ts";
 
 export interface Services {
   readonly boxes: Boxes;
   readonly artifacts: Artifacts;
   readonly engines: EngineRegistry;
   readonly images: Images;
+  readonly fences: Fences;
+  readonly doors: Doors;
   readonly doctor: () => Promise<Doctor>;
 }
 
@@ -129,6 +136,20 @@ function databaseRoutes({ engines }: Services): Record<string, Handler> {
   };
 }
 
+function edgeRoutes({ fences, doors }: Services): Record<string, Handler> {
+  return {
+    "POST /doors": ({ body }) => {
+      const { boxKey, port } = DoorRequest.parse(body);
+      return doors.at(boxKey, port);
+    },
+    "POST /fences": ({ body }) => fences.put(FenceRequest.parse(body)),
+    "GET /fences": ({ query }) => {
+      const { edge, applied } = StandingQuery.parse(Object.fromEntries(query));
+      return fences.ask(edge, applied);
+    },
+  };
+}
+
 export type Routes = Readonly<Record<string, Handler>>;
 
 export function createRoutes(services: Services): Routes {
@@ -137,6 +158,7 @@ export function createRoutes(services: Services): Routes {
     ...boxRoutes(services),
     ...imageRoutes(services),
     ...databaseRoutes(services),
+    ...edgeRoutes(services),
   };
 }
 

@@ -55,15 +55,25 @@ async function refusal(stream: Duplex, start: Buffer, port: number): Promise<Hos
   }
 }
 
+export interface DialedPort {
+  readonly box: LiveBox;
+  /** Null: the client left meanwhile. */
+  readonly guest: Duplex | null;
+  /** What the box said already. */
+  readonly rest: Buffer;
+}
+
 /**
- * Answers `CONNECT key:port` with a raw stream to that port in the box, `CONNECT key:any-PORT` also to one
- * that only listens inside the box, and `CONNECT key:agent` with a stream to the box's agent.
+ * A raw stream to a port in a box for as long as the client stays; without a port, to the box's agent.
  *
+ * @param target.reach `inside`: also to a port that only listens inside the box
  * @throws HostError; nothing has been written to `client` then
  */
-export async function openTunnel(boxes: Boxes, target: string, client: Duplex, head: Buffer): Promise<void> {
-  const [, key = "", reach = "", port = ""] = /^([a-z0-9-]+):(?:agent|(any-)?(\d{1,5}))$/.exec(target) ?? [];
-  if (key === "") throw new HostError("INVALID", 400, 'CONNECT needs "boxKey:port".');
+export async function dialPort(
+  boxes: Boxes,
+  { key, reach, port }: { key: string; reach: "box" | "inside"; port: number | null },
+  client: Duplex,
+): Promise<DialedPort> {
   const box = boxes.get(key);
   box.assertRunning();
   if (box.tunnels >= maxTunnels) {
@@ -82,23 +92,19 @@ export async function openTunnel(boxes: Boxes, target: string, client: Duplex, h
   const giveUp = () => guest.destroy();
   if (client.destroyed) {
     giveUp();
-    return;
+    return { box, guest: null, rest: Buffer.alloc(0) };
   }
   client.once("close", giveUp);
-  if (port === "") {
-    join(box, client, guest, head, Buffer.alloc(0));
-    return;
-  }
+  if (port === null) return { box, guest, rest: Buffer.alloc(0) };
   const timer = setTimeout(giveUp, answerTimeoutMs);
-  const name = reach === "" ? "box" : "inside";
-  guest.write(`CONNECT ${name}:${port} HTTP/1.1\r\nhost: ${name}:${port}\r\n\r\n`);
+  guest.write(`CONNECT ${reach}:${port} HTTP/1.1\r\nhost: ${reach}:${port}\r\n\r\n`);
   const answer = await readHead(guest).catch((error: unknown) => {
     clearTimeout(timer);
     guest.destroy();
     throw error;
   });
   if (answer.status !== 200) {
-    const error = await refusal(guest, answer.rest, Number(port));
+    const error = await refusal(guest, answer.rest, port);
     clearTimeout(timer);
     guest.destroy();
     throw error;
@@ -107,9 +113,26 @@ export async function openTunnel(boxes: Boxes, target: string, client: Duplex, h
   client.off("close", giveUp);
   if (client.destroyed) {
     guest.destroy();
-    return;
+    return { box, guest: null, rest: answer.rest };
   }
-  join(box, client, guest, head, answer.rest);
+  return { box, guest, rest: answer.rest };
+}
+
+/**
+ * Answers `CONNECT key:port` with a raw stream to that port in the box, `CONNECT key:any-PORT` also to one
+ * that only listens inside the box, and `CONNECT key:agent` with a stream to the box's agent.
+ *
+ * @throws HostError; nothing has been written to `client` then
+ */
+export async function openTunnel(boxes: Boxes, target: string, client: Duplex, head: Buffer): Promise<void> {
+  const [, key = "", reach = "", port = ""] = /^([a-z0-9-]+):(?:agent|(any-)?(\d{1,5}))$/.exec(target) ?? [];
+  if (key === "") throw new HostError("INVALID", 400, 'CONNECT needs "boxKey:port".');
+  const { box, guest, rest } = await dialPort(
+    boxes,
+    { key, reach: reach === "" ? "box" : "inside", port: port === "" ? null : Number(port) },
+    client,
+  );
+  if (guest) join(box, client, guest, head, rest);
 }
 
 function join(box: LiveBox, client: Duplex, guest: Duplex, fromClient: Buffer, fromGuest: Buffer): void {

@@ -1,0 +1,153 @@
+import { join } from "node:path";
+
+/** Backends that share the dynamic servers: a server is found by its name among those of one backend. */
+export const SHARDS = 64;
+
+export interface PlaneConfig {
+  /** Folder of sockets and maps; nobody else may enter it. */
+  readonly folder: string;
+  readonly port: number;
+  readonly maxConnections: number;
+  /** Null: the port in the Host header, or the listening one. */
+  readonly publicPort: number | null;
+  /** A proxy of the operator in front sets X-Forwarded-*. */
+  readonly trustForwarded: boolean;
+  readonly threads: number;
+}
+
+export const nodeSocket = (folder: string): string => join(folder, "node.sock");
+export const adminSocket = (folder: string): string => join(folder, "admin.sock");
+export const hostsMap = (folder: string): string => join(folder, "hosts.map");
+export const configFile = (folder: string): string => join(folder, "haproxy.cfg");
+/** Third word of a target: the host name lies under a tenant's shared domain. */
+export const sharedMark = "shared";
+export const shardName = (index: number): string => `hot${index}`;
+
+/** As `isIdentityHeader`: what only the platform says about a client, with `_` for `-`. */
+const identityHeaders = [
+  ...["x.real.ip", "x.client.ip", "x.cluster.client.ip", "true.client.ip", "client.ip", "forwarded"],
+  ...["x.original.url", "x.rewrite.url", "x.original.host", "x.host", "x.public.door"],
+  ...["x.remote.user", "remote.user", "x.authenticated.user", "x.webauth.user"],
+  ...["x.request[_].?id", "x[_]request.id"],
+  ...["x.edge..*", "x.original.forwarded..*", "x.auth.request..*"],
+  ...["x.forwarded..*"],
+].map((name) => name.replaceAll(/(?<!\.)\.(?![*?])/g, "[-_]"));
+const trustedHeaders = "x-forwarded-(?:for|proto|host|port)$";
+
+/**
+ * The front: it answers hosts in `hosts.map` by itself, to everything else and to every odd request it
+ * leads to the Node edge, with the headers that the Node edge believes because nobody else reaches its socket.
+ */
+export function planeConfig(options: PlaneConfig): string {
+  const { folder, port, maxConnections, publicPort, trustForwarded, threads } = options;
+  const identity = `^(?:${identityHeaders.join("|")})$`;
+  const strip = trustForwarded ? `^(?!${trustedHeaders})(?:${identityHeaders.join("|")})$` : identity;
+  const ownPort = publicPort === null ? "%[var(txn.port)]" : String(publicPort);
+  const unlessTrusted = (name: string) => (trustForwarded ? ` unless { req.hdr(${name}) -m found }` : "");
+  return `global
+  stats socket ${adminSocket(folder)} mode 600 level admin
+  stats timeout 30s
+  maxconn ${maxConnections}
+  nbthread ${threads}
+  tune.bufsize 131072
+  tune.maxrewrite 4096
+  tune.http.maxhdr 512
+  tune.pool-low-fd-ratio 40
+  log fd@1 format raw local0 info
+  hard-stop-after 15s
+
+defaults
+  mode http
+  timeout connect 10s
+  timeout client 65s
+  timeout server 300s
+  timeout http-request 30s
+  timeout http-keep-alive 65s
+  timeout tunnel 24h
+  timeout client-fin 30s
+  timeout check 400ms
+  option http-no-delay
+  option splice-auto
+  option dontlognull
+  option abortonclose
+  unique-id-format %{+X}o%ci%cp%fi%fp%Ts%rt%pid
+  http-reuse safe
+
+frontend http
+  log global
+  bind 127.0.0.1:${port}
+  http-request set-var(txn.host) req.hdr(host),field(1,:),lower
+  http-request set-var(txn.target) var(txn.host),map_str(${hostsMap(folder)}) if { nbsrv(lease) gt 0 }
+  # What is odd in any way is the Node edge's to judge.
+  acl is_plain method GET HEAD POST PUT PATCH DELETE OPTIONS
+  acl is_http11 req.ver 1.1
+  acl has_path url_beg /
+  acl one_host req.hdr_cnt(host) eq 1
+  acl expects req.hdr(expect) -m found
+  acl has_cookie req.hdr(cookie) -m found
+  acl is_upgrade req.hdr(upgrade) -m found
+  acl names_headers req.fhdr(connection),lower -m found
+  acl plain_connection req.fhdr(connection),lower -m str keep-alive close upgrade "keep-alive, upgrade" "upgrade, keep-alive"
+  acl is_websocket req.hdr(upgrade),lower -m str websocket
+  acl offers_protocols req.hdr(sec-websocket-protocol) -m found
+  acl has_identity_sandbox req.hdr(e2b-sandbox-id) -m found
+  acl is_hot var(txn.target) -m found
+  http-request set-var(txn.cold) str(1) if !is_plain or !is_http11 or !has_path or !one_host or expects or has_cookie or has_identity_sandbox
+  http-request set-var(txn.cold) str(1) if names_headers !plain_connection
+  http-request set-var(txn.cold) str(1) if is_upgrade !is_websocket
+  http-request set-var(txn.cold) str(1) if offers_protocols
+  http-request unset-var(txn.target) if { var(txn.cold) -m found }
+  # One that is given and well-formed is kept, as the Node edge keeps it.
+  http-request set-var(txn.id) req.hdr(x-request-id) if { req.hdr(x-request-id) -m reg '^[A-Za-z0-9._:-]{1,128}$' } { req.hdr_cnt(x-request-id) eq 1 }
+  http-request set-var(txn.id) uuid() unless { var(txn.id) -m found }
+  http-request set-var(txn.port) dst_port
+  http-request set-var(txn.port) req.hdr(host),field(2,:) if { req.hdr(host),field(2,:) -m reg '^[0-9]{1,5}$' }
+  http-request del-header '${strip}' -m reg
+  http-request set-header x-request-id %[var(txn.id)]
+  http-request ${trustForwarded ? "add" : "set"}-header x-forwarded-for %[src]
+  http-request set-header x-forwarded-proto http${unlessTrusted("x-forwarded-proto")}
+  http-request set-header x-forwarded-host %[req.hdr(host)]${unlessTrusted("x-forwarded-host")}
+  http-request set-header x-forwarded-port ${ownPort}${unlessTrusted("x-forwarded-port")}
+  http-request set-var(txn.path) path if is_hot
+  http-request set-log-level silent unless is_hot
+  log-format "%[var(txn.id)]\\t%[var(txn.host)]\\t%HM\\t%[var(txn.path)]\\t%ST\\t%Ta\\t%B\\t%Ts.%ms"
+  use_backend %[var(txn.target),field(1,/)] if is_hot
+  default_backend node
+
+backend node
+  # The Node edge has its own deadlines, pages and limits.
+  timeout server 3600s
+  # What it would end, ends here too.
+  http-response set-header connection close if { res.fhdr(connection),lower -m str close }
+  server node unix@${nodeSocket(folder)} maxconn ${maxConnections} pool-max-conn 256
+
+backend lease
+  option httpchk
+  http-check send meth GET uri /lease ver HTTP/1.1 hdr host edge.internal
+  server lease unix@${nodeSocket(folder)} check inter 500ms fall 1 rise 1
+${Array.from({ length: SHARDS }, (_, index) => shard(index, folder, maxConnections)).join("")}`;
+}
+
+/**
+ * One that cannot be reached is the Node edge's to answer: it finds another way, or has the page for it.
+ * The headers towards an app and from it are those of the Node edge.
+ */
+const shard = (index: number, folder: string, maxConnections: number) => `
+backend ${shardName(index)}
+  balance roundrobin
+  retries 2
+  option redispatch 1
+  retry-on conn-failure empty-response
+  http-request disable-l7-retry unless { method GET HEAD OPTIONS PUT DELETE }
+  http-request del-header keep-alive
+  http-request del-header ^proxy- -m reg
+  http-request del-header te
+  use-server %[var(txn.target),field(2,/)] if TRUE
+  http-response del-header keep-alive
+  http-response del-header connection unless { status 101 }
+  http-response del-header '^(?:proxy-(?:authenticate|connection)|x-edge-.*)$' -m reg unless { srv_name node }
+  http-response replace-header set-cookie '(?i)^\\s*=?\\s*(?:__(?:host|secure)-)?edge_.*$' 'refused=; Max-Age=0' unless { srv_name node }
+  http-response replace-header set-cookie '(?i)^(.*?)(?:;\\s*domain=[^;]*)+(.*)$' '\\1\\2' if { var(txn.target),field(3,/) -m str ${sharedMark} } !{ srv_name node }
+  http-response del-header clear-site-data if { var(txn.target),field(3,/) -m str ${sharedMark} } { res.fhdr(clear-site-data) -m reg -i 'cookies|\\*' } !{ srv_name node }
+  server node unix@${nodeSocket(folder)} maxconn ${maxConnections}
+`;
