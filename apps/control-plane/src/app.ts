@@ -2,7 +2,13 @@ import type { FastifyInstance, FastifyRequest } from "fastify";
 import { queryOne, transaction } from "@platform/postgres";
 import { certificateHandlers, createCertificateStep, registerCertificateFeed } from "./certificates/index.ts";
 import { CronScheduler, cronHandlers } from "./cron/index.ts";
-import { createDatabaseStep, databaseHandlers, onAttach, onRenewal } from "./databases/index.ts";
+import {
+  createBackupStep,
+  createDatabaseStep,
+  databaseHandlers,
+  onAttach,
+  onRenewal,
+} from "./databases/index.ts";
 import {
   configurationChanged,
   createDeploymentStep,
@@ -218,6 +224,12 @@ export function createReconcilers(platform: Platform): Worker[] {
       due: "state <> 'deleted'",
       concurrency: 8,
       step: createDatabaseStep(platform),
+    }),
+    new Reconciler(platform, {
+      table: "database_backups",
+      due: "state in ('pending', 'running', 'completed')",
+      concurrency: 2,
+      step: createBackupStep(platform),
     }),
     new Reconciler(platform, {
       table: "builds",

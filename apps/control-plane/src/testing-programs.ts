@@ -102,6 +102,8 @@ export function ask(
 
 export interface Programs {
   readonly databaseUrl: string;
+  /** Where the object store keeps its blobs. */
+  readonly objectsFolder: string;
   readonly key: string;
   readonly domain: string;
   readonly controlPlane: Program;
@@ -233,6 +235,7 @@ export async function startPrograms(
   });
   return {
     databaseUrl: database.url,
+    objectsFolder: join(folder, "objects"),
     key,
     domain,
     controlPlane,

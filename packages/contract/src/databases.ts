@@ -56,9 +56,42 @@ export const CreateDatabaseUser = z.object({
   access: z.enum(["read", "owner"]).default("read"),
 });
 
+export const RestoreBackup = z.object({ backup_id: z.uuid(), name: Name.optional() });
+export const BranchDatabase = z.object({ name: Name.optional() }).prefault({});
+export const BackupPolicy = z.object({
+  enabled: z.boolean().default(true),
+  every_hours: z.int().min(1).max(720).default(24),
+  keep: z.int().min(1).max(100).default(7).describe("Scheduled backups that stay"),
+  final_days: z
+    .int()
+    .min(0)
+    .max(365)
+    .default(7)
+    .describe("How long a last backup stays when the database is deleted; 0: none is made"),
+});
+
 const tag = "Databases";
 const d = { tag, envelope: "data" } as const;
 const base = "/databases/:id";
+const backup = {
+  method: "POST",
+  summary: "Back up now: encrypted, into object storage, then restored once to prove it",
+  ...d,
+  scope: "databases:write",
+  status: 201,
+  body: NoBody,
+  idempotent: true,
+  problems: ["DATABASE_NOT_READY"],
+} as const;
+const restore = {
+  method: "POST",
+  summary: "Restore a backup into a new database; this one stays as it is",
+  ...d,
+  scope: "databases:write",
+  status: 201,
+  body: RestoreBackup,
+  idempotent: true,
+} as const;
 export const databaseRoutes = {
   list: defineRoute({
     id: "listDatabases",
@@ -210,5 +243,32 @@ export const databaseRoutes = {
     summary: "Backups",
     ...d,
     scope: "databases:read",
+  }),
+  createBackup: defineRoute({ id: "createBackup", path: `${base}/backups`, ...backup }),
+  createBackupOld: defineRoute({ id: "createBackupOld", path: `${base}/backup`, ...backup }),
+  restore: defineRoute({ id: "restoreBackup", path: `${base}/restores`, ...restore }),
+  restoreOld: defineRoute({ id: "restoreBackupOld", path: `${base}/restore`, ...restore }),
+  backupPolicy: defineRoute({
+    id: "setBackupPolicy",
+    method: "PUT",
+    path: `${base}/backup-policy`,
+    summary: "How often backups are made, how many stay, and how long the last one of a deleted database",
+    ...d,
+    scope: "databases:write",
+    body: BackupPolicy,
+    response: Database,
+  }),
+  branch: defineRoute({
+    id: "branchDatabase",
+    method: "POST",
+    path: `${base}/branches`,
+    summary: "A new database with the content of this moment",
+    ...d,
+    scope: "databases:write",
+    status: 201,
+    body: BranchDatabase,
+    response: Database,
+    idempotent: true,
+    problems: ["DATABASE_NOT_READY"],
   }),
 } as const;

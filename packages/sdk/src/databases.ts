@@ -4,6 +4,16 @@ import { isUuid, named } from "./find.ts";
 import { newIdempotencyKey, type Query, type Transport } from "./transport.ts";
 import type { CreateDatabase, Database, DatabaseCredentials } from "./types.ts";
 
+export interface DatabaseBackup {
+  readonly id: string;
+  readonly state: string;
+  readonly kind: string;
+  readonly size_bytes: number | null;
+  readonly inserted_at: string;
+  readonly restored_ok_at: string | null;
+  readonly reason: string | null;
+}
+
 export class Databases {
   readonly #http: Transport;
   constructor(http: Transport) {
@@ -23,6 +33,29 @@ export class Databases {
   delete = (id: string) => this.#http.json<unknown>("DELETE", `/databases/${encodeURIComponent(id)}`);
   credentials = (id: string) =>
     this.#http.json<DatabaseCredentials>("GET", `/databases/${encodeURIComponent(id)}/credentials`);
+  rotate = (id: string, overlapSec = 0) =>
+    this.#http.json<DatabaseCredentials>("POST", `/databases/${encodeURIComponent(id)}/rotate`, {
+      body: { overlap_sec: overlapSec },
+    });
+  backups = (id: string) =>
+    this.#http.json<DatabaseBackup[]>("GET", `/databases/${encodeURIComponent(id)}/backups`);
+  backup = (id: string, idempotencyKey = newIdempotencyKey()) =>
+    this.#http.json<DatabaseBackup>("POST", `/databases/${encodeURIComponent(id)}/backups`, {
+      body: {},
+      idempotencyKey,
+    });
+  /** Into a new database; the one that was backed up stays as it is. */
+  restore = (id: string, backupId: string, idempotencyKey = newIdempotencyKey()) =>
+    this.#http.json<{ id: string; database_id: string; state: string }>(
+      "POST",
+      `/databases/${encodeURIComponent(id)}/restores`,
+      { body: { backup_id: backupId }, idempotencyKey },
+    );
+  branch = (id: string, name?: string, idempotencyKey = newIdempotencyKey()) =>
+    this.#http.json<Database>("POST", `/databases/${encodeURIComponent(id)}/branches`, {
+      body: name === undefined ? {} : { name },
+      idempotencyKey,
+    });
   logs = async (id: string, lines = 100): Promise<string[]> => {
     const body = await this.#http.envelope("GET", `/databases/${encodeURIComponent(id)}/logs`, {
       query: { lines },

@@ -51,6 +51,70 @@ export function addDatabase(program: Command, context: () => Context): void {
       }),
     );
   database
+    .command("rotate")
+    .description("new credentials; the old ones hold until what is linked has the new ones")
+    .argument("<database>", "id or name")
+    .option("--overlap <seconds>", "both hold at least for so long", parseCount)
+    .action(async (id: string, options: { overlap?: number }) =>
+      withClient(context(), async (client) => {
+        const { databases } = client;
+        const fresh = await databases.rotate((await databases.find(id)).id, options.overlap);
+        context().output.result(fresh, fresh.recommended_url ?? fresh.url);
+      }),
+    );
+  database
+    .command("backup")
+    .description("back up now")
+    .argument("<database>", "id or name")
+    .action(async (id: string) =>
+      withClient(context(), async ({ databases }) => {
+        const made = await databases.backup((await databases.find(id)).id);
+        context().output.result(made, made.id);
+      }),
+    );
+  database
+    .command("backups")
+    .description("list backups, and when each was restored as a test")
+    .argument("<database>", "id or name")
+    .action(async (id: string) =>
+      withClient(context(), async ({ databases }) => {
+        const all = await databases.backups((await databases.find(id)).id);
+        const rows = all.map((one) => [
+          one.id,
+          one.kind,
+          one.reason ? `${one.state} (${one.reason})` : one.state,
+          one.size_bytes === null ? "-" : String(one.size_bytes),
+          one.inserted_at,
+          one.restored_ok_at ?? "-",
+        ]);
+        context().output.result(all, table(["ID", "KIND", "STATE", "BYTES", "MADE", "RESTORED OK"], rows));
+      }),
+    );
+  database
+    .command("restore")
+    .description("restore a backup into a new database and wait until it logs in")
+    .argument("<database>", "id or name of the one that was backed up")
+    .argument("<backup>", "id")
+    .action(async (id: string, backupId: string) =>
+      withClient(context(), async ({ databases }) => {
+        const made = await databases.restore((await databases.find(id)).id, backupId);
+        const ready = await databases.waitUntilReady(made.database_id);
+        context().output.result(ready, ready.id);
+      }),
+    );
+  database
+    .command("branch")
+    .description("a new database with the content of this moment")
+    .argument("<database>", "id or name")
+    .option("--name <name>")
+    .action(async (id: string, options: { name?: string }) =>
+      withClient(context(), async ({ databases }) => {
+        const made = await databases.branch((await databases.find(id)).id, options.name);
+        const ready = await databases.waitUntilReady(made.id);
+        context().output.result(ready, ready.id);
+      }),
+    );
+  database
     .command("rm")
     .description("delete databases and everything in them")
     .argument("<database...>", "ids or names")

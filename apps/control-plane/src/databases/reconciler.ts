@@ -2,12 +2,16 @@ import { faultPoint } from "@platform/daemon";
 import { HostError, type HostedDatabase, type LoginProof } from "@platform/host-api";
 import { record } from "../events/index.ts";
 import type { Platform } from "../platform.ts";
+import { fillFromSource, lastBackupGoesOn, scheduleBackup } from "./copies.ts";
 import { continueRotation } from "./rotation.ts";
+import { specOf } from "./spec.ts";
 import { announce, databaseEvent, loadDatabase, type DatabaseRow, type DatabaseState } from "./store.ts";
 
 /** A canary logs in this often, milliseconds; a failure is looked at again sooner. */
 const canaryMs = 30_000;
 const unwellMs = 3_000;
+/** While a database that is to be deleted is backed up. */
+const finalMs = 1_000;
 /** While linked apps get new credentials. */
 const rotationMs = 1_000;
 
@@ -39,6 +43,7 @@ export function createDatabaseStep(platform: Platform) {
 }
 
 async function remove(platform: Platform, row: DatabaseRow, signal: AbortSignal): Promise<number> {
+  if (await lastBackupGoesOn(platform, row)) return finalMs;
   await platform.host.deleteDatabase(row.host_key, signal);
   faultPoint("control-plane.database.before-deleted");
   await platform.pool.query("delete from database_links where database_id = $1", [row.id]);
@@ -59,18 +64,8 @@ async function bringUp(platform: Platform, row: DatabaseRow, signal: AbortSignal
   if (found?.state === "stopped") return platform.host.databaseAction(row.host_key, "start", signal);
   if (found && row.action === "restart") return platform.host.databaseAction(row.host_key, "restart", signal);
   if (found?.state === "running") return found;
-  return platform.host.putDatabase(
-    row.host_key,
-    {
-      engine: row.engine as "postgresql",
-      version: row.engine_version,
-      memoryBytes: row.memory_mb * 1024 * 1024,
-      storageBytes: row.storage_mb * 1024 * 1024,
-      cpuMillis: row.cpu_count * 1000,
-      hostname: platform.settings.databaseHostname,
-    },
-    signal,
-  );
+  if (row.source) return fillFromSource(platform, row, signal);
+  return platform.host.putDatabase(row.host_key, specOf(platform, row), signal);
 }
 
 async function run(platform: Platform, row: DatabaseRow, signal: AbortSignal): Promise<number> {
@@ -117,6 +112,7 @@ async function run(platform: Platform, row: DatabaseRow, signal: AbortSignal): P
     await record(platform, databaseEvent(row, type, { latency_ms: Math.round(proof.latencyMs) }));
     platform.signals.announce("work:sandboxes", "work:deployments", "work:builds");
   }
+  await scheduleBackup(platform, row);
   const isRotating = await continueRotation(platform, row, hosted.rotating);
   return isRotating ? rotationMs : canaryMs;
 }

@@ -4,6 +4,8 @@ import { HostError } from "@platform/host-api";
 import { handler, openEventStream, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { ownedBy, page } from "../tenants/index.ts";
+import { backupsOf, backupView, requestBackup } from "./backups.ts";
+import { branchDatabase, restoreBackup } from "./copies.ts";
 import { rotateCredentials } from "./rotation.ts";
 import { createDatabase } from "./create.ts";
 import {
@@ -174,8 +176,31 @@ export function databaseHandlers(platform: Platform): Handler[] {
       };
     }),
     handler(r.backups, async (call) => {
-      await own(call as Call);
-      return [];
+      const row = await own(call as Call);
+      return (await backupsOf(pool, row.id)).map(backupView);
+    }),
+    ...[r.createBackup, r.createBackupOld].map((route) =>
+      handler(route, async (call) => {
+        const row = await running(call as Call);
+        return backupView(await requestBackup(platform, row, "manual", call.idFor("backup")));
+      }),
+    ),
+    ...[r.restore, r.restoreOld].map((route) =>
+      handler(route, async (call) => {
+        const row = await own(call as unknown as Call);
+        const made = await restoreBackup(platform, call as unknown as Call, row, call.body);
+        return { id: made.id, database_id: made.id, backup_id: call.body.backup_id, state: made.state };
+      }),
+    ),
+    handler(r.branch, async (call) => {
+      const row = await running(call as unknown as Call);
+      return databaseView(await branchDatabase(platform, call as unknown as Call, row, call.body.name));
+    }),
+    handler(r.backupPolicy, async (call) => {
+      const row = await own(call as unknown as Call);
+      const { enabled, ...policy } = call.body;
+      await wantDatabase(platform, row.id, { backup_policy: enabled ? JSON.stringify(policy) : null });
+      return databaseView((await loadDatabase(pool, row.id))!);
     }),
   ];
 }

@@ -8,4 +8,18 @@ alter table databases add column product text, add column rotation jsonb;
 create index database_links_by_database on database_links (database_id);
 `,
   },
+  {
+    name: "databases-2-backups",
+    sql: `
+alter table databases add column source jsonb, add column backup_policy jsonb, add column backup_state jsonb;
+create table database_backups (
+  id uuid primary key, tenant_id uuid not null, database_id uuid not null references databases, kind text not null,
+  state text not null default 'pending', object_key text not null, key_sealed bytea not null, size_bytes bigint, parts integer, reason text, error text,
+  failures integer not null default 0, drill_ms double precision, completed_at timestamptz, restored_ok_at timestamptz, expires_at timestamptz,
+  generation bigint not null default 1, next_look_at timestamptz not null default now(), lease_holder text, lease_until timestamptz,
+  attempts integer not null default 0, created_at timestamptz not null default now());
+create index database_backups_by_database on database_backups (database_id, created_at);
+create index database_backups_due on database_backups (next_look_at) where state in ('pending', 'running', 'completed');
+`,
+  },
 ];

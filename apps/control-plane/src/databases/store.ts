@@ -33,6 +33,27 @@ export interface DatabaseRow extends OwnedRow {
   readonly product: string | null;
   /** Set while credentials that were handed out before a rotation still log in. */
   readonly rotation: Rotation | null;
+  /** Where its first content comes from; null: it begins empty. */
+  readonly source: { readonly backup_id?: string; readonly database_id?: string } | null;
+  readonly backup_policy: BackupPolicy | null;
+  readonly backup_state: BackupState | null;
+}
+
+export interface BackupPolicy {
+  readonly every_hours: number;
+  /** Scheduled backups that stay. */
+  readonly keep: number;
+  /** How long a last backup stays when the database is deleted; 0: none is made. */
+  readonly final_days: number;
+}
+
+/** What the newest attempts say; `failed` from the moment when one failed until one succeeds. */
+export interface BackupState {
+  readonly status: "ok" | "failed";
+  readonly reason: string | null;
+  readonly detail: string | null;
+  readonly at: string;
+  readonly last_ok_at: string | null;
 }
 
 export interface Rotation {
@@ -96,6 +117,9 @@ export function databaseView(row: DatabaseRow): Record<string, unknown> {
     port: row.port,
     region: row.region,
     proxy_status: null,
+    source: row.source,
+    backup_policy: row.backup_policy,
+    backup_state: row.backup_state,
     reason: row.reason,
     rotation: row.rotation
       ? { state: "overlapping", started_at: row.rotation.started_at, not_before: row.rotation.not_before }

@@ -3,7 +3,14 @@ import type { Platform } from "../platform.ts";
 import { isPresent } from "../presence.ts";
 
 export interface ReconcilerOptions {
-  readonly table: "sandboxes" | "databases" | "deployments" | "builds" | "template_builds" | "certificates";
+  readonly table:
+    | "sandboxes"
+    | "databases"
+    | "database_backups"
+    | "deployments"
+    | "builds"
+    | "template_builds"
+    | "certificates";
   /** Rows that may have work, as SQL without parameters. */
   readonly due: string;
   /** Rows worked on at once by this process. */

@@ -1,3 +1,4 @@
+export { deleteStoreObject, getStoreObject, putStoreBucket, putStoreObject } from "./object-store.ts";
 export { tidyBuckets } from "./lifecycle.ts";
 export { storageHandlers } from "./routes.ts";
 export { storageRoutes } from "./hostnames.ts";

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from "node:crypto";
-import { chownSync, mkdirSync, readdirSync, rmSync, statSync, truncateSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { mkdirSync, readdirSync, rmSync, statSync, truncateSync } from "node:fs";
+import { join } from "node:path";
 import { faultPoint, type Log } from "@platform/daemon";
 import {
   encodeFrame,
@@ -11,7 +11,7 @@ import {
   type HostedDatabase,
   type LoginProof,
 } from "@platform/host-api";
-import { chownTree, isAlive, lastLines, serverHome } from "@platform/postgres";
+import { isAlive, lastLines, serverHome } from "@platform/postgres";
 import type { DatabaseEngine, EngineSpec } from "../engine.ts";
 import { assertRoom, freePort, freeUid } from "./allocation.ts";
 import { openAuthority } from "./authority.ts";
@@ -31,23 +31,14 @@ import {
   type Entry,
 } from "./entry.ts";
 import type { ServerKind } from "./kind.ts";
-import type { Account, Dial } from "./login.ts";
+import type { Dial } from "./login.ts";
 import { openServerLimits, type ServerLimits } from "./limits.ts";
-import { diskUsage, memoryOf, processTree } from "./measure.ts";
-import {
-  awaitLogin,
-  bringUp,
-  dropOldAccounts,
-  halt,
-  launch,
-  memoryDetail,
-  removeDatabase,
-  settleAccount,
-  type Acting,
-} from "./server.ts";
+import { fill, proveFirst, startFirst } from "./making.ts";
+import { judge, statsOf } from "./observe.ts";
+import { bringUp, dropOldAccounts, halt, removeDatabase, settleAccount, type Acting } from "./server.ts";
 import { Turns } from "./turns.ts";
+import { assertAlive, dropUser, newAccount, putUser } from "./users.ts";
 
-const mostUsers = 20;
 const logLimitBytes = 16 * 1024 * 1024;
 
 /** The server runs and answers; starting it again would cure none of these. */
@@ -145,7 +136,7 @@ export class DedicatedEngine implements DatabaseEngine {
     const { authority } = await this.#open();
     const entry = this.#get(key);
     if (entry?.state.phase !== "ready") throw notFound(key);
-    this.#assertAlive(entry);
+    assertAlive(entry);
     const manifest = manifestOf(entry, this.engine);
     yield encodeFrame("manifest", Buffer.from(JSON.stringify(manifest)));
     yield* this.#kind.backup.read(entry, authority, signal);
@@ -176,15 +167,15 @@ export class DedicatedEngine implements DatabaseEngine {
       const { database, owner } = manifest;
       save(entry, this.engine === "redis" ? {} : { database, owner });
       try {
-        await this.#fill(entry, acting, () =>
+        await fill(entry, acting, () =>
           this.#kind.backup.unpack(entry, manifest, frames, acting.authority, targetTime),
         );
         faultPoint(`host.${this.engine}.after-unpack`);
-        await this.#startFirst(entry, acting, signal, {
-          password: this.engine === "redis" ? entry.state.superuserPassword : manifest.superuserPassword,
-        });
+        // The accounts of Redis are no part of its data.
+        const password = this.engine === "redis" ? entry.state.superuserPassword : manifest.superuserPassword;
+        await startFirst(entry, acting, signal, () => this.#freePort(), password);
         await this.#kind.backup.adopt(entry, manifest, acting.authority);
-        await this.#proveFirst(entry, acting);
+        await proveFirst(entry, acting);
         faultPoint(`host.${this.engine}.restored`);
         save(entry, { phase: "ready" });
         return this.#view(entry, acting);
@@ -246,58 +237,19 @@ export class DedicatedEngine implements DatabaseEngine {
     const template = await this.#turns.run(`template ${version}`, () =>
       this.#kind.template(templates, version),
     );
-    await this.#fill(entry, acting, () => this.#kind.prepare(entry, template, acting.authority));
-  }
-
-  /** Disks, the data on them, and all of it the server's. */
-  async #fill({ folders, state }: Entry, { limits }: Acting, write: () => Promise<void>): Promise<void> {
-    await limits.makeDisks(folders, state.spec, this.#kind);
-    await write();
-    if (state.uid === null) return;
-    await chownTree(folders.data, state.uid);
-    if (!state.hasDisk) return;
-    chownSync(dirname(folders.data), state.uid, state.uid);
-    if (this.#kind.journalBytes !== null) await chownTree(folders.journalDisk.mount, state.uid);
+    await fill(entry, acting, () => this.#kind.prepare(entry, template, acting.authority));
   }
 
   async #furnish(entry: Entry, acting: Acting, signal: AbortSignal): Promise<void> {
-    await this.#startFirst(entry, acting, signal);
+    await startFirst(entry, acting, signal, () => this.#freePort());
     await acting.kind.furnish(entry, acting.authority);
     faultPoint(`host.${this.engine}.after-role`);
     signal.throwIfAborted();
-    await this.#proveFirst(entry, acting);
+    await proveFirst(entry, acting);
   }
 
-  /** @param administrator password that holds until it is set anew; the entry's own when left out */
-  async #startFirst(
-    entry: Entry,
-    acting: Acting,
-    signal: AbortSignal,
-    administrator: { password: string } | null = null,
-  ): Promise<void> {
-    const { kind, authority } = acting;
-    const known = administrator
-      ? { ...entry, state: { ...entry.state, superuserPassword: administrator.password } }
-      : entry;
-    for (let attempt = 0; ; attempt++) {
-      signal.throwIfAborted();
-      await launch(entry, acting);
-      const proof = await awaitLogin(entry, () =>
-        kind.proveAdministrator({ ...known, state: { ...known.state, port: entry.state.port } }, authority),
-      );
-      if (proof.ok) break;
-      await halt(entry, kind);
-      if (attempt === 2) throw loginFailed(entry, proof);
-      save(entry, { port: await freePort(this.#states()) });
-    }
-    faultPoint(`host.${this.engine}.after-start`);
-    signal.throwIfAborted();
-  }
-
-  async #proveFirst(entry: Entry, { kind, authority }: Acting): Promise<void> {
-    const proof = await kind.prove(loginOf(entry, authority), true);
-    if (!proof.ok) throw loginFailed(entry, proof);
-    entry.proof = proof;
+  #freePort(): Promise<number> {
+    return freePort(this.#states());
   }
 
   async find(key: string): Promise<HostedDatabase | null> {
@@ -337,7 +289,7 @@ export class DedicatedEngine implements DatabaseEngine {
   /** Both accounts hold until `endRotation`. */
   rotate(key: string): Promise<DatabaseCredentials> {
     return this.#withReady(key, async (entry, acting) => {
-      this.#assertAlive(entry);
+      assertAlive(entry);
       if (entry.state.pendingAccount === null) save(entry, { pendingAccount: newAccount() });
       faultPoint(`host.${this.engine}.rotation-noted`);
       entry.proof = await settleAccount(entry, acting);
@@ -348,32 +300,14 @@ export class DedicatedEngine implements DatabaseEngine {
 
   endRotation(key: string): Promise<HostedDatabase> {
     return this.#withReady(key, async (entry, acting) => {
-      this.#assertAlive(entry);
+      assertAlive(entry);
       await dropOldAccounts(entry, acting);
       return this.#view(entry, acting);
     });
   }
 
   putUser(key: string, name: string, access: "owner" | "read"): Promise<DatabaseCredentials> {
-    return this.#withReady(key, async (entry, { authority, kind }) => {
-      this.#assertAlive(entry);
-      const known = entry.state.users.find((user) => user.name === name);
-      if (known && known.access !== access) {
-        const message = `User ${name} exists with ${known.access} access. Remove it first, or take another name.`;
-        throw new HostError("CONFLICT", 409, message, { reason: "spec_differs" });
-      }
-      if (!known && entry.state.users.length >= mostUsers) {
-        const message = `A database has at most ${mostUsers} users. Remove one first.`;
-        throw new HostError("INVALID", 422, message, { reason: "too_many_users" });
-      }
-      const user = known ?? { name, access, ...newAccount() };
-      if (!known) save(entry, { users: [...entry.state.users, user] });
-      await kind.addAccount(entry, authority, user, access);
-      const proof = await kind.prove(loginOf(entry, authority, user));
-      const isIn = proof.ok || (access === "read" && proof.reason === "read_only");
-      if (!isIn) throw loginFailed(entry, proof);
-      return credentialsOf(kind, entry.state, authority, user);
-    });
+    return this.#withReady(key, (entry, acting) => putUser(entry, acting, name, access));
   }
 
   /** Names and access of the users beside the main one. */
@@ -384,19 +318,7 @@ export class DedicatedEngine implements DatabaseEngine {
   }
 
   dropUser(key: string, name: string): Promise<void> {
-    return this.#withReady(key, async (entry, { authority, kind }) => {
-      const user = entry.state.users.find((one) => one.name === name);
-      if (!user) return;
-      this.#assertAlive(entry);
-      await kind.dropAccount(entry, authority, user.username);
-      save(entry, { users: entry.state.users.filter((one) => one.name !== name) });
-    });
-  }
-
-  #assertAlive(entry: Entry): void {
-    if (entry.server && isAlive(entry.server)) return;
-    const message = `Database ${entry.state.key} is not running. Start it, then try again.`;
-    throw new HostError("CONFLICT", 409, message, { reason: "not_running" });
+    return this.#withReady(key, (entry, acting) => dropUser(entry, acting, name));
   }
 
   async probe(key: string, dial?: Dial): Promise<LoginProof> {
@@ -404,46 +326,17 @@ export class DedicatedEngine implements DatabaseEngine {
     const entry = this.#get(key);
     if (!entry) throw notFound(key);
     const login = loginOf(entry, acting.authority);
-    const proof = await this.#judge(entry, acting, await this.#kind.prove(dial ? { ...login, dial } : login));
+    const proof = await judge(entry, acting, await this.#kind.prove(dial ? { ...login, dial } : login));
     entry.proof = proof;
     entry.failure = proof.ok ? null : failureOf(proof);
     return proof;
   }
 
-  /** What a login alone does not show: a full disk lets in, and a server that the kernel ended only seems away. */
-  async #judge(entry: Entry, { limits }: Acting, proof: LoginProof): Promise<LoginProof> {
-    const { key } = entry.state;
-    if (proof.ok || proof.reason === "read_only") {
-      if (!limits.disk(entry, this.#kind)?.isFull) return proof;
-      const detail =
-        "The database has used up its storage: reads work, writes do not. Delete data or enlarge it.";
-      return { ...proof, ok: false, reason: "disk_full", detail };
-    }
-    const oomKills = await limits.oomKills(key);
-    if (oomKills <= entry.oomKills) return proof;
-    return { ...proof, reason: "out_of_memory", detail: memoryDetail };
-  }
-
   async stats(key: string): Promise<DatabaseStats> {
-    const { authority, limits } = await this.#open();
+    const acting = await this.#open();
     const entry = this.#get(key);
     if (!entry) throw notFound(key);
-    const disk = limits.disk(entry, this.#kind);
-    const storage = {
-      storageBytes: disk?.usedBytes ?? diskUsage(entry.folders.root),
-      storageLimitBytes: disk?.limitBytes ?? null,
-    };
-    const { server } = entry;
-    if (!server || !isAlive(server)) {
-      return { ...storage, memoryBytes: null, connections: null, uptimeSec: null };
-    }
-    const memoryBytes = memoryOf(processTree(server.pid));
-    const counted = await this.#kind.sessions(entry, authority).catch(() => undefined); // Disk and memory are known also of a server that lets nobody in.
-    return {
-      ...storage,
-      memoryBytes,
-      ...(counted ?? { connections: null, uptimeSec: null }),
-    };
+    return statsOf(entry, acting);
   }
 
   async logs(key: string, lines: number): Promise<string[]> {
@@ -630,9 +523,3 @@ export class DedicatedEngine implements DatabaseEngine {
     return join(this.#home, "databases");
   }
 }
-
-const newAccount = (): Account => ({
-  // Letters, digits, - and _ only: a URL with them reads the same to every client.
-  username: `u_${randomBytes(8).toString("hex")}`,
-  password: randomBytes(24).toString("base64url"),
-});

@@ -1,0 +1,34 @@
+import type { DatabaseStats, LoginProof } from "@platform/host-api";
+import { isAlive } from "@platform/postgres";
+import type { Entry } from "./entry.ts";
+import { diskUsage, memoryOf, processTree } from "./measure.ts";
+import { memoryDetail, type Acting } from "./server.ts";
+
+/** What a login alone does not show: a full disk lets in, and a server that the kernel ended only seems away. */
+export async function judge(entry: Entry, { limits, kind }: Acting, proof: LoginProof): Promise<LoginProof> {
+  if (proof.ok || proof.reason === "read_only") {
+    if (!limits.disk(entry, kind)?.isFull) return proof;
+    const detail =
+      "The database has used up its storage: reads work, writes do not. Delete data or enlarge it.";
+    return { ...proof, ok: false, reason: "disk_full", detail };
+  }
+  const oomKills = await limits.oomKills(entry.state.key);
+  if (oomKills <= entry.oomKills) return proof;
+  return { ...proof, reason: "out_of_memory", detail: memoryDetail };
+}
+
+export async function statsOf(entry: Entry, { limits, kind, authority }: Acting): Promise<DatabaseStats> {
+  const disk = limits.disk(entry, kind);
+  const storage = {
+    storageBytes: disk?.usedBytes ?? diskUsage(entry.folders.root),
+    storageLimitBytes: disk?.limitBytes ?? null,
+  };
+  const { server } = entry;
+  if (!server || !isAlive(server)) {
+    return { ...storage, memoryBytes: null, connections: null, uptimeSec: null };
+  }
+  const memoryBytes = memoryOf(processTree(server.pid));
+  // Disk and memory are known also of a server that lets nobody in.
+  const counted = await kind.sessions(entry, authority).catch(() => undefined);
+  return { ...storage, memoryBytes, ...(counted ?? { connections: null, uptimeSec: null }) };
+}
