@@ -22,11 +22,16 @@ function table(results: Results): string {
   });
   const good = projects.filter(({ name }) => results[name]?.ok).length;
   const run = projects.filter(({ name }) => results[name]).length;
+  const days = [...new Set(Object.values(results).map(({ at }) => at))].sort();
+  const when = days.map(
+    (day) => `${day} (${projects.filter(({ name }) => results[name]?.at === day).length})`,
+  );
   return `# Corpus of real projects
 
 Written by \`npm run corpus\`. Each project is generated from a public starter on npm or written by hand with exact versions
 (e2e/full/corpus/projects.ts), published from a sandbox without saying anything about it, deployed, and asked for its own mark at its
 public URL. ${good} of ${projects.length} answer; ${projects.length - run} were never run. Seconds include the sandbox, the starter and the install.
+Run on: ${when.join(", ")}.
 
 | project | kind | framework seen | packages by | outcome | seconds |
 | --- | --- | --- | --- | --- | --- |

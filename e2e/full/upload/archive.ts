@@ -27,7 +27,7 @@ export async function writeArchive(
   archive.entry({ name: "a-notes.txt", mtime }, notes);
   await pipeline(
     Readable.from(noise(megabytes)),
-    archive.entry({ name: "filler.bin", mtime, size: megabytes << 20 }),
+    archive.entry({ name: "filler.bin", mtime, size: megabytes * 2 ** 20 }),
   );
   archive.entry({ name: "index.html", mtime }, `<p>${mark}</p>\n`);
   archive.finalize();
