@@ -93,7 +93,7 @@ class GvisorDriver implements SandboxDriver {
   readonly #options: GvisorOptions;
   readonly #cgroups: Cgroups;
   readonly #hostNames = new Map<string, ArmedHostName>();
-  readonly #relieving = new Set<string>();
+  readonly #relieving = new Map<string, Promise<void>>();
   /** At the last two looks. */
   readonly #refusals = new Map<string, readonly [number, number]>();
   /** Programs ended for want of memory in boxes that went on; on top of the kernel's own counter. */
@@ -247,11 +247,11 @@ class GvisorDriver implements SandboxDriver {
   /** Goes on beside the host's looks at the box; it has an end of its own. */
   #relieve(key: string, relief: NonNullable<State["relief"]>): void {
     if (this.#relieving.has(key)) return;
-    this.#relieving.add(key);
-    relieve(this.#cgroups, key, relief)
-      .then((ended) => this.#endedForMemory.set(key, (this.#endedForMemory.get(key) ?? 0) + ended))
+    const done = relieve(this.#cgroups, key, relief)
+      .then((ended) => void this.#endedForMemory.set(key, (this.#endedForMemory.get(key) ?? 0) + ended))
       .catch(() => undefined) // The box ended meanwhile, which the next look tells.
       .finally(() => this.#relieving.delete(key));
+    this.#relieving.set(key, done);
   }
 
   async destroy(key: string, state: DriverState | null): Promise<void> {
@@ -270,6 +270,8 @@ class GvisorDriver implements SandboxDriver {
 
   async stats(key: string, state: DriverState): Promise<BoxStats> {
     State.parse(state);
+    // Whoever saw a program end asks why at once, and is told the count with it.
+    await this.#relieving.get(key);
     const stats = await this.#cgroups.stats(key);
     const oomKills = stats.oomKills === null ? null : stats.oomKills + (this.#endedForMemory.get(key) ?? 0);
     // The machine's kernel sees tasks of the box's kernel, not the box's processes.

@@ -203,3 +203,34 @@ test("when the agent is gone, a connection to it fails and the session goes on",
   assert.match(String((await failed)[0]), /closed the connection/);
   assert.ok(session.isOpen);
 });
+
+test("a greeting that the guest lost is said again, and an answer to each is one session", async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), "greeting-"));
+  t.after(() => rm(folder, { recursive: true, force: true }));
+  let heard = 0;
+  const guest = createServer((socket) => {
+    let held = Buffer.alloc(0);
+    socket.on("error", () => socket.destroy());
+    socket.on("data", (chunk: Buffer) => {
+      held = Buffer.concat([held, chunk]);
+      // The frame begins with its magic number; padding has none.
+      for (let at = held.indexOf("c5b001", 0, "hex"); at >= 0 && held.length >= at + 32;) {
+        const hello = held.subarray(at, at + 32);
+        held = held.subarray(at + 32);
+        heard++;
+        // The first is forgotten, the second answered twice.
+        if (heard === 2) socket.write(Buffer.concat([hello, hello]));
+        at = held.indexOf("c5b001", 0, "hex");
+      }
+    });
+  });
+  await once(guest.listen(join(folder, "port.sock")), "listening");
+  t.after(() => guest.close());
+  const port = connect({ path: join(folder, "port.sock"), allowHalfOpen: true });
+  await once(port, "connect");
+  const session = new Session(port, { onOutbound: () => undefined, onClose: () => undefined }, 50);
+  t.after(() => session.close());
+  await session.greeted(AbortSignal.timeout(60_000));
+  assert.equal(heard, 2);
+  assert.equal(session.isOpen, true);
+});

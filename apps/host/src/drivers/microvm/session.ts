@@ -4,6 +4,7 @@ import { BrokenFrame, encodeFrame, FrameReader, frameTypes, maxPayloadBytes, typ
 import { SessionStream, type StreamDoor } from "./session-stream.ts";
 
 const maxStreams = 512;
+const usualGreetEveryMs = 5_000;
 /** No frame is longer, so whatever the guest still waits for of a former session is complete after it. */
 const padding = Buffer.alloc(maxPayloadBytes + 64);
 
@@ -38,7 +39,7 @@ export class Session implements StreamDoor {
   #nextCall = 1;
 
   /** @param port just opened; the session owns it from now on */
-  constructor(port: Duplex, handlers: SessionHandlers) {
+  constructor(port: Duplex, handlers: SessionHandlers, greetEveryMs = usualGreetEveryMs) {
     this.#port = port;
     this.#handlers = handlers;
     this.#greeted.promise.catch(() => undefined); // Whoever waits for it learns it.
@@ -47,8 +48,23 @@ export class Session implements StreamDoor {
     port.on("error", () => port.destroy());
     port.once("end", () => port.destroy());
     port.once("close", () => this.#lost());
-    port.write(padding);
-    port.write(encodeFrame(frameTypes.hello, 0, this.#nonce));
+    this.#greet();
+    const again = setInterval(() => {
+      // A guest that stands still has not taken the last one yet.
+      if (!this.#isGreeted && port.writableLength === 0) this.#greet();
+    }, greetEveryMs);
+    again.unref();
+    const stop = () => clearInterval(again);
+    this.#greeted.promise.then(stop, stop);
+  }
+
+  /**
+   * Repeated until it is answered: a guest that hears late of the end of the session before forgets with it what
+   * has come since. One that hears it twice answers twice, and both before anything that is sent afterwards.
+   */
+  #greet(): void {
+    this.#port.write(padding);
+    this.#port.write(encodeFrame(frameTypes.hello, 0, this.#nonce));
   }
 
   get isOpen(): boolean {
