@@ -9,7 +9,8 @@ import { derivedId, type Call } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { guestProblem, liveSandbox, type SandboxRow } from "../sandboxes/index.ts";
 import { previewHostname, publicUrl, tenantById } from "../tenants/index.ts";
-import { probeThroughEdge } from "./probe.ts";
+import { dialBoxPort } from "@platform/host-api";
+import { leavesUpgradesOpen, probeThroughEdge } from "./probe.ts";
 
 export interface PreviewRow {
   readonly id: string;
@@ -168,6 +169,12 @@ export async function expose(
     withToken(platform, preview, path),
     edgeWaitMs,
     async () => isGone(await again(returnMs)),
+    () =>
+      leavesUpgradesOpen(
+        () => dialBoxPort(platform.host.address, row.box_key, port, AbortSignal.timeout(edgeWaitMs)),
+        preview.hostname,
+        path,
+      ),
   );
   // Once more inside, for every outcome: a server that answered and then died must not leave with a URL,
   // and where the edge saw a failure, the server's own state is the better explanation.

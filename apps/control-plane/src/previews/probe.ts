@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { request as httpRequest, type IncomingMessage } from "node:http";
+import type { Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import type { ProbeRecord } from "@platform/contract";
 import { edgePageHeader } from "@platform/edge-api";
@@ -13,13 +14,24 @@ export interface EdgeAnswer {
   readonly isFromApp: boolean;
 }
 
+/** What an upgrade offers. Servers of some bundlers leave one unanswered that does not speak their protocol. */
+type Offer = "none" | "vite-ping";
+
+const upgradeHeaders = (offer: Offer): Record<string, string> => ({
+  connection: "Upgrade",
+  upgrade: "websocket",
+  "sec-websocket-version": "13",
+  "sec-websocket-key": randomBytes(16).toString("base64"),
+  ...(offer === "none" ? {} : { "sec-websocket-protocol": offer }),
+});
+
 /** A request by the public host name, through the edge, as a visitor's browser sends it. */
 function ask(
   edgeUrl: string,
   hostname: string,
   port: number | null,
   path: string,
-  upgrade: boolean,
+  upgrade: Offer | null,
   timeoutMs: number,
 ): Promise<EdgeAnswer> {
   const { hostname: address, port: edgePort } = new URL(edgeUrl);
@@ -35,14 +47,7 @@ function ask(
       headers: {
         host: port === null ? hostname : `${hostname}:${port}`,
         accept: "*/*",
-        ...(upgrade
-          ? {
-              connection: "Upgrade",
-              upgrade: "websocket",
-              "sec-websocket-version": "13",
-              "sec-websocket-key": randomBytes(16).toString("base64"),
-            }
-          : { connection: "close" }),
+        ...(upgrade ? upgradeHeaders(upgrade) : { connection: "close" }),
       },
     });
     const answer = (kind: EdgeAnswer["kind"], response: IncomingMessage | null) => {
@@ -65,6 +70,43 @@ function ask(
   });
 }
 
+/** How long a server may think about an upgrade before it counts as left without an answer, milliseconds. */
+const upgradeAnswerMs = 1_500;
+
+/**
+ * Whether the server itself leaves an upgrade at this path open without an answer, asked inside: many dev servers
+ * do so for paths that are not theirs. Then the edge lost nothing. One that closes the connection is no such server.
+ *
+ * @param dial a connection to the port, past the edge
+ */
+export async function leavesUpgradesOpen(
+  dial: () => Promise<Socket>,
+  hostname: string,
+  path: string,
+): Promise<boolean> {
+  let socket: Socket;
+  try {
+    socket = await dial();
+  } catch {
+    // It cannot be asked, so it is not known to.
+    return false;
+  }
+  const lines = Object.entries({ host: hostname, ...upgradeHeaders("none") }).map(
+    ([name, value]) => `${name}: ${value}\r\n`,
+  );
+  return new Promise((resolve) => {
+    const end = (isOpen: boolean) => {
+      clearTimeout(timer);
+      socket.destroy();
+      resolve(isOpen);
+    };
+    const timer = setTimeout(() => end(true), upgradeAnswerMs);
+    for (const event of ["data", "end", "close", "error"]) socket.on(event, () => end(false));
+    socket.write(`GET ${path} HTTP/1.1\r\n${lines.join("")}\r\n`);
+    socket.resume();
+  });
+}
+
 /** How long an app that answers may refuse upgrades without a word, milliseconds: it may be restarting. */
 const upgradePatienceMs = 2_000;
 /** Failed tries before it is worth a look whether the server is still there. */
@@ -75,6 +117,7 @@ const triesBeforeLook = 3;
  * app need not speak WebSocket; its own refusal (404, 426, …) shows that the upgrade reached it.
  *
  * @param isGone looks whether the server went away for good: then nothing is waited for
+ * @param isSilent looks inside whether the server itself leaves upgrades without an answer
  */
 export async function probeThroughEdge(
   edge: { url: string; publicPort: number | null },
@@ -82,6 +125,7 @@ export async function probeThroughEdge(
   path: string,
   timeoutMs: number,
   isGone: () => Promise<boolean> = async () => false,
+  isSilent: () => Promise<boolean> = async () => false,
 ): Promise<Pick<ProbeRecord, "edge" | "websocket">> {
   const endsAt = performance.now() + timeoutMs;
   const nothing: EdgeAnswer = { status: null, latencyMs: null, kind: "failed", isFromApp: false };
@@ -92,23 +136,33 @@ export async function probeThroughEdge(
     const left = Math.max(500, endsAt - performance.now());
     // At once: neither needs the other's answer, and a server must bear two visitors.
     [http, socket] = await Promise.all([
-      ask(edge.url, hostname, edge.publicPort, path, false, left),
-      ask(edge.url, hostname, edge.publicPort, path, true, left),
+      ask(edge.url, hostname, edge.publicPort, path, null, left),
+      ask(
+        ...([edge.url, hostname, edge.publicPort, path] as const),
+        // By turns: either may be the one that a server answers.
+        ...([tries % 2 === 1 ? "none" : "vite-ping", Math.min(left, upgradeAnswerMs)] as const),
+      ),
     ]);
     if (http.isFromApp) {
       if (socket.isFromApp) break;
       firstRefusalAt ??= performance.now();
-      if (performance.now() - firstRefusalAt >= upgradePatienceMs) break;
+      if (tries >= 2 && performance.now() - firstRefusalAt >= upgradePatienceMs) break;
     } else if (tries >= triesBeforeLook && (await isGone())) break;
     if (performance.now() + waitMs >= endsAt) break;
     await delay(waitMs);
   }
+  const isIgnored = http.isFromApp && !socket.isFromApp && socket.status === null && (await isSilent());
   const round = (ms: number | null) => (ms === null ? null : Math.round(ms * 10) / 10);
   return {
     edge: { ok: http.isFromApp, http_status: http.status, latency_ms: round(http.latencyMs), hostname },
     websocket: {
-      ok: socket.isFromApp,
-      answered: socket.kind === "switched" ? "switched" : String(socket.status ?? "no answer"),
+      ok: socket.isFromApp || isIgnored,
+      answered:
+        socket.kind === "switched"
+          ? "switched"
+          : isIgnored
+            ? "ignored, also when asked inside"
+            : String(socket.status ?? "no answer"),
       latency_ms: round(socket.latencyMs),
     },
   };
