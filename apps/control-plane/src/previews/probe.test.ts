@@ -38,12 +38,23 @@ const onlyOwnProtocol: OnUpgrade = (request, socket) => {
 
 const look = async (t: TestContext, onUpgrade: OnUpgrade, isSilent = async () => false) => {
   const edge = { url: `http://127.0.0.1:${await startServer(t, onUpgrade)}`, publicPort: null };
-  return (await probeThroughEdge(edge, "app.localhost", "/", 10_000, undefined, isSilent)).websocket;
+  return (await probeThroughEdge(edge, "app.localhost", "/?token=1", 10_000, undefined, isSilent)).websocket;
 };
 
 test("a dev server that answers its own protocol's upgrades alone is proved by that", async (t) => {
   const seen = await look(t, onlyOwnProtocol);
   assert.deepEqual([seen.ok, seen.answered], [true, "switched"]);
+});
+
+test("a dev server that answers upgrades at its own path alone is proved by that, with the token that opens the preview", async (t) => {
+  const paths: string[] = [];
+  const seen = await look(t, (request, socket) => {
+    paths.push(request.url!);
+    if (request.url!.startsWith("/_next/webpack-hmr")) refuse(request, socket);
+    else close(request, socket);
+  });
+  assert.deepEqual([seen.ok, seen.answered], [true, "404"]);
+  assert.equal(paths.at(-1), "/_next/webpack-hmr?token=1");
 });
 
 test("an app's refusal of an upgrade shows that it arrived", async (t) => {

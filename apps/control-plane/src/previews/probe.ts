@@ -14,15 +14,26 @@ export interface EdgeAnswer {
   readonly isFromApp: boolean;
 }
 
-/** What an upgrade offers. Servers of some bundlers leave one unanswered that does not speak their protocol. */
-type Offer = "none" | "vite-ping";
+/** An upgrade as a client of the app sends it. */
+interface Offer {
+  readonly protocol: string | null;
+  /** In place of the path that was asked for. */
+  readonly path: string | null;
+}
 
-const upgradeHeaders = (offer: Offer): Record<string, string> => ({
+/** By turns: dev servers leave upgrades without an answer, or close them, that are not for their own live reload. */
+const offers: readonly Offer[] = [
+  { protocol: null, path: null },
+  { protocol: "vite-ping", path: null },
+  { protocol: null, path: "/_next/webpack-hmr" },
+];
+
+const upgradeHeaders = ({ protocol }: Pick<Offer, "protocol">): Record<string, string> => ({
   connection: "Upgrade",
   upgrade: "websocket",
   "sec-websocket-version": "13",
   "sec-websocket-key": randomBytes(16).toString("base64"),
-  ...(offer === "none" ? {} : { "sec-websocket-protocol": offer }),
+  ...(protocol === null ? {} : { "sec-websocket-protocol": protocol }),
 });
 
 /** A request by the public host name, through the edge, as a visitor's browser sends it. */
@@ -40,7 +51,7 @@ function ask(
     const sent = httpRequest({
       host: address,
       port: Number(edgePort),
-      path,
+      path: upgrade?.path ? `${upgrade.path}${new URL(path, "http://app").search}` : path,
       method: "GET",
       timeout: timeoutMs,
       agent: false,
@@ -91,7 +102,7 @@ export async function leavesUpgradesOpen(
     // It cannot be asked, so it is not known to.
     return false;
   }
-  const lines = Object.entries({ host: hostname, ...upgradeHeaders("none") }).map(
+  const lines = Object.entries({ host: hostname, ...upgradeHeaders({ protocol: null }) }).map(
     ([name, value]) => `${name}: ${value}\r\n`,
   );
   return new Promise((resolve) => {
@@ -139,14 +150,13 @@ export async function probeThroughEdge(
       ask(edge.url, hostname, edge.publicPort, path, null, left),
       ask(
         ...([edge.url, hostname, edge.publicPort, path] as const),
-        // By turns: either may be the one that a server answers.
-        ...([tries % 2 === 1 ? "none" : "vite-ping", Math.min(left, upgradeAnswerMs)] as const),
+        ...([offers[(tries - 1) % offers.length]!, Math.min(left, upgradeAnswerMs)] as const),
       ),
     ]);
     if (http.isFromApp) {
       if (socket.isFromApp) break;
       firstRefusalAt ??= performance.now();
-      if (tries >= 2 && performance.now() - firstRefusalAt >= upgradePatienceMs) break;
+      if (tries >= offers.length && performance.now() - firstRefusalAt >= upgradePatienceMs) break;
     } else if (tries >= triesBeforeLook && (await isGone())) break;
     if (performance.now() + waitMs >= endsAt) break;
     await delay(waitMs);
