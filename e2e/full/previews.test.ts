@@ -25,7 +25,7 @@ const faults = {
   garbage: { weight: 1, outcome: "no_http_answer", waitMs: 15_000 },
   "hangs-up": { weight: 1, outcome: "no_http_answer", waitMs: 1_500 },
   "error-500": { weight: 2, outcome: "http_error", waitMs: 15_000 },
-  "closes-upgrade": { weight: 1, outcome: "upgrade_not_passed", waitMs: 15_000 },
+  "closes-upgrade": { weight: 1, outcome: "url", waitMs: 15_000 },
   "crash-at-listen": { weight: 2, outcome: "either", waitMs: 1_000 },
   "crash-after-ms": { weight: 2, outcome: "either", waitMs: 2_000 },
   "crash-after-answer-1": { weight: 2, outcome: "either", waitMs: 15_000 },

@@ -10,7 +10,7 @@ import type { Platform } from "../platform.ts";
 import { guestProblem, liveSandbox, type SandboxRow } from "../sandboxes/index.ts";
 import { previewHostname, publicUrl, tenantById } from "../tenants/index.ts";
 import { dialBoxPort } from "@platform/host-api";
-import { leavesUpgradesOpen, probeThroughEdge } from "./probe.ts";
+import { answersNoUpgrade, probeThroughEdge } from "./probe.ts";
 
 export interface PreviewRow {
   readonly id: string;
@@ -51,7 +51,7 @@ const explanations: Record<string, (port: number) => string> = {
   edge_not_reached: (port) =>
     `The server on port ${port} answers inside the sandbox, but not through its public address. Retry; if it stays, the server may close connections early.`,
   upgrade_not_passed: (port) =>
-    `The server on port ${port} answers, but a WebSocket upgrade to it gets no answer. Live reload would not work: let it answer or refuse upgrades.`,
+    `The server on port ${port} answers WebSocket upgrades inside the sandbox, but not through its public address. Retry; if it stays, live reload would not work.`,
 };
 
 export function portNotReachable(
@@ -170,7 +170,7 @@ export async function expose(
     edgeWaitMs,
     async () => isGone(await again(returnMs)),
     () =>
-      leavesUpgradesOpen(
+      answersNoUpgrade(
         () => dialBoxPort(platform.host.address, row.box_key, port, AbortSignal.timeout(edgeWaitMs)),
         preview.hostname,
         path,

@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { createServer, type IncomingMessage } from "node:http";
 import { connect, type AddressInfo, type Socket } from "node:net";
 import { test, type TestContext } from "node:test";
-import { leavesUpgradesOpen, probeThroughEdge } from "./probe.ts";
+import { answersNoUpgrade, probeThroughEdge } from "./probe.ts";
 
 type OnUpgrade = (request: IncomingMessage, socket: Socket) => void;
 
@@ -62,22 +62,23 @@ test("an app's refusal of an upgrade shows that it arrived", async (t) => {
   assert.deepEqual([seen.ok, seen.answered], [true, "404"]);
 });
 
-test("an upgrade without an answer passes only if the server leaves it open also when asked inside", async (t) => {
+test("an upgrade without an answer passes only if the server has none also when asked inside", async (t) => {
   assert.equal((await look(t, ignore)).ok, false);
+  assert.equal((await look(t, close)).ok, false);
   const seen = await look(t, ignore, async () => true);
   assert.deepEqual([seen.ok, seen.answered], [true, "ignored, also when asked inside"]);
 });
 
-test("inside, a server that ignores an upgrade is told from one that closes, refuses or is not there", async (t) => {
+test("inside, a server that has no answer for an upgrade is told from one that refuses it or is not there", async (t) => {
   const asked = async (onUpgrade: OnUpgrade) => {
     const port = await startServer(t, onUpgrade);
-    return leavesUpgradesOpen(async () => connect(port, "127.0.0.1"), "app.localhost", "/");
+    return answersNoUpgrade(async () => connect(port, "127.0.0.1"), "app.localhost", "/");
   };
   assert.equal(await asked(ignore), true);
-  assert.equal(await asked(close), false);
+  assert.equal(await asked(close), true);
   assert.equal(await asked(refuse), false);
   const gone = async (): Promise<Socket> => {
     throw new Error("nobody listens");
   };
-  assert.equal(await leavesUpgradesOpen(gone, "app.localhost", "/"), false);
+  assert.equal(await answersNoUpgrade(gone, "app.localhost", "/"), false);
 });

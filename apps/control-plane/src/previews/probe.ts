@@ -85,12 +85,12 @@ function ask(
 const upgradeAnswerMs = 1_500;
 
 /**
- * Whether the server itself leaves an upgrade at this path open without an answer, asked inside: many dev servers
- * do so for paths that are not theirs. Then the edge lost nothing. One that closes the connection is no such server.
+ * Whether the server itself has no answer for an upgrade at this path, asked inside: it leaves it open, or closes it
+ * without a word. Many dev servers do so for paths that are not their live reload's. Then the edge lost nothing.
  *
  * @param dial a connection to the port, past the edge
  */
-export async function leavesUpgradesOpen(
+export async function answersNoUpgrade(
   dial: () => Promise<Socket>,
   hostname: string,
   path: string,
@@ -106,15 +106,15 @@ export async function leavesUpgradesOpen(
     ([name, value]) => `${name}: ${value}\r\n`,
   );
   return new Promise((resolve) => {
-    const end = (isOpen: boolean) => {
+    const end = (isWordless: boolean) => {
       clearTimeout(timer);
       socket.destroy();
-      resolve(isOpen);
+      resolve(isWordless);
     };
     const timer = setTimeout(() => end(true), upgradeAnswerMs);
-    for (const event of ["data", "end", "close", "error"]) socket.on(event, () => end(false));
+    socket.on("data", () => end(false));
+    for (const event of ["end", "close", "error"]) socket.on(event, () => end(true));
     socket.write(`GET ${path} HTTP/1.1\r\n${lines.join("")}\r\n`);
-    socket.resume();
   });
 }
 
@@ -128,7 +128,7 @@ const triesBeforeLook = 3;
  * app need not speak WebSocket; its own refusal (404, 426, …) shows that the upgrade reached it.
  *
  * @param isGone looks whether the server went away for good: then nothing is waited for
- * @param isSilent looks inside whether the server itself leaves upgrades without an answer
+ * @param isSilent looks inside whether the server itself has no answer for upgrades
  */
 export async function probeThroughEdge(
   edge: { url: string; publicPort: number | null },
@@ -161,7 +161,7 @@ export async function probeThroughEdge(
     if (performance.now() + waitMs >= endsAt) break;
     await delay(waitMs);
   }
-  const isIgnored = http.isFromApp && !socket.isFromApp && socket.status === null && (await isSilent());
+  const isIgnored = http.isFromApp && !socket.isFromApp && (await isSilent());
   const round = (ms: number | null) => (ms === null ? null : Math.round(ms * 10) / 10);
   return {
     edge: { ok: http.isFromApp, http_status: http.status, latency_ms: round(http.latencyMs), hostname },
