@@ -3,7 +3,7 @@
 // table into docs/benchmarks.md.
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { cpus, loadavg, tmpdir, totalmem } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -31,6 +31,8 @@ const few = hostsOf(10);
 const many = hostsOf(hostCount);
 
 const folder = await mkdtemp(join(tmpdir(), "bench-edge-"));
+// nginx reads its files as a user of its own.
+await chmod(folder, 0o755);
 const closers: (() => Promise<unknown>)[] = [];
 const results = new Results();
 try {

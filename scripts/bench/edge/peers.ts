@@ -105,6 +105,8 @@ frontend in
   http-request set-header x-forwarded-proto http
   http-request set-header x-forwarded-host %[req.hdr(host)]
   use_backend %[req.hdr(host),field(1,:),lower,map_str(${map})] if { req.hdr(host),field(1,:),lower,map_str(${map}) -m found }
+  default_backend none
+backend none
   http-request return status 404
 backend app
   server app 127.0.0.1:${origins.appPort} pool-max-conn 512

@@ -30,13 +30,14 @@ export async function wrk(options: WrkOptions): Promise<Measured> {
   const list = join(folder, "hosts.txt");
   await writeFile(list, hosts.join("\n"));
   const script = join(folder, "load.lua");
+  // The tool adds a host of its own unless it is written as it writes it.
   const fixed = Object.entries(headers).map(([name, value]) => `["${name}"]="${value}"`);
   await writeFile(
     script,
     `local requests, at = {}, 0
 init = function()
   for host in io.lines("${list}") do
-    requests[#requests + 1] = wrk.format("GET", "${path}", {${['["host"]=host', ...fixed].join(", ")}})
+    requests[#requests + 1] = wrk.format("GET", "${path}", {${['["Host"]=host', ...fixed].join(", ")}})
   end
   math.randomseed(42)
 end
