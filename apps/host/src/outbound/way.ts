@@ -29,13 +29,15 @@ export async function dialAsBox(factory: OutboundFactory, link: BoxLink): Promis
     const call = request({ socketPath: join(run, "outbound.sock"), method: "CONNECT", path, agent: false });
     call.end();
     const signal = AbortSignal.timeout(timeoutMs);
-    const [answer, socket] = (await Promise.race([
+    const [answer, socket, head] = (await Promise.race([
       once(call, "connect", { signal }),
-      once(call, "response", { signal }).then(([refusal]) => [refusal, null]),
-    ])) as [{ statusCode?: number }, Socket | null];
+      once(call, "response", { signal }).then(([refusal]) => [refusal, null, null]),
+    ])) as [{ statusCode?: number }, Socket | null, Buffer | null];
     if (answer.statusCode !== 200 || !socket)
       throw new OutboundRefusal("UNREACHABLE", 502, `The way out answered ${answer.statusCode}.`);
     socket.once("close", () => void close());
+    // A server that speaks first may have its greeting in the same packet as the proxy's answer.
+    if (head && head.length > 0) socket.unshift(head);
     return socket;
   } catch (error) {
     await close();
