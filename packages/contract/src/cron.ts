@@ -5,7 +5,7 @@ import { defineRoute } from "./route.ts";
 const HttpCall = z.object({
   path: z
     .string()
-    .regex(/^\/[\x21-\x7e]*$/, "begins with / and holds no spaces")
+    .regex(/^\/[\x21-\x7e]*$/, "must begin with / and hold no spaces")
     .max(2048)
     .describe("Path and query at the deployment's own host name"),
   method: z

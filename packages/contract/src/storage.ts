@@ -97,7 +97,7 @@ export const Presign = z.object({
 
 const Origin = z
   .string()
-  .regex(/^(\*|https?:\/\/[^\s/]+)$/, "is an origin such as https://app.example.com, or *");
+  .regex(/^(\*|https?:\/\/[^\s/]+)$/, "must be an origin such as https://app.example.com, or *");
 
 export const UpdateBucket = z.object({
   visibility: z.enum(["private", "public"]).optional(),
