@@ -15,8 +15,9 @@ test("a preview's server that runs out of memory is told with the kernel's figur
   const source = readFileSync(join(import.meta.dirname, "releases", "behaving.mjs"), "utf8");
   const { id } = (await platform.must("POST", "/sandboxes", {
     name: "hungry",
+    cpu_count: 1,
     memory_mb: memoryMb,
-    memory: memoryMb,
+    disk_size_mb: 512,
   })) as {
     id: string;
   };
@@ -48,8 +49,8 @@ test("a preview's server that runs out of memory is told with the kernel's figur
   const answers = async () => (await platform.visit(url)).status === 200;
   const pid = async () => (await platform.must("GET", `/sandboxes/${id}/services/dev`))["pid"];
   const events = async () => {
-    const { body } = await platform.api("GET", `/sandboxes/${id}/events`);
-    return (body["data"] as Record<string, unknown>[]).filter((one) => one["type"] === "sandbox.oom");
+    const { body } = await platform.api("GET", "/platform-events?after_seq=0&limit=200&types=sandbox.oom");
+    return (body["data"] as { payload: Record<string, unknown> }[]).map(({ payload }) => payload);
   };
   const first = await pid();
   await platform.visit(new URL("/kill", url).href);
@@ -58,13 +59,12 @@ test("a preview's server that runs out of memory is told with the kernel's figur
 
   await platform.visit(new URL("/oom", url).href);
   await until("no event tells of it", async () => (await events()).length > 0);
-  const [told] = await events();
-  const data = (told!["data"] ?? told!["payload"] ?? told) as Record<string, unknown>;
-  const evidence = data["evidence"] as Record<string, unknown>;
+  const [data] = await events();
+  const evidence = data!["evidence"] as Record<string, unknown>;
   t.diagnostic(JSON.stringify(data));
   assert.ok(Number(evidence["kills"]) >= 1);
   assert.equal(evidence["memory_limit_bytes"], memoryMb * mib);
   assert.ok(Number(evidence["memory_peak_bytes"]) > (memoryMb * mib) / 2);
-  assert.match(String(data["detail"]), /memory.*larger size/);
+  assert.match(String(data!["detail"]), /memory.*larger size/);
   await until("the server never came back", answers);
 });

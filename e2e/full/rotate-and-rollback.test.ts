@@ -27,7 +27,7 @@ await pool.query("create table if not exists visits (id bigserial primary key, r
 createServer(async (req, res) => {
   try {
     await pool.query("insert into visits (release) values ($1)", ["${name}"]);
-    const { rows } = await pool.query("select count(*)::int as visits, current_user as login from visits");
+    const { rows } = await pool.query("select count(*)::int as visits, session_user as login from visits");
     res.end(JSON.stringify({ release: "${name}", ...rows[0] }));
   } catch (error) {
     res.statusCode = 500;
@@ -50,7 +50,7 @@ async function login(credentials: Credentials): Promise<string> {
   });
   try {
     await client.connect();
-    return String((await client.query<{ login: string }>("select current_user as login")).rows[0]!.login);
+    return String((await client.query<{ login: string }>("select session_user as login")).rows[0]!.login);
   } finally {
     await client.end();
   }
@@ -100,7 +100,7 @@ test("credentials rotate, the deployment goes back by two releases: it reads and
     const published = await platform.must("POST", `${path}/publish`, {
       source_sandbox_id: sandboxId,
       // A program with a name of its own, in each build.
-      build_command: `cp "$(command -v true)" /tmp/${mark} && /tmp/${mark}`,
+      build_command: `cp /bin/true /tmp/${mark} && /tmp/${mark}`,
       run_command: "node server.js",
     });
     const [release, made] = [published["release"], published["deployment"]] as Record<string, string>[];
