@@ -38,7 +38,9 @@ export class Databases {
     const credentials = await this.credentials(id);
     if (credentials.pooled_url !== undefined) return credentials;
     const { pooling } = (await this.get(id)) as { pooling?: { state?: string; last_error?: string } | null };
-    const why = pooling ? `its pooler is ${pooling.state}: ${pooling.last_error ?? ""}` : "its engine has no pooler";
+    const why = pooling
+      ? `its pooler is ${pooling.state}: ${pooling.last_error ?? ""}`
+      : "its engine has no pooler";
     const message = `The database has no pooled URL now (${why}). Use the direct one, or try again.`;
     throw new ApiError({ code: "POOLER_UNAVAILABLE", message, status: 503, retryable: true });
   };
