@@ -3,6 +3,7 @@ export interface SystemPackage {
   readonly program: string;
   readonly required: boolean;
   readonly brought?: boolean;
+  readonly unwanted?: string;
   readonly why: string;
 }
 export const systemPackages: readonly SystemPackage[];

@@ -1,12 +1,12 @@
 // What the programs need from the machine's own packages. Plain JavaScript for Node 20: it runs before
 // anything is installed.
 import { spawnSync } from "node:child_process";
-import { accessSync, constants, existsSync } from "node:fs";
+import { accessSync, constants, existsSync, mkdirSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 
 /**
  * `required`: without it nothing runs. The others only switch a feature off; `brought`: as root they are
- * installed as well. None of these packages has a service, so nothing starts by itself.
+ * installed as well. Nothing starts by itself: these packages have no service, or it is `unwanted` and masked before.
  */
 export const systemPackages = [
   { name: "bubblewrap", program: "bwrap", required: true, why: "isolates sandboxes and app instances" },
@@ -35,6 +35,15 @@ export const systemPackages = [
     required: false,
     brought: true,
     why: "serves Redis databases",
+  },
+  {
+    name: "pgbouncer",
+    program: "pgbouncer",
+    required: false,
+    brought: true,
+    // Each database has one of its own; the package's service would only listen for nobody.
+    unwanted: "pgbouncer.service",
+    why: "shares PostgreSQL connections among many clients",
   },
   { name: "psmisc", program: "fuser", required: false, why: "is part of the standard sandbox" },
 ];
@@ -85,6 +94,13 @@ export const missingPackages = (path = "") =>
 
 export const installLine = (names) => `apt-get install -y --no-install-recommends ${names.join(" ")}`;
 
+/** As `systemctl mask`, also where nothing runs yet that could be asked. */
+function mask(unit) {
+  const link = `/etc/systemd/system/${unit}`;
+  mkdirSync("/etc/systemd/system", { recursive: true });
+  if (!existsSync(link)) symlinkSync("/dev/null", link);
+}
+
 /**
  * As root on Debian, installs what is required and missing; else says what to run.
  *
@@ -116,6 +132,7 @@ export function ensureSystemPackages({ path, isRoot, say, forSlowTests = false }
   spawnSync("apt-get", ["update", "-q"], options);
   const install = (list) =>
     spawnSync("apt-get", ["install", "-y", "--no-install-recommends", ...list], options).status === 0;
+  for (const { unwanted } of missing) if (unwanted) mask(unwanted);
   // One package that this release does not have must not keep the others away.
   if (!install(names)) for (const name of names) install([name]);
   const still = missing.filter((entry) => findProgram(entry.program, path) === null);

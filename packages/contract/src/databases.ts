@@ -33,6 +33,10 @@ export const Database = z.looseObject({
 export const Credentials = z.looseObject({
   url: z.string(),
   recommended_url: z.string(),
+  pooled_url: z
+    .string()
+    .optional()
+    .describe("Through the pooler, in transaction mode; absent unless a login through it just succeeded"),
   host: z.string(),
   port: z.int(),
   user: z.string(),

@@ -59,6 +59,8 @@ export const BoxLink = z.object({
   /** Name inside the box; written to its hosts file when it is not an address. */
   hostname: z.string(),
   port: z.int().min(1).max(65_535),
+  /** Which part of the database's connections it draws from; previews together leave the rest to production. */
+  share: z.enum(["production", "previews"]).optional(),
 });
 export type BoxLink = z.output<typeof BoxLink>;
 

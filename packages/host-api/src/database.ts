@@ -30,6 +30,18 @@ export const LoginProof = z.object({
 });
 export type LoginProof = z.output<typeof LoginProof>;
 
+/** Shared connections in front of a server, as a login through them showed it. */
+export const PoolingSeen = z.object({
+  /** `unavailable`: its program is not on this machine. */
+  state: z.enum(["running", "failed", "stopped", "unavailable"]),
+  mode: z.enum(["transaction"]),
+  port: z.int().nullable(),
+  reason: z.string().nullable(),
+  detail: z.string().nullable(),
+  at: z.string(),
+});
+export type PoolingSeen = z.output<typeof PoolingSeen>;
+
 export const HostedDatabase = z.object({
   key: BoxKey,
   engine: DatabaseSpec.shape.engine,
@@ -45,6 +57,8 @@ export const HostedDatabase = z.object({
   isolation: z.object({ ownUid: z.boolean(), memoryLimit: z.boolean(), diskLimit: z.boolean() }),
   /** Credentials that were handed out before still log in. */
   rotating: z.boolean(),
+  /** `null` for engines that have none. */
+  pooling: PoolingSeen.nullable(),
 });
 export type HostedDatabase = z.output<typeof HostedDatabase>;
 
@@ -57,6 +71,9 @@ export const DatabaseCredentials = z.object({
   database: z.string(),
   /** PEM of the authority that signed the server's certificate. */
   caCertificate: z.string().nullable(),
+  /** By the pooler; `null` unless the last login through it succeeded. */
+  pooledUrl: z.string().nullable(),
+  pooledPort: z.int().nullable(),
 });
 export type DatabaseCredentials = z.output<typeof DatabaseCredentials>;
 

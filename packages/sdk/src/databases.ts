@@ -33,6 +33,17 @@ export class Databases {
   delete = (id: string) => this.#http.json<unknown>("DELETE", `/databases/${encodeURIComponent(id)}`);
   credentials = (id: string) =>
     this.#http.json<DatabaseCredentials>("GET", `/databases/${encodeURIComponent(id)}/credentials`);
+  /** @throws ApiError POOLER_UNAVAILABLE while no login through the pooler succeeds */
+  pooledCredentials = async (id: string): Promise<DatabaseCredentials> => {
+    const credentials = await this.credentials(id);
+    if (credentials.pooled_url !== undefined) return credentials;
+    const { pooling } = (await this.get(id)) as { pooling?: { state?: string; last_error?: string } | null };
+    const why = pooling
+      ? `its pooler is ${pooling.state}: ${pooling.last_error ?? ""}`
+      : "its engine has no pooler";
+    const message = `The database has no pooled URL now (${why}). Use the direct one, or try again.`;
+    throw new ApiError({ code: "POOLER_UNAVAILABLE", message, status: 503, retryable: true });
+  };
   rotate = (id: string, overlapSec = 0) =>
     this.#http.json<DatabaseCredentials>("POST", `/databases/${encodeURIComponent(id)}/rotate`, {
       body: { overlap_sec: overlapSec },

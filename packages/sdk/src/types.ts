@@ -28,6 +28,8 @@ export interface Database {
 export interface DatabaseCredentials {
   readonly url: string;
   readonly recommended_url?: string;
+  /** Through the pooler; absent while it does not let in, and for engines without one. */
+  readonly pooled_url?: string;
   readonly host: string;
   readonly port: number;
   readonly username: string;

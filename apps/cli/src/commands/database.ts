@@ -44,10 +44,15 @@ export function addDatabase(program: Command, context: () => Context): void {
     .command("credentials")
     .description("print the connection URL (a secret)")
     .argument("<database>", "id or name")
-    .action(async (id: string) =>
+    .option("--pooled", "the URL through the pooler, for many short-lived clients")
+    .action(async (id: string, options: { pooled?: boolean }) =>
       withClient(context(), async (client) => {
-        const credentials = await client.databases.credentials((await client.databases.find(id)).id);
-        context().output.result(credentials, credentials.recommended_url ?? credentials.url);
+        const { databases } = client;
+        const credentials = options.pooled
+          ? await databases.pooledCredentials((await databases.find(id)).id)
+          : await databases.credentials((await databases.find(id)).id);
+        const direct = credentials.recommended_url ?? credentials.url;
+        context().output.result(credentials, options.pooled ? credentials.pooled_url! : direct);
       }),
     );
   database

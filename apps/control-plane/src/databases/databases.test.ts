@@ -108,6 +108,29 @@ test("databases of all engines", { skip }, async (t) => {
     },
   );
 
+  await t.test("a sandbox gets the pooled URL too, and its port leads to the pooler", async (t) => {
+    const database = await available(boxes, { name: "pooled", memory_mb: 256, storage_mb: 512 });
+    const id = String(database["id"]);
+    const credentials = await must("GET", `/databases/${id}/credentials`);
+    const pooling = (await must("GET", `/databases/${id}`))["pooling"] as Row;
+    if (pooling["state"] === "unavailable") {
+      assert.equal(credentials["pooled_url"], undefined);
+      assert.match(String(pooling["last_error"]), /apt-get install pgbouncer/);
+      return t.skip(String(pooling["last_error"]));
+    }
+    assert.deepEqual([pooling["state"], pooling["mode"]], ["running", "transaction"]);
+    const sandbox = await boxes.sandbox();
+    await must("POST", `/sandboxes/${sandbox}/database`, { database_id: id });
+    const run = async (command: string) =>
+      String((await must("POST", `/sandboxes/${sandbox}/exec`, { command }))["stdout"]).trim();
+    assert.equal(await run("echo $DATABASE_URL_POOLED"), credentials["pooled_url"]);
+    // A server of PostgreSQL answers the wish for encryption with an S; a way that leads nowhere says nothing.
+    const ask = `const { hostname, port } = new URL(process.env.DATABASE_URL_POOLED);
+      const socket = require("net").connect(port, hostname, () => socket.write(Buffer.from([0, 0, 0, 8, 4, 210, 22, 47])));
+      socket.once("data", (answer) => { console.log(String(answer)); socket.destroy(); });`;
+    assert.equal(await run(`node -e '${ask}'`), "S");
+  });
+
   await t.test("a server that is away is told with its cause, and so is its return", async () => {
     const database = await available(boxes, { name: "away", memory_mb: 256, storage_mb: 512 });
     const id = String(database["id"]);

@@ -87,6 +87,8 @@ async function run(platform: Platform, row: DatabaseRow, signal: AbortSignal): P
   faultPoint("control-plane.database.before-probe");
   // Asked for anew each time: the state is what this login says, not what the last one said.
   const proof: LoginProof = await platform.host.probe(row.host_key, signal);
+  // What that showed of the pooler, too.
+  const pooling = (await platform.host.database(row.host_key, signal))?.pooling ?? null;
   const facts = {
     proof,
     host: hosted.hostname,
@@ -94,6 +96,7 @@ async function run(platform: Platform, row: DatabaseRow, signal: AbortSignal): P
     exact_version: hosted.version,
     product: hosted.product,
     isolation: hosted.isolation,
+    pooling: JSON.stringify(pooling),
     action: null,
   };
   if (!proof.ok) {

@@ -22,4 +22,5 @@ create index database_backups_by_database on database_backups (database_id, crea
 create index database_backups_due on database_backups (next_look_at) where state in ('pending', 'running', 'completed');
 `,
   },
+  { name: "databases-3-pooling", sql: "alter table databases add column pooling jsonb" },
 ];

@@ -1,4 +1,4 @@
-import type { DatabaseCredentials, LoginProof } from "@platform/host-api";
+import type { DatabaseCredentials, LoginProof, PoolingSeen } from "@platform/host-api";
 import { notFound, PlatformError } from "@platform/contract";
 import { queryOne, type Queryable } from "@platform/postgres";
 import type { Caller } from "../http/index.ts";
@@ -37,6 +37,8 @@ export interface DatabaseRow extends OwnedRow {
   readonly source: { readonly backup_id?: string; readonly database_id?: string } | null;
   readonly backup_policy: BackupPolicy | null;
   readonly backup_state: BackupState | null;
+  /** As last seen; null for engines without a pooler. */
+  readonly pooling: PoolingSeen | null;
 }
 
 export interface BackupPolicy {
@@ -120,6 +122,7 @@ export function databaseView(row: DatabaseRow): Record<string, unknown> {
     source: row.source,
     backup_policy: row.backup_policy,
     backup_state: row.backup_state,
+    pooling: poolingView(row),
     reason: row.reason,
     rotation: row.rotation
       ? { state: "overlapping", started_at: row.rotation.started_at, not_before: row.rotation.not_before }
@@ -130,6 +133,12 @@ export function databaseView(row: DatabaseRow): Record<string, unknown> {
     created_at: row.created_at.toISOString(),
     updated_at: row.updated_at.toISOString(),
   };
+}
+
+function poolingView({ pooling }: DatabaseRow) {
+  if (!pooling) return null;
+  const { state, mode, port, reason, detail, at } = pooling;
+  return { state, mode, port, reason, last_error: detail, checked_at: at };
 }
 
 /** Always from a login with the issued credentials; before the first one there is a `pending`. */
@@ -150,6 +159,9 @@ function connectionTest(row: DatabaseRow) {
 export const credentialsView = (credentials: DatabaseCredentials) => ({
   url: credentials.url,
   recommended_url: credentials.url,
+  ...(credentials.pooledUrl === null
+    ? {}
+    : { pooled_url: credentials.pooledUrl, pooled_port: credentials.pooledPort }),
   host: credentials.host,
   port: credentials.port,
   user: credentials.username,

@@ -47,8 +47,15 @@ export async function linkedDatabases(
     }
     try {
       const credentials = await platform.host.credentials(row.host_key);
+      const { pooledUrl, pooledPort } = credentials;
+      const share = type === "sandbox" ? "previews" : "production";
+      const link = { databaseKey: row.host_key, hostname: credentials.host, share } as const;
       linked.env[row.env_name] = credentials.url;
-      linked.links.push({ databaseKey: row.host_key, hostname: credentials.host, port: credentials.port });
+      linked.links.push({ ...link, port: credentials.port });
+      if (pooledUrl !== null && pooledPort !== null) {
+        linked.env[`${row.env_name}_POOLED`] = pooledUrl;
+        linked.links.push({ ...link, port: pooledPort });
+      }
     } catch (error) {
       if (error instanceof HostError && error.code !== "UNREACHABLE") linked.waitingFor.push(row.database_id);
       else throw error;

@@ -57,6 +57,12 @@ export interface DatabaseEngine {
     targetTime: string | null,
     signal: AbortSignal,
   ): Promise<HostedDatabase>;
+  /** Where on this machine a connection to the database's `port` leads; `most`: how many of its share may be open. */
+  place(
+    key: string,
+    port: number,
+    share: "production" | "previews",
+  ): Promise<{ port: number; most: number | null } | null>;
   stats(key: string): Promise<DatabaseStats>;
   logs(key: string, lines: number): Promise<string[]>;
   /** Stops the server and removes every trace. */

@@ -9,6 +9,7 @@ import {
 } from "@platform/host-api";
 import { faultPoint } from "@platform/daemon";
 import { Manifest } from "./dedicated/manifest.ts";
+import type { ResolveDatabase } from "../outbound/index.ts";
 import type { DatabaseEngine } from "./engine.ts";
 
 const installLines: Record<string, string> = {
@@ -141,8 +142,11 @@ export class EngineRegistry {
   }
 
   /** Where boxes' links to a database lead on this machine. */
-  resolve = async (key: string): Promise<{ host: string; port: number } | null> => {
-    const found = await this.find(key);
-    return found ? { host: "127.0.0.1", port: found.database.port } : null;
+  resolve: ResolveDatabase = async (key, port, share = "production") => {
+    for (const engine of this.#engines) {
+      const place = await engine.place(key, port, share);
+      if (place) return { host: "127.0.0.1", ...place };
+    }
+    return null;
   };
 }

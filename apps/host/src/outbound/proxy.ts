@@ -15,6 +15,7 @@ import {
   parseTarget,
   settleTarget,
   type OutboundTarget,
+  type Place,
   type ResolveDatabase,
   type ResolveName,
 } from "./target.ts";
@@ -47,15 +48,19 @@ const hopHeaders = new Set(
   ),
 );
 
+/** Connections that are open under one budget, by all boxes of this host. */
+type Spent = Map<string, number>;
+
 export class OutboundFactory {
   readonly #resolvers: Resolvers;
+  readonly #spent: Spent = new Map();
   constructor(resolvers: Resolvers) {
     this.#resolvers = resolvers;
   }
 
   /** @throws HostError `INVALID` when the policy cannot be read */
   async open(key: string, spec: OutboundSpec, folders: Pick<BoxFolders, "run">): Promise<OutboundProxy> {
-    const proxy = new OutboundProxy(key, spec, this.#resolvers);
+    const proxy = new OutboundProxy(key, spec, this.#resolvers, this.#spent);
     await proxy.listen(folders);
     return proxy;
   }
@@ -74,8 +79,11 @@ export class OutboundProxy {
   #dialling = 0;
   #rules: { egress: EgressPolicy; links: readonly BoxLink[] };
 
-  constructor(key: string, spec: OutboundSpec, resolvers: Resolvers) {
+  readonly #spent: Spent;
+
+  constructor(key: string, spec: OutboundSpec, resolvers: Resolvers, spent: Spent) {
     this.key = key;
+    this.#spent = spent;
     this.#paces = pacesOf(networkRateOf(spec.limits));
     this.#resolvers = resolvers;
     this.#rules = checked(spec);
@@ -130,7 +138,13 @@ export class OutboundProxy {
     this.#dialling += 1;
     let socket: Socket;
     try {
-      socket = await dialTarget(await settleTarget(target, this.#rules, this.#resolvers));
+      const place = await settleTarget(target, this.#rules, this.#resolvers);
+      const giveBack = this.#spend(place);
+      socket = await dialTarget(place).catch((error: unknown) => {
+        giveBack();
+        throw error;
+      });
+      socket.once("close", giveBack);
     } finally {
       this.#dialling -= 1;
     }
@@ -142,6 +156,23 @@ export class OutboundProxy {
       this.counters.receivedBytes += socket.bytesRead;
     });
     return socket;
+  }
+
+  /** @returns what ends it. @throws OutboundRefusal `TOO_MANY_CONNECTIONS` */
+  #spend({ budget }: Place): () => void {
+    if (!budget) return () => undefined;
+    const { key, most } = budget;
+    const open = this.#spent.get(key) ?? 0;
+    if (open >= most) {
+      const message = `Previews have ${most} direct connections to this database open, as many as they may. Use the pooled URL.`;
+      throw new OutboundRefusal("TOO_MANY_CONNECTIONS", 503, message);
+    }
+    this.#spent.set(key, open + 1);
+    return () => {
+      const left = (this.#spent.get(key) ?? 1) - 1;
+      if (left > 0) this.#spent.set(key, left);
+      else this.#spent.delete(key);
+    };
   }
 
   async #reach(target: OutboundTarget | null): Promise<Socket> {

@@ -4,8 +4,19 @@ import { judge, mayBeAllowed } from "./policy.ts";
 
 /** Looks a name up on this machine; all its addresses. */
 export type ResolveName = (name: string) => Promise<string[]>;
-/** Where a database of this host listens; `null` when there is none of this key. */
-export type ResolveDatabase = (key: string) => Promise<{ host: string; port: number } | null>;
+/** Where a database of this host listens; `most`: how many connections of the share there may be; `null`: no such key. */
+export type ResolveDatabase = (
+  key: string,
+  port: number,
+  share?: "production" | "previews",
+) => Promise<{ host: string; port: number; most?: number | null } | null>;
+
+/** What is dialled; `budget`: counted under the key, and refused beyond `most`. */
+export interface Place {
+  readonly host: string;
+  readonly port: number;
+  readonly budget?: { readonly key: string; readonly most: number };
+}
 
 export interface OutboundTarget {
   readonly host: string;
@@ -43,14 +54,17 @@ export async function settleTarget(
   target: OutboundTarget,
   rules: { egress: EgressPolicy; links: readonly BoxLink[] },
   resolvers: { name: ResolveName; database: ResolveDatabase },
-): Promise<{ host: string; port: number }> {
+): Promise<Place> {
   const { host, port } = target;
   const link = rules.links.find(
     (entry) => entry.hostname.toLowerCase() === host.toLowerCase() && entry.port === port,
   );
   if (link) {
-    const place = await resolvers.database(link.databaseKey);
-    if (place) return place;
+    const place = await resolvers.database(link.databaseKey, port, link.share);
+    if (place) {
+      const { most, ...at } = place;
+      return most == null ? at : { ...at, budget: { key: link.databaseKey, most } };
+    }
     throw new OutboundRefusal("UNREACHABLE", 502, `The linked database at ${host}:${port} is not there.`);
   }
   const denied = (code: "EGRESS_DENIED" | "ADDRESS_NOT_ALLOWED") =>
@@ -77,9 +91,9 @@ async function lookUp(name: string, resolve: ResolveName): Promise<string[]> {
 }
 
 /** @throws OutboundRefusal `UNREACHABLE` */
-export function dialTarget(place: { host: string; port: number }): Promise<Socket> {
+export function dialTarget({ host, port }: Place): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const socket = connect({ ...place, allowHalfOpen: true, noDelay: true });
+    const socket = connect({ host, port, allowHalfOpen: true, noDelay: true });
     const fail = (cause?: Error) => {
       socket.destroy();
       reject(new OutboundRefusal("UNREACHABLE", 502, "The target does not accept connections.", { cause }));

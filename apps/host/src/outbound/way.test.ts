@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { createServer, type Server } from "node:net";
+import { createServer, type AddressInfo, type Server } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
-import type { OutboundFactory } from "./proxy.ts";
+import { waitFor } from "@platform/daemon";
+import { OutboundFactory } from "./proxy.ts";
 import { dialAsBox } from "./way.ts";
 
 test("the greeting of a server that speaks first is not lost when it comes with the proxy's answer", async () => {
@@ -22,4 +23,28 @@ test("the greeting of a server that speaks first is not lost when it comes with 
   const [greeting] = (await once(socket, "data")) as [Buffer];
   assert.equal(greeting.toString(), "hello");
   socket.destroy();
+});
+
+test("previews together have so many direct connections to a database, and production has others", async (t) => {
+  const server = createServer((client) => client.on("error", () => client.destroy()));
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => server.close());
+  const { port } = server.address() as AddressInfo;
+  const factory = new OutboundFactory({
+    name: async () => [],
+    database: async (_key, _port, share) => ({
+      ...{ host: "127.0.0.1", port },
+      most: share === "previews" ? 2 : null,
+    }),
+  });
+  // Each comes by a proxy of its own, as boxes do.
+  const dial = (share: "previews" | "production") =>
+    dialAsBox(factory, { databaseKey: "database-one", hostname: "db.test", port: 5432, share });
+  const open = [await dial("previews"), await dial("previews")];
+  await assert.rejects(dial("previews"), /503/);
+  for (let count = 0; count < 5; count++) open.push(await dial("production"));
+  open[0]!.destroy();
+  open.push(await waitFor("a place to be free", () => dial("previews").catch(() => false as const), 5000));
+  for (const socket of open) socket.destroy();
 });

@@ -1,9 +1,11 @@
-import { createHash, randomInt } from "node:crypto";
+import { createHash, randomBytes, randomInt } from "node:crypto";
 import { statfsSync } from "node:fs";
 import { HostError } from "@platform/host-api";
 import { isPortFree } from "@platform/postgres";
 import type { DatabaseState } from "./database-state.ts";
+import type { ServerKind } from "./kind.ts";
 import { processesOfUser } from "./measure.ts";
+import { newAccount } from "./users.ts";
 
 /** Below the range that the system gives to outgoing connections, so that a stopped server's port stays free. */
 const ports = { first: 20_000, last: 29_999 };
@@ -36,7 +38,7 @@ export function freeUid(others: readonly DatabaseState[], home: string): number 
 
 /** A port that no database has, running or stopped, and nobody listens on at this moment. */
 export async function freePort(others: readonly DatabaseState[]): Promise<number> {
-  const taken = new Set(others.map(({ port }) => port));
+  const taken = new Set(others.flatMap(({ port, pool }) => [port, ...(pool ? Object.values(pool) : [])]));
   for (let attempt = 0; attempt < 200; attempt++) {
     const port = randomInt(ports.first, ports.last + 1);
     if (!taken.has(port) && (await isPortFree(port))) return port;
@@ -55,4 +57,40 @@ export function assertRoom(folder: string): void {
     `${folder} has ${freeMib} MiB left, too little for a database. Free some, then retry.`,
     { reason: "disk_full" },
   );
+}
+
+/** @throws HostError `INVALID` below what a server of the kind starts with */
+export function assertSize(kind: ServerKind, { memoryBytes }: { memoryBytes: number }): void {
+  const least = kind.leastMemoryBytes;
+  if (memoryBytes >= least) return;
+  const mib = (bytes: number) => Math.round(bytes / 1024 / 1024);
+  throw new HostError(
+    "INVALID",
+    422,
+    `${mib(memoryBytes)} MiB are too little for ${kind.engine}: give it ${mib(least)} or more.`,
+    { reason: "memory_too_small" },
+  );
+}
+
+/** @param from.uidsOf the engine's data folder if its servers get uids of their own */
+export async function newState(
+  others: readonly DatabaseState[],
+  from: Pick<DatabaseState, "key" | "spec" | "version" | "hasDisk" | "database"> & { uidsOf: string | null },
+): Promise<DatabaseState> {
+  const { uidsOf, ...known } = from;
+  const { username, password } = newAccount();
+  return {
+    ...known,
+    ...{ username, password, owner: username },
+    phase: "creating",
+    wanted: "running",
+    uid: uidsOf === null ? null : freeUid(others, uidsOf),
+    port: await freePort(others),
+    pendingAccount: null,
+    oldAccounts: [],
+    users: [],
+    superuserPassword: randomBytes(24).toString("base64url"),
+    pool: null,
+    restricted: false,
+  };
 }

@@ -34,6 +34,8 @@ export const DatabaseState = z.object({
   superuserPassword: z.string(),
   /** Whether its files lie on disks of limited size. */
   hasDisk: z.boolean().default(false),
+  /** Ports of the pooler: the one that is handed out, the one that previews are led to, and its own behind both. */
+  pool: z.object({ port: z.int(), previewsPort: z.int(), innerPort: z.int() }).nullable().default(null),
   /** Its accounts may not write, because the database is larger than it may be. */
   restricted: z.boolean().default(false),
 });

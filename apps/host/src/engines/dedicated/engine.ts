@@ -1,5 +1,4 @@
-import { createHash, randomBytes } from "node:crypto";
-import { mkdirSync, readdirSync, rmSync, statSync, truncateSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { faultPoint, type Log } from "@platform/daemon";
 import {
@@ -11,19 +10,16 @@ import {
   type HostedDatabase,
   type LoginProof,
 } from "@platform/host-api";
-import { isAlive, lastLines, serverHome } from "@platform/postgres";
+import { lastLines, serverHome } from "@platform/postgres";
 import type { DatabaseEngine, EngineSpec } from "../engine.ts";
-import { assertRoom, freePort, freeUid } from "./allocation.ts";
-import { openAuthority } from "./authority.ts";
+import { assertRoom, assertSize, freePort, newState } from "./allocation.ts";
 import { manifestOf } from "./backup.ts";
 import type { Manifest } from "./manifest.ts";
-import { foldersOf, readState, writeState, type DatabaseState } from "./database-state.ts";
+import { foldersOf, writeState, type DatabaseState } from "./database-state.ts";
 import {
   assertSameSpec,
   credentialsOf,
-  failureOf,
   loginFailed,
-  loginOf,
   newEntry,
   notFound,
   save,
@@ -32,17 +28,15 @@ import {
 } from "./entry.ts";
 import type { ServerKind } from "./kind.ts";
 import type { Dial } from "./login.ts";
-import { openServerLimits, type ServerLimits } from "./limits.ts";
-import { fill, proveFirst, startFirst } from "./making.ts";
-import { judge, statsOf } from "./observe.ts";
+import type { ServerLimits } from "./limits.ts";
+import { load } from "./loading.ts";
+import { assertSameMajor, fill, makeOfBackup, restoreFailure, startAndFurnish } from "./making.ts";
+import { look, statsOf } from "./observe.ts";
+import type { Pooling, Share } from "./pooling.ts";
 import { bringUp, dropOldAccounts, halt, removeDatabase, settleAccount, type Acting } from "./server.ts";
+import { recover, supervise, type Watched } from "./supervision.ts";
 import { Turns } from "./turns.ts";
 import { assertAlive, dropUser, newAccount, putUser } from "./users.ts";
-
-const logLimitBytes = 16 * 1024 * 1024;
-
-/** The server runs and answers; starting it again would cure none of these. */
-const cannotBeRevived = new Set(["disk_full", "read_only", "too_many_connections", "auth_failed"]);
 
 export interface EngineOptions {
   /** Folder of this engine alone. */
@@ -64,11 +58,13 @@ export class DedicatedEngine implements DatabaseEngine {
   readonly #asRoot: boolean;
   readonly #entries = new Map<string, Entry>();
   /** Databases whose state cannot be read: neither served nor touched, nor reported as absent. */
-  readonly #damaged = new Map<string, string>();
+  #damaged: ReadonlyMap<string, string> = new Map();
+  readonly #pooling: Pooling | null;
   readonly #turns = new Turns();
+  readonly #watched: Watched;
   readonly #timer: NodeJS.Timeout;
   #opened: Promise<Acting> | null = null;
-  #limits: ServerLimits | null = null;
+  #acting: Acting | null = null;
   #closed = false;
 
   constructor(kind: ServerKind, options: EngineOptions) {
@@ -78,15 +74,22 @@ export class DedicatedEngine implements DatabaseEngine {
     this.#log = options.log;
     this.#asRoot = options.runsAsRoot;
     mkdirSync(this.#databases, { recursive: true, mode: 0o711 });
-    this.#timer = setInterval(() => this.#supervise(), options.superviseEveryMs ?? 500);
+    this.#pooling = kind.openPooling?.() ?? null;
+    this.#watched = {
+      ...{ entries: this.#entries, turns: this.#turns, pooling: this.#pooling, log: options.log },
+      acting: () => this.#acting,
+      isClosed: () => this.#closed,
+      settlePool: (entry, acting) => this.#settlePool(entry, acting),
+    };
+    this.#timer = setInterval(() => supervise(this.#watched), options.superviseEveryMs ?? 500);
     this.#timer.unref();
   }
 
-  /** Stops looking after the servers; they go on. */
   async close(): Promise<void> {
     this.#closed = true;
     clearInterval(this.#timer);
     await this.#turns.idle();
+    await this.#pooling?.close();
     await (await this.#opened)?.limits.forget();
   }
 
@@ -99,9 +102,7 @@ export class DedicatedEngine implements DatabaseEngine {
     return this.#kind.engine;
   }
 
-  report() {
-    return this.#kind.report();
-  }
+  report = () => this.#kind.report();
 
   async create(key: string, spec: EngineSpec, signal: AbortSignal): Promise<HostedDatabase> {
     const acting = await this.#open();
@@ -114,15 +115,16 @@ export class DedicatedEngine implements DatabaseEngine {
       if (existing) await this.#remove(existing, acting);
       signal.throwIfAborted();
       const version = await this.#kind.exactVersion(spec.version);
-      this.#assertSize(spec);
+      assertSize(this.#kind, spec);
       assertRoom(this.#home);
       const entry = await this.#reserve(key, spec, version, acting.limits);
       try {
         await this.#prepare(entry, acting);
         faultPoint(`host.${this.engine}.after-clone`);
-        await this.#furnish(entry, acting, signal);
+        await startAndFurnish(entry, acting, signal, () => this.#freePort());
         faultPoint(`host.${this.engine}.before-state`);
         save(entry, { phase: "ready" });
+        await this.#settlePool(entry, acting);
         return this.#view(entry, acting);
       } catch (error) {
         await this.#remove(entry, acting);
@@ -153,10 +155,7 @@ export class DedicatedEngine implements DatabaseEngine {
     signal: AbortSignal,
   ): Promise<HostedDatabase> {
     const acting = await this.#open();
-    if (manifest.engine !== this.engine || manifest.major !== spec.version) {
-      const message = `The backup is of ${manifest.engine} ${manifest.major}. Restore it into a database of the same engine and version.`;
-      throw new HostError("INVALID", 422, message, { reason: "backup_of_other_engine" });
-    }
+    assertSameMajor(manifest, this.engine, spec);
     return this.#turns.run(key, async () => {
       const existing = this.#get(key);
       if (existing?.state.phase === "ready") return this.#view(existing, acting);
@@ -164,40 +163,17 @@ export class DedicatedEngine implements DatabaseEngine {
       const version = await this.#kind.exactVersion(spec.version);
       assertRoom(this.#home);
       const entry = await this.#reserve(key, spec, version, acting.limits);
-      const { database, owner } = manifest;
-      save(entry, this.engine === "redis" ? {} : { database, owner });
       try {
-        await fill(entry, acting, () =>
-          this.#kind.backup.unpack(entry, manifest, frames, acting.authority, targetTime),
-        );
-        faultPoint(`host.${this.engine}.after-unpack`);
-        // The accounts of Redis are no part of its data.
-        const password = this.engine === "redis" ? entry.state.superuserPassword : manifest.superuserPassword;
-        await startFirst(entry, acting, signal, () => this.#freePort(), password);
-        await this.#kind.backup.adopt(entry, manifest, acting.authority);
-        await proveFirst(entry, acting);
-        faultPoint(`host.${this.engine}.restored`);
+        const nextPort = () => this.#freePort();
+        await makeOfBackup(entry, acting, { manifest, frames, targetTime, signal, nextPort });
         save(entry, { phase: "ready" });
+        await this.#settlePool(entry, acting);
         return this.#view(entry, acting);
       } catch (error) {
         await this.#remove(entry, acting);
-        if (error instanceof HostError) throw error;
-        const message = `The backup could not be restored: ${(error as Error).message.slice(0, 500)}`;
-        throw new HostError("INVALID", 422, message, { reason: "restore_failed" }, { cause: error });
+        throw restoreFailure(error);
       }
     });
-  }
-
-  #assertSize({ memoryBytes }: EngineSpec): void {
-    const least = this.#kind.leastMemoryBytes;
-    if (memoryBytes >= least) return;
-    const mib = (bytes: number) => Math.round(bytes / 1024 / 1024);
-    throw new HostError(
-      "INVALID",
-      422,
-      `${mib(memoryBytes)} MiB are too little for ${this.engine}: give it ${mib(least)} or more.`,
-      { reason: "memory_too_small" },
-    );
   }
 
   /** Writes down uid, port and names before anything exists that would have to be found again. */
@@ -205,22 +181,10 @@ export class DedicatedEngine implements DatabaseEngine {
     // Choosing and recording are one turn, so that two creations never choose alike.
     return this.#turns.run("reserve", async () => {
       const folders = foldersOf(this.#databases, key, limits.hasDisk);
-      const { username, password } = newAccount();
-      const state: DatabaseState = {
-        ...{ key, spec, version, username, password },
-        phase: "creating",
-        wanted: "running",
-        uid: this.#asRoot ? freeUid(this.#states(), this.#home) : null,
-        port: await freePort(this.#states()),
-        database: this.#kind.databaseName(),
-        owner: username,
-        pendingAccount: null,
-        oldAccounts: [],
-        users: [],
-        superuserPassword: randomBytes(24).toString("base64url"),
-        hasDisk: limits.hasDisk,
-        restricted: false,
-      };
+      const state = await newState(this.#states(), {
+        ...{ key, spec, version, hasDisk: limits.hasDisk, database: this.#kind.databaseName() },
+        uidsOf: this.#asRoot ? this.#home : null,
+      });
       mkdirSync(folders.root, { mode: 0o711 });
       writeState(folders, state);
       const entry = newEntry(state, folders);
@@ -238,14 +202,6 @@ export class DedicatedEngine implements DatabaseEngine {
       this.#kind.template(templates, version),
     );
     await fill(entry, acting, () => this.#kind.prepare(entry, template, acting.authority));
-  }
-
-  async #furnish(entry: Entry, acting: Acting, signal: AbortSignal): Promise<void> {
-    await startFirst(entry, acting, signal, () => this.#freePort());
-    await acting.kind.furnish(entry, acting.authority);
-    faultPoint(`host.${this.engine}.after-role`);
-    signal.throwIfAborted();
-    await proveFirst(entry, acting);
   }
 
   #freePort(): Promise<number> {
@@ -268,6 +224,7 @@ export class DedicatedEngine implements DatabaseEngine {
       if (entry.state.wanted !== "running") save(entry, { wanted: "running" });
       const proof = await bringUp(entry, acting);
       if (!proof.ok) throw loginFailed(entry, proof);
+      await this.#settlePool(entry, acting);
       return this.#view(entry, acting);
     });
   }
@@ -275,6 +232,7 @@ export class DedicatedEngine implements DatabaseEngine {
   stop(key: string): Promise<HostedDatabase> {
     return this.#withReady(key, async (entry, acting) => {
       save(entry, { wanted: "stopped" });
+      await this.#pooling?.stop(entry);
       await halt(entry, this.#kind);
       return this.#view(entry, acting);
     });
@@ -282,7 +240,7 @@ export class DedicatedEngine implements DatabaseEngine {
 
   credentials(key: string): Promise<DatabaseCredentials> {
     return this.#withReady(key, async (entry, { authority }) =>
-      credentialsOf(this.#kind, entry.state, authority),
+      credentialsOf(this.#kind, entry.state, authority, entry.state, this.#poolingSeen(entry)),
     );
   }
 
@@ -294,7 +252,8 @@ export class DedicatedEngine implements DatabaseEngine {
       faultPoint(`host.${this.engine}.rotation-noted`);
       entry.proof = await settleAccount(entry, acting);
       entry.failure = null;
-      return credentialsOf(this.#kind, entry.state, acting.authority);
+      await this.#settlePool(entry, acting);
+      return credentialsOf(this.#kind, entry.state, acting.authority, entry.state, this.#poolingSeen(entry));
     });
   }
 
@@ -302,12 +261,18 @@ export class DedicatedEngine implements DatabaseEngine {
     return this.#withReady(key, async (entry, acting) => {
       assertAlive(entry);
       await dropOldAccounts(entry, acting);
+      await this.#settlePool(entry, acting);
       return this.#view(entry, acting);
     });
   }
 
   putUser(key: string, name: string, access: "owner" | "read"): Promise<DatabaseCredentials> {
-    return this.#withReady(key, (entry, acting) => putUser(entry, acting, name, access));
+    return this.#withReady(key, async (entry, acting) => {
+      const { username, password } = await putUser(entry, acting, name, access);
+      await this.#settlePool(entry, acting);
+      const account = { username, password };
+      return credentialsOf(this.#kind, entry.state, acting.authority, account, this.#poolingSeen(entry));
+    });
   }
 
   /** Names and access of the users beside the main one. */
@@ -318,18 +283,24 @@ export class DedicatedEngine implements DatabaseEngine {
   }
 
   dropUser(key: string, name: string): Promise<void> {
-    return this.#withReady(key, (entry, acting) => dropUser(entry, acting, name));
+    return this.#withReady(key, async (entry, acting) => {
+      await dropUser(entry, acting, name);
+      await this.#settlePool(entry, acting);
+    });
   }
 
   async probe(key: string, dial?: Dial): Promise<LoginProof> {
     const acting = await this.#open();
     const entry = this.#get(key);
     if (!entry) throw notFound(key);
-    const login = loginOf(entry, acting.authority);
-    const proof = await judge(entry, acting, await this.#kind.prove(dial ? { ...login, dial } : login));
-    entry.proof = proof;
-    entry.failure = proof.ok ? null : failureOf(proof);
-    return proof;
+    return look(entry, acting, this.#pooling, dial);
+  }
+
+  async place(key: string, port: number, share: Share) {
+    await this.#open();
+    const entry = this.#get(key);
+    if (!entry) return null;
+    return this.#pooling?.place(entry, port, share) ?? { port: entry.state.port, most: null };
   }
 
   async stats(key: string): Promise<DatabaseStats> {
@@ -359,17 +330,7 @@ export class DedicatedEngine implements DatabaseEngine {
 
   async recover(): Promise<void> {
     const acting = await this.#open();
-    await Promise.all(
-      [...this.#entries.keys()].map((key) =>
-        this.#turns.run(key, async () => {
-          const entry = this.#get(key);
-          if (entry?.state.phase !== "ready") return;
-          if (entry.state.wanted === "stopped") return halt(entry, this.#kind);
-          // A database that does not come up is reported as failed and tried again; it stops no other.
-          await bringUp(entry, acting).catch((error: unknown) => this.#startFailed(entry, error));
-        }),
-      ),
-    );
+    await recover(this.#watched, acting);
   }
 
   /** PEM of the authority that signs every server's certificate here. */
@@ -387,47 +348,22 @@ export class DedicatedEngine implements DatabaseEngine {
   }
 
   async #load(): Promise<Acting> {
-    const authority = await openAuthority(this.authorityDir);
     const { runsAsRoot, log } = this.#options;
-    // The folder marks what is this engine's among the machine's control groups.
-    const tag = createHash("sha256").update(this.#home).digest("hex").slice(0, 12);
-    const limits = await openServerLimits({ home: this.#home, tag, runsAsRoot, log });
-    this.#limits = limits;
-    const acting = { kind: this.#kind, authority, limits };
-    const incomplete: string[] = [];
-    for (const key of readdirSync(this.#databases)) {
-      const state = this.#readState(key);
-      if (state === "damaged") continue;
-      if (!state) {
-        incomplete.push(key);
-        continue;
-      }
-      const folders = foldersOf(this.#databases, key, state.hasDisk);
-      const entry = newEntry(state, folders);
-      entry.server = this.#kind.running(entry);
-      entry.oomKills = await limits.oomKills(key);
-      this.#entries.set(key, entry);
-      if (state.phase !== "ready") await this.#remove(entry, acting);
-    }
-    await limits.sweep(new Set([...this.#entries.keys(), ...this.#damaged.keys()]));
-    for (const key of incomplete)
-      rmSync(foldersOf(this.#databases, key, false).root, { recursive: true, force: true });
+    const { acting, damaged } = await load({
+      ...{ kind: this.#kind, home: this.#home, databases: this.#databases, runsAsRoot, log },
+      ...{ authorityDir: this.authorityDir, found: this.#entries },
+    });
+    this.#damaged = damaged;
+    this.#acting = acting;
     return acting;
   }
 
-  #readState(key: string): DatabaseState | null | "damaged" {
-    try {
-      return readState(this.#databases, key);
-    } catch (error) {
-      this.#log.error(
-        { err: error, database: key },
-        "the state of a database cannot be read; it is left alone",
-      );
-      const { stateFile } = foldersOf(this.#databases, key, false);
-      this.#damaged.set(key, `${stateFile} cannot be read. Put it back from a backup.`);
-      return "damaged";
-    }
+  async #settlePool(entry: Entry, acting: Acting): Promise<void> {
+    await this.#pooling?.settle(entry, acting, () => this.#freePort());
+    if (this.#poolingSeen(entry)?.state === "running") entry.poolFailures = 0;
   }
+
+  readonly #poolingSeen = (entry: Entry) => this.#pooling?.view(entry) ?? null;
 
   #get(key: string): Entry | undefined {
     const damage = this.#damaged.get(key);
@@ -436,74 +372,13 @@ export class DedicatedEngine implements DatabaseEngine {
   }
 
   #view(entry: Entry, { limits }: Acting): HostedDatabase {
-    return viewOf(entry, this.#kind, limits.hasMemory);
+    return viewOf(entry, this.#kind, limits.hasMemory, this.#poolingSeen(entry));
   }
 
   async #remove(entry: Entry, acting: Acting): Promise<void> {
+    await this.#pooling?.stop(entry);
     await removeDatabase(entry, acting);
     this.#entries.delete(entry.state.key);
-  }
-
-  #supervise(): void {
-    for (const [key, entry] of this.#entries) {
-      const { state, server, failure } = entry;
-      if (state.phase !== "ready" || this.#turns.isBusy(key)) continue;
-      this.#limitLog(entry);
-      if (server !== null && isAlive(server)) this.#watchQuota(key, entry);
-      const isWell =
-        server !== null && isAlive(server) && (failure === null || cannotBeRevived.has(failure.reason));
-      if (state.wanted !== "running" || isWell || performance.now() < entry.nextStartAt) continue;
-      void this.#turns
-        .run(key, () => this.#revive(key, entry))
-        .catch((error: unknown) => this.#startFailed(entry, error));
-    }
-  }
-
-  #watchQuota(key: string, entry: Entry): void {
-    const limits = this.#limits;
-    const { quota } = this.#kind;
-    if (limits === null || quota === null) return;
-    const isOver = () => limits.disk(entry, this.#kind)?.isFull ?? false;
-    if (isOver() === entry.state.restricted) return;
-    const settle = this.#withReady(key, async (same, { authority }) => {
-      const isRestricted = isOver();
-      if (same.state.restricted === isRestricted) return;
-      // Noted first: whatever account is made meanwhile then is held to it as well.
-      save(same, { restricted: isRestricted });
-      await quota.restrict(same, authority, isRestricted);
-      if (!isRestricted) await limits.keepRoom(same);
-    });
-    settle.catch((error: unknown) =>
-      this.#log.error(
-        { err: error, database: key },
-        "the size of a database could not be enforced; trying again",
-      ),
-    );
-  }
-
-  async #revive(key: string, entry: Entry): Promise<void> {
-    if (this.#closed || this.#get(key) !== entry || entry.state.wanted !== "running") return;
-    this.#log.warn(
-      { database: key, pid: entry.server?.pid },
-      "the database does not serve; bringing it up again",
-    );
-    const proof = await bringUp(entry, await this.#open());
-    if (!proof.ok) throw loginFailed(entry, proof);
-  }
-
-  #startFailed(entry: Entry, error: unknown): void {
-    entry.nextStartAt = performance.now() + Math.min(30_000, 250 * 2 ** Math.min(entry.failures++, 10));
-    entry.failure ??= {
-      reason: "start_failed",
-      detail: error instanceof Error ? error.message : String(error),
-    };
-    this.#log.error({ err: error, database: entry.state.key }, "the database does not come up; trying again");
-  }
-
-  /** The server appends, so cutting the file is safe; a tenant's errors must not fill the disk. */
-  #limitLog(entry: Entry): void {
-    const size = statSync(entry.folders.logFile, { throwIfNoEntry: false })?.size ?? 0;
-    if (size > logLimitBytes) truncateSync(entry.folders.logFile, 0);
   }
 
   async #withReady<T>(key: string, work: (entry: Entry, acting: Acting) => Promise<T>): Promise<T> {

@@ -3,6 +3,7 @@ import {
   type DatabaseCredentials,
   type HostedDatabase,
   type LoginProof,
+  type PoolingSeen,
 } from "@platform/host-api";
 import { isAlive, lastLines, type ProcessIdentity } from "@platform/postgres";
 import type { Authority } from "./authority.ts";
@@ -28,11 +29,15 @@ export interface Entry {
   nextStartAt: number;
   /** Processes that the kernel had killed for memory when the server was started or last looked at. */
   oomKills: number;
+  /** The same of its pooler. */
+  poolFailures: number;
+  nextPoolAt: number;
 }
 
 export function newEntry(state: DatabaseState, folders: DatabaseFolders): Entry {
   const seen = { server: null, proof: null, failure: null, failures: 0, nextStartAt: 0, oomKills: 0 };
-  return { state, folders, ...seen };
+  const pooler = { poolFailures: 0, nextPoolAt: 0 };
+  return { state, folders, ...seen, ...pooler };
 }
 
 /** Changes what is kept, on disk first. */
@@ -43,7 +48,12 @@ export function save(entry: Entry, change: Partial<DatabaseState>): void {
 }
 
 /** `running` only for a living process whose last login with the issued credentials succeeded. */
-export function viewOf(entry: Entry, kind: Product, hasMemoryLimit: boolean): HostedDatabase {
+export function viewOf(
+  entry: Entry,
+  kind: Product,
+  hasMemoryLimit: boolean,
+  pooling: PoolingSeen | null,
+): HostedDatabase {
   const { state, proof } = entry;
   const alive = entry.server !== null && isAlive(entry.server);
   const shown = stateOf(entry, alive);
@@ -59,6 +69,7 @@ export function viewOf(entry: Entry, kind: Product, hasMemoryLimit: boolean): Ho
     failure: shown === "failed" ? failureSeen(entry, alive) : null,
     isolation: { ownUid: state.uid !== null, memoryLimit: hasMemoryLimit, diskLimit: state.hasDisk },
     rotating: state.oldAccounts.length > 0,
+    pooling,
   };
 }
 
@@ -115,13 +126,17 @@ export function credentialsOf(
   state: DatabaseState,
   authority: Authority,
   account: Account = state,
+  pooling: PoolingSeen | null = null,
 ): DatabaseCredentials {
   const { database, port } = state;
   const { username, password } = account;
   const url = kind.url(state, account);
+  const pooledPort = pooling?.state === "running" ? pooling.port : null;
   return {
     ...{ url, host: state.spec.hostname, port, username, password, database },
     caCertificate: authority.certificate,
+    pooledUrl: pooledPort === null ? null : kind.url({ ...state, port: pooledPort }, account),
+    pooledPort,
   };
 }
 

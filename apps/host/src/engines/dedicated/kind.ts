@@ -5,6 +5,7 @@ import type { BackupMethod } from "./backup.ts";
 import type { DatabaseState } from "./database-state.ts";
 import type { Entry } from "./entry.ts";
 import type { Account, Login } from "./login.ts";
+import type { Pooling } from "./pooling.ts";
 
 /** What is run, as the database's uid, in the foreground. Nothing in it is secret: everyone may read arguments. */
 export interface ServerCommand {
@@ -16,7 +17,6 @@ export interface ServerCommand {
 
 export type EngineReport = { usable: boolean; versions: string[]; why: string | null };
 
-/** What differs between the servers that a dedicated engine runs; nothing in it decides when. */
 /** For a server that does not survive a full disk: it is stopped from writing before that. */
 export interface SoftQuota {
   /** Room on the disk beyond the database's size, for what is written between two looks and for undoing it. */
@@ -25,6 +25,7 @@ export interface SoftQuota {
   restrict(entry: Entry, authority: Authority, isRestricted: boolean): Promise<void>;
 }
 
+/** What differs between the servers that a dedicated engine runs; nothing in it decides when. */
 export interface ServerKind {
   readonly backup: BackupMethod;
   readonly engine: DatabaseSpec["engine"];
@@ -34,6 +35,8 @@ export interface ServerKind {
   readonly stopSignals: readonly NodeJS.Signals[];
   /** Bytes of a disk of its own for what must be written though the database is full; `null`: none is needed. */
   readonly journalBytes: number | null;
+  /** Shared connections in front of the servers of one engine; left out where there is no such thing. */
+  readonly openPooling?: () => Pooling;
   /** `null`: the server itself refuses what does not fit, and goes on. */
   readonly quota: SoftQuota | null;
   report(): Promise<EngineReport>;

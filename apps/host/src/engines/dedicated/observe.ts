@@ -1,11 +1,13 @@
 import type { DatabaseStats, LoginProof } from "@platform/host-api";
 import { isAlive } from "@platform/postgres";
-import type { Entry } from "./entry.ts";
+import { failureOf, loginOf, type Entry } from "./entry.ts";
+import type { Dial } from "./login.ts";
 import { diskUsage, memoryOf, processTree } from "./measure.ts";
+import type { Pooling } from "./pooling.ts";
 import { memoryDetail, type Acting } from "./server.ts";
 
 /** What a login alone does not show: a full disk lets in, and a server that the kernel ended only seems away. */
-export async function judge(entry: Entry, { limits, kind }: Acting, proof: LoginProof): Promise<LoginProof> {
+async function judge(entry: Entry, { limits, kind }: Acting, proof: LoginProof): Promise<LoginProof> {
   if (proof.ok || proof.reason === "read_only") {
     if (!limits.disk(entry, kind)?.isFull) return proof;
     const detail =
@@ -31,4 +33,22 @@ export async function statsOf(entry: Entry, { limits, kind, authority }: Acting)
   // Disk and memory are known also of a server that lets nobody in.
   const counted = await kind.sessions(entry, authority).catch(() => undefined);
   return { ...storage, memoryBytes, ...(counted ?? { connections: null, uptimeSec: null }) };
+}
+
+/** Logs in as clients do, straight and through the pooler, and notes what that says. */
+export async function look(
+  entry: Entry,
+  acting: Acting,
+  pooling: Pooling | null,
+  dial?: Dial,
+): Promise<LoginProof> {
+  const login = loginOf(entry, acting.authority);
+  const [made] = await Promise.all([
+    acting.kind.prove(dial ? { ...login, dial } : login),
+    pooling?.prove(entry, acting),
+  ]);
+  const proof = await judge(entry, acting, made);
+  entry.proof = proof;
+  entry.failure = proof.ok ? null : failureOf(proof);
+  return proof;
 }

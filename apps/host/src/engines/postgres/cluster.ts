@@ -60,6 +60,10 @@ export async function cloneCluster(
   symlinkSync(folders.journal, join(folders.data, "pg_wal"));
 }
 
+/** Connections that a server of this memory takes. */
+export const maxConnections = (memoryBytes: number) =>
+  Math.round(Math.min(200, Math.max(20, memoryBytes / (8 * mib))));
+
 /** Settings of a running server. Given as arguments, so that no SQL can change them; none is secret. */
 export function serverSettings(state: DatabaseState): Record<string, string | number> {
   const { memoryBytes, storageBytes, version } = state.spec;
@@ -72,7 +76,7 @@ export function serverSettings(state: DatabaseState): Record<string, string | nu
     ssl: "on",
     ssl_min_protocol_version: "TLSv1.2",
     password_encryption: "scram-sha-256",
-    max_connections: within(memoryBytes / (8 * mib), 20, 200),
+    max_connections: maxConnections(memoryBytes),
     shared_buffers: `${within(memoryBytes / 4 / mib, 16, 2048)}MB`,
     work_mem: `${within(memoryBytes / 64 / mib, 1, 32)}MB`,
     maintenance_work_mem: `${within(memoryBytes / 16 / mib, 8, 256)}MB`,

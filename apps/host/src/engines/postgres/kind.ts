@@ -3,6 +3,7 @@ import { isAlive, runningServer } from "@platform/postgres";
 import type { ServerKind } from "../dedicated/kind.ts";
 import { backup } from "./backup.ts";
 import { cloneCluster, prepareTemplate, serverSettings, templatePassword } from "./cluster.ts";
+import { PostgresPooling } from "./pooling/index.ts";
 import { createAndDropTable, prove, superuserLogin } from "./login.ts";
 import { addRole, countSessions, makeRoleAndDatabase, removeRole, secureServer } from "./roles.ts";
 import { binariesOf, reportVersions } from "./versions.ts";
@@ -20,6 +21,7 @@ export const postgres: ServerKind = {
   /** Log segments are made and removed at will; up to `max_wal_size` and what one checkpoint overruns. */
   journalBytes: 384 * mib,
   quota: null,
+  openPooling: () => new PostgresPooling(),
   report: reportVersions,
   exactVersion: async (major) => (await binariesOf(major)).version,
   product: (version) => `PostgreSQL ${version}`,
