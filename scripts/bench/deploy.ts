@@ -136,7 +136,7 @@ export async function measureReleases(platform: OwnPlatform, peers: Peers, isWho
 
 /** No instance of the wanted release runs: one is started from its bundle, nothing is built. */
 async function measureColdRollback(bench: Bench, peers: Peers): Promise<Row> {
-  await bench.set({ keep_warm_releases: 0, drain_sec: 0, websocket_drain_sec: 0 });
+  await bench.set({ keep_warm_releases: 0, keep_warm_sec: 0, drain_sec: 1, websocket_drain_sec: 0 });
   const [ours, theirs]: [number[], number[]] = [[], []];
   const builds = await bench.builds();
   for (let round = 0; round < deployCounts.coldRollbacks; round++) {
@@ -162,11 +162,12 @@ async function measureColdRollback(bench: Bench, peers: Peers): Promise<Row> {
 async function measureWake(bench: Bench, peers: Peers): Promise<Row> {
   const [ours, theirs]: [number[], number[]] = [[], []];
   const serving = Number(/\d+/.exec((await bench.platform.visit(bench.url)).text)?.[0]);
-  await bench.set({ scale_to_zero: true, idle_sec: 1, trial_sec: 0, stop_grace_sec: 1 });
+  await bench.set({ scale_to_zero: true, idle_sec: 2, trial_sec: 0, stop_grace_sec: 1 });
   for (let round = 0; round < deployCounts.wakes; round++) {
     for (const endsAt = Date.now() + 120_000; ;) {
       const { asleep } = await bench.platform.must("GET", bench.path);
-      if (asleep === true) break;
+      const isGone = (await bench.instances()).every(({ state }) => state === "destroyed");
+      if (asleep === true && isGone) break;
       if (Date.now() > endsAt) throw new Error("the deployment never fell asleep");
       await new Promise((resolve) => setTimeout(resolve, 250));
     }
