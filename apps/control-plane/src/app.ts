@@ -5,6 +5,7 @@ import { CronScheduler, cronHandlers } from "./cron/index.ts";
 import {
   createBackupStep,
   createDatabaseStep,
+  databaseAccessHandlers,
   databaseHandlers,
   onAttach,
   onRenewal,
@@ -124,6 +125,7 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...previewHandlers(platform),
     ...shareHandlers(platform),
     ...databaseHandlers(platform),
+    ...databaseAccessHandlers(platform),
     ...deploymentHandlers(platform),
     ...rolloutHandlers(platform),
     ...uploadHandlers(platform),

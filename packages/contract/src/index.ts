@@ -10,6 +10,7 @@ export * from "./agent-tools.ts";
 export * from "./previews.ts";
 export * from "./snapshots.ts";
 export * from "./templates.ts";
+export * from "./database-access.ts";
 export * from "./databases.ts";
 export * from "./deployments.ts";
 export * from "./rollouts.ts";

@@ -56,6 +56,7 @@ export const problems = {
   DATABASE_LOGIN_FAILED: { status: 409, title: "The credentials do not log in" },
   DATABASE_IN_USE: { status: 409, title: "The database is linked" },
   QUERY_FAILED: { status: 422, title: "The query failed" },
+  QUERY_UNSUPPORTED: { status: 422, title: "The engine has no query language" },
 
   SOURCE_EMPTY: { status: 422, title: "There is nothing to publish" },
   SOURCE_CHANGED: { status: 409, title: "Files changed while they were frozen", retryable: true },

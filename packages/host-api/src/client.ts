@@ -9,6 +9,8 @@ import {
   DatabaseUser,
   HostedDatabase,
   LoginProof,
+  QueryAnswer,
+  type QueryRequest,
   type DatabaseSpec,
   type RestoreSpec,
 } from "./database.ts";
@@ -263,6 +265,11 @@ export class HostClient {
     this.#json("POST", `/databases/${key}/copies`, HostedDatabase, { from, spec }, signal);
   probe = (key: string, signal?: AbortSignal) =>
     this.#json("POST", `/databases/${key}/probe`, LoginProof, {}, signal);
+  /** A statement that fails is an answer. */
+  queryDatabase = (key: string, query: z.input<typeof QueryRequest>, signal?: AbortSignal) =>
+    this.#json("POST", `/databases/${key}/query`, QueryAnswer, query, signal);
+  /** Bytes to the database's server and back. */
+  dialDatabase = (key: string, signal?: AbortSignal) => dialBoxPort(this.address, key, "server", signal);
   databaseStats = (key: string, signal?: AbortSignal) =>
     this.#json("GET", `/databases/${key}/stats`, DatabaseStats, undefined, signal);
   databaseLogs = async (key: string, lines: number, signal?: AbortSignal): Promise<string[]> => {
@@ -388,8 +395,11 @@ function toHostError(status: number, text: string): HostError {
   }
 }
 
-/** A port in a box that accepts from outside; with `any-` also one that accepts only inside; or its agent. */
-export type BoxDoor = number | `any-${number}` | "agent";
+/**
+ * A port in a box that accepts from outside; with `any-` also one that accepts only inside; or its agent. `server`: the
+ * key is a database's, and the bytes go to its server.
+ */
+export type BoxDoor = number | `any-${number}` | "agent" | "server";
 
 /**
  * `CONNECT <boxKey>:<port>` at the host. The edge uses it as the connector of its upstream pools.

@@ -84,8 +84,65 @@ export const DatabaseStats = z.object({
   storageLimitBytes: z.number().nullable(),
   connections: z.number().nullable(),
   uptimeSec: z.number().nullable(),
+  /** Reads that memory answered, of all, 0 to 1, since the server began; `null` without any. */
+  cacheHitRatio: z.number().min(0).max(1).nullable(),
+  slowQueries: z
+    .object({
+      longerThanMs: z.number(),
+      /** How often since the server began; `null` where only the statements are counted. */
+      count: z.number().nullable(),
+      /** The slowest by mean time, without the values in them; `null` where the server keeps no texts. */
+      statements: z
+        .object({ text: z.string(), calls: z.number(), meanMs: z.number(), maxMs: z.number() })
+        .array()
+        .nullable(),
+    })
+    .nullable(),
 });
 export type DatabaseStats = z.output<typeof DatabaseStats>;
+
+/** One statement by the issued login, in a session of its own. */
+export const QueryRequest = z.object({
+  sql: z.string().min(1),
+  params: z.unknown().array().default([]),
+  readOnly: z.boolean().default(false),
+  maxRows: z.int().min(1).max(10_000).default(1_000),
+  /** Of the rows as JSON. */
+  maxBytes: z
+    .int()
+    .min(1)
+    .default(4 * 1024 * 1024),
+  timeoutMs: z.int().min(1).max(60_000).default(10_000),
+});
+export type QueryRequest = z.output<typeof QueryRequest>;
+
+export const QueryAnswer = z.discriminatedUnion("ok", [
+  z.object({
+    ok: z.literal(true),
+    /** The server's word for what it did, such as `SELECT`; `null` where it has none. */
+    command: z.string().nullable(),
+    columns: z.object({ name: z.string(), type: z.string() }).array(),
+    rows: z.unknown().array().array(),
+    /** Rows sent, or those changed by a statement that sends none. */
+    rowCount: z.number().nullable(),
+    /** Which limit left rows out. */
+    cutBy: z.enum(["rows", "bytes"]).nullable(),
+    ms: z.number(),
+  }),
+  z.object({
+    ok: z.literal(false),
+    /** `statement`: the server refused it; `timeout`; `connection`: no session. */
+    reason: z.enum(["statement", "timeout", "connection"]),
+    /** The server's own: SQLSTATE, or an error number. */
+    code: z.string().nullable(),
+    message: z.string(),
+    detail: z.string().nullable(),
+    hint: z.string().nullable(),
+    /** In the statement, from 1, in characters. */
+    position: z.int().nullable(),
+  }),
+]);
+export type QueryAnswer = z.output<typeof QueryAnswer>;
 
 export const DatabaseUser = z.object({
   name: z.string().regex(/^[a-z][a-z0-9-]{0,31}$/),

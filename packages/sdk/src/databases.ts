@@ -1,3 +1,4 @@
+import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { ApiError } from "./error.ts";
 import { isUuid, named } from "./find.ts";
@@ -12,6 +13,23 @@ export interface DatabaseBackup {
   readonly inserted_at: string;
   readonly restored_ok_at: string | null;
   readonly reason: string | null;
+}
+
+export interface DatabaseQuery {
+  readonly sql: string;
+  readonly params?: readonly unknown[];
+  readonly read_only?: boolean;
+  readonly max_rows?: number;
+  readonly timeout_ms?: number;
+}
+export interface DatabaseQueryResult {
+  readonly columns: readonly { readonly name: string; readonly type: string }[];
+  readonly rows: readonly Record<string, unknown>[];
+  readonly row_count: number | null;
+  readonly command: string | null;
+  readonly truncated: boolean;
+  readonly truncated_by: "rows" | "bytes" | null;
+  readonly duration_ms: number;
 }
 
 export class Databases {
@@ -67,6 +85,15 @@ export class Databases {
       body: name === undefined ? {} : { name },
       idempotencyKey,
     });
+  query = (id: string, body: DatabaseQuery) =>
+    this.#http.json<DatabaseQueryResult>("POST", `/databases/${encodeURIComponent(id)}/query`, { body });
+  metrics = (id: string) =>
+    this.#http.json<{ current: Record<string, unknown> }>(
+      "GET",
+      `/databases/${encodeURIComponent(id)}/metrics`,
+    );
+  /** The bytes of a connection to the database's server: its own protocol, TLS and login included. */
+  tunnel = (id: string): Promise<Duplex> => this.#http.tunnel(`/databases/${encodeURIComponent(id)}/tunnel`);
   logs = async (id: string, lines = 100): Promise<string[]> => {
     const body = await this.#http.envelope("GET", `/databases/${encodeURIComponent(id)}/logs`, {
       query: { lines },

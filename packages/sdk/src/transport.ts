@@ -1,10 +1,11 @@
 import { randomUUID } from "node:crypto";
-import { Readable } from "node:stream";
+import { Readable, type Duplex } from "node:stream";
 import type { ReadableStream as NodeReadableStream } from "node:stream/web";
 import { setTimeout as delay } from "node:timers/promises";
 import { fetch as undiciFetch, type Dispatcher, type RequestInit as UndiciRequestInit } from "undici";
+import { createWebSocketStream, WebSocket } from "ws";
 import { ApiError, ConnectionError, retryAfterMs, toApiError } from "./error.ts";
-import { localhostDispatcher } from "./localhost.ts";
+import { localhostDispatcher, lookupLocalhost } from "./localhost.ts";
 import { parseEvents, type ServerEvent } from "./sse.ts";
 
 export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
@@ -102,6 +103,32 @@ export class Transport {
     const response = await this.#send(method, path, "text/event-stream", { ...options, timeoutMs: 0 });
     if (!response.body) return;
     yield* parseEvents(response.body);
+  }
+
+  /** @throws ApiError when the server refuses to upgrade, ConnectionError when it does not answer */
+  tunnel(path: string): Promise<Duplex> {
+    const url = new URL(this.baseUrl + path);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    const socket = new WebSocket(url, {
+      headers: { authorization: `Bearer ${this.#options.apiKey}` },
+      perMessageDeflate: false,
+      handshakeTimeout: this.#options.timeoutMs ?? 60_000,
+      ...(this.#dispatcher ? { lookup: lookupLocalhost } : {}),
+    });
+    return new Promise((resolve, reject) => {
+      socket.once("open", () => resolve(createWebSocketStream(socket)));
+      socket.once("unexpected-response", (_request, response) => {
+        let text = "";
+        response.setEncoding("utf8").on("data", (part: string) => (text += part));
+        response.once("close", () => {
+          reject(toApiError(response.statusCode ?? 0, new Headers(), text));
+          socket.terminate();
+        });
+      });
+      socket.once("error", (cause) =>
+        reject(new ConnectionError("CONNECTION_FAILED", `No connection to ${url.host}.`, { cause })),
+      );
+    });
   }
 
   async #read<T>(read: () => Promise<T>): Promise<T> {

@@ -2,6 +2,7 @@ import type { Command } from "commander";
 import { withClient, type Context } from "../context.ts";
 import { table } from "../output.ts";
 import { parseCount } from "../pairs.ts";
+import { addAccess } from "./database-access.ts";
 
 interface CreateOptions {
   readonly engine: string;
@@ -119,6 +120,7 @@ export function addDatabase(program: Command, context: () => Context): void {
         context().output.result(ready, ready.id);
       }),
     );
+  addAccess(database, context);
   database
     .command("rm")
     .description("delete databases and everything in them")

@@ -1,5 +1,6 @@
 export { createDatabase, createLinkedDatabase, type LinkOwner } from "./create.ts";
 export { attachDatabase, mainDatabaseOf, onAttach, onRenewal } from "./attach.ts";
+export { databaseAccessHandlers } from "./access.ts";
 export { databaseHandlers } from "./routes.ts";
 export { createBackupStep } from "./backups.ts";
 export { createDatabaseStep } from "./reconciler.ts";

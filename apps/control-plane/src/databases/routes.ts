@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { PlatformError, databaseRoutes as r } from "@platform/contract";
-import { HostError } from "@platform/host-api";
+import { HostError, type DatabaseStats } from "@platform/host-api";
 import { handler, openEventStream, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { ownedBy, page } from "../tenants/index.ts";
@@ -171,6 +171,8 @@ export function databaseHandlers(platform: Platform): Handler[] {
           storage_limit_mb:
             now?.storageLimitBytes == null ? null : Math.round(now.storageLimitBytes / 1024 / 1024),
           connections: now?.connections ?? null,
+          cache_hit_ratio: now?.cacheHitRatio ?? null,
+          slow_queries: slowView(now?.slowQueries),
         },
         series: {},
       };
@@ -207,3 +209,15 @@ export function databaseHandlers(platform: Platform): Handler[] {
 
 const lineTime = (line: string) =>
   /^\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[.\d]*/.exec(line)?.[0].replace(" ", "T") ?? null;
+
+const slowView = (slow: DatabaseStats["slowQueries"] | undefined) =>
+  slow
+    ? {
+        longer_than_ms: slow.longerThanMs,
+        count: slow.count,
+        statements:
+          slow.statements?.map(({ text, calls, meanMs, maxMs }) => ({
+            ...{ text, calls, mean_ms: Math.round(meanMs), max_ms: Math.round(maxMs) },
+          })) ?? null,
+      }
+    : null;

@@ -1,3 +1,4 @@
+import { posix } from "node:path";
 import type { ProblemCode, ProblemPatch } from "@platform/contract";
 import type { GuestClient } from "@platform/guest-protocol";
 import type { Plan } from "./detect/index.ts";
@@ -239,6 +240,26 @@ async function pythonDependency(guest: GuestClient, wanted: string, evidence: st
   };
 }
 
+/** The name as the file has it, written into the file that imports it; `undefined` when there is no such pair. */
+async function inOtherLetters(
+  guest: GuestClient,
+  wanted: string,
+  evidence: readonly string[],
+): Promise<ProblemPatch[] | undefined> {
+  const importer = evidence
+    .map((line) => /imported from (\/workspace\/\S+?)['"]?$/.exec(line)?.[1])
+    .find((found) => found !== undefined);
+  if (!importer || !wanted.startsWith("/workspace/")) return undefined;
+  const { dir, base } = posix.parse(wanted);
+  const listed = await guest.exec('ls -1 -- "$FOLDER"', {
+    ...{ cwd: "/workspace", timeoutMs: 20_000, env: { FOLDER: dir } },
+  });
+  const names = listed.stdout.split("\n").filter((name) => name.toLowerCase() === base.toLowerCase());
+  if (names.length !== 1) return undefined;
+  const file = importer.slice("/workspace/".length);
+  return [{ type: "edit", file, find: base, replace: names[0]! }];
+}
+
 /** A file of the app's own that is not in the release; often it is there under a name in other letters. */
 async function missingFile(
   guest: GuestClient,
@@ -254,6 +275,7 @@ async function missingFile(
   );
   const other = candidates.stdout.split("\n")[0];
   const file = wanted.replace(/^\/workspace\//, "");
+  const renamed = isStart ? undefined : await inOtherLetters(guest, wanted, evidence);
   const patch: ProblemPatch[] | undefined =
     isStart && other
       ? [
@@ -263,7 +285,7 @@ async function missingFile(
             operations: [{ op: "add", path: "/scripts/start", value: `node ${other}` }],
           },
         ]
-      : undefined;
+      : renamed;
   return {
     code: isStart ? "START_FILE_MISSING" : "SOURCE_FILE_MISSING",
     message: `${file} is not in the release.${isStart && other ? ` There is ${other}.` : ""} Write it, correct the name (small and capital letters differ), or see why the build does not make it.`,

@@ -4,6 +4,7 @@ import type { GuestClient } from "@platform/guest-protocol";
 import type { Platform } from "../platform.ts";
 import { toolsFolder, type Plan } from "./detect/index.ts";
 import { diagnoseBuild, diagnoseInstall, errorLines, type Diagnosis } from "./diagnosis.ts";
+import { insteadOf } from "./lockfile-gaps.ts";
 import { MaskedLines } from "./masking.ts";
 import type { BuildLog, BuildRow } from "./store.ts";
 
@@ -128,6 +129,11 @@ export async function runStep(
       `The ${step.step} step did not end within ${step.timeoutMs < 120_000 ? `${step.timeoutMs / 1000} seconds` : `${step.timeoutMs / 60_000} minutes`}. Its last lines are in details.log_tail.`,
       { details },
     );
+  const instead = step.step === "install" ? insteadOf(step.command, whole) : null;
+  if (instead) {
+    log.add("system", instead.because);
+    return runStep(platform, row, guest, { ...step, command: instead.command }, log, signal);
+  }
   const diagnose = step.step === "install" ? diagnoseInstall : diagnoseBuild;
   const found = result.timedOut ? null : await diagnose(guest, step.plan, whole);
   if (found) throw diagnosed(found, details);

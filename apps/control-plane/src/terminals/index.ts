@@ -1,11 +1,11 @@
 import { sandboxAccessRoutes as r, PlatformError } from "@platform/contract";
 import { Signal, type GuestClient } from "@platform/guest-protocol";
-import { handler, upgrade, type Call, type Handler } from "../http/index.ts";
+import { handler, serveTunnel, upgrade, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { absolute, guestProblem, liveSandbox } from "../sandboxes/index.ts";
 import { execProtocol, serveProcess } from "./exec-socket.ts";
 import { sshHandlers } from "./ssh.ts";
-import { dial, serveTunnel } from "./tunnel.ts";
+import { dial } from "./tunnel.ts";
 
 const tagOf = (sid: string) => `terminal-${sid}`;
 

@@ -1,9 +1,9 @@
 import { PlatformError, sandboxAccessRoutes as r } from "@platform/contract";
 import type { GuestClient } from "@platform/guest-protocol";
-import { handler, type Call, type Handler } from "../http/index.ts";
+import { handler, serveTunnel, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { guestProblem, liveSandbox, ownSandbox } from "../sandboxes/index.ts";
-import { dial, serveTunnel } from "./tunnel.ts";
+import { dial } from "./tunnel.ts";
 
 const sshPort = 22;
 const user = "user";

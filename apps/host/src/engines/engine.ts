@@ -7,6 +7,8 @@ import type {
   Frame,
   HostedDatabase,
   LoginProof,
+  QueryAnswer,
+  QueryRequest,
 } from "@platform/host-api";
 import type { z } from "zod";
 import type { Manifest } from "./dedicated/manifest.ts";
@@ -64,6 +66,8 @@ export interface DatabaseEngine {
     share: "production" | "previews",
   ): Promise<{ port: number; most: number | null } | null>;
   stats(key: string): Promise<DatabaseStats>;
+  /** @throws HostError `UNSUPPORTED` for an engine without a query language */
+  query(key: string, request: QueryRequest): Promise<QueryAnswer>;
   logs(key: string, lines: number): Promise<string[]>;
   /** Stops the server and removes every trace. */
   destroy(key: string): Promise<void>;

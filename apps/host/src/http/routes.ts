@@ -4,6 +4,7 @@ import {
   BoxSpec,
   CopySpec,
   DatabaseUserSpec,
+  QueryRequest,
   DoorRequest,
   FenceRequest,
   HostError,
@@ -129,6 +130,8 @@ function databaseRoutes({ engines }: Services): Record<string, Handler> {
     },
     "POST /databases/:key/probe": ({ key }) => engines.probe(key),
     "GET /databases/:key/credentials": async ({ key }) => (await engines.engineOf(key)).credentials(key),
+    "POST /databases/:key/query": async ({ key, body }) =>
+      (await engines.engineOf(key)).query(key, QueryRequest.parse(body)),
     "GET /databases/:key/stats": async ({ key }) => (await engines.engineOf(key)).stats(key),
     "GET /databases/:key/logs": async ({ key, query }) => ({
       lines: await (await engines.engineOf(key)).logs(key, lineCount.parse(query.get("lines") ?? undefined)),

@@ -54,7 +54,7 @@ export async function serve(options: HttpOptions, port: number): Promise<HttpSer
     client.on("error", () => client.destroy());
     const open = async () => {
       assertCaller(request);
-      await openTunnel(options.services.boxes, request.url ?? "", client, head);
+      await openTunnel(options.services, request.url ?? "", client, head);
     };
     open().catch((error: unknown) => refuse(options.log, client, error));
   });

@@ -1,6 +1,8 @@
+import { connect } from "node:net";
 import type { Duplex } from "node:stream";
 import { HostError } from "@platform/host-api";
 import type { Boxes, LiveBox } from "../boxes/index.ts";
+import type { EngineRegistry } from "../engines/registry.ts";
 import { splice } from "./splice.ts";
 
 const headEnd = "\r\n\r\n";
@@ -120,11 +122,19 @@ export async function dialPort(
 
 /**
  * Answers `CONNECT key:port` with a raw stream to that port in the box, `CONNECT key:any-PORT` also to one
- * that only listens inside the box, and `CONNECT key:agent` with a stream to the box's agent.
+ * that only listens inside the box, `CONNECT key:agent` with a stream to the box's agent, and `CONNECT key:server`
+ * with one to the server of a database.
  *
  * @throws HostError; nothing has been written to `client` then
  */
-export async function openTunnel(boxes: Boxes, target: string, client: Duplex, head: Buffer): Promise<void> {
+export async function openTunnel(
+  { boxes, engines }: { boxes: Boxes; engines: EngineRegistry },
+  target: string,
+  client: Duplex,
+  head: Buffer,
+): Promise<void> {
+  const [, database] = /^([a-z0-9-]+):server$/.exec(target) ?? [];
+  if (database !== undefined) return openServer(engines, database, client, head);
   const [, key = "", reach = "", port = ""] = /^([a-z0-9-]+):(?:agent|(any-)?(\d{1,5}))$/.exec(target) ?? [];
   if (key === "") throw new HostError("INVALID", 400, 'CONNECT needs "boxKey:port".');
   const { box, guest, rest } = await dialPort(
@@ -133,6 +143,29 @@ export async function openTunnel(boxes: Boxes, target: string, client: Duplex, h
     client,
   );
   if (guest) join(box, client, guest, head, rest);
+}
+
+/** The bytes of a database's protocol, TLS and login included, straight to its server. */
+async function openServer(engines: EngineRegistry, key: string, client: Duplex, head: Buffer): Promise<void> {
+  const found = await engines.find(key);
+  if (!found) throw new HostError("NOT_FOUND", 404, `There is no database ${key}.`);
+  const { database } = found;
+  const server = connect({ host: "127.0.0.1", port: database.port, noDelay: true });
+  await new Promise<void>((resolve, reject) => {
+    server.once("connect", resolve);
+    server.once("error", (cause) =>
+      reject(
+        new HostError("PORT_REFUSED", 502, `The server of database ${key} does not accept.`, {}, { cause }),
+      ),
+    );
+  });
+  server.on("error", () => server.destroy());
+  if (client.destroyed) return void server.destroy();
+  client.once("close", () => server.destroy());
+  server.once("close", () => client.end());
+  client.write("HTTP/1.1 200 Connection established\r\n\r\n");
+  if (head.length > 0) server.write(head);
+  client.pipe(server).pipe(client);
 }
 
 function join(box: LiveBox, client: Duplex, guest: Duplex, fromClient: Buffer, fromGuest: Buffer): void {

@@ -56,7 +56,10 @@ export function startMissing(detected: Detected): PlatformError {
             operations: [{ op: "add", path: "/scripts/start", value: `node ${candidate}` }],
           },
         ]
-    : undefined;
+    : detected.kind === "static" && detected.start === null
+      ? // Asked to be a server, but there are only files to send.
+        [{ type: "request", operations: [{ op: "replace", path: "/deployment_type", value: "static" }] }]
+      : undefined;
   return new PlatformError(
     "START_COMMAND_MISSING",
     `No start command is known. Send run_command, or add a start script to package.json, or start: to the app manifest.${candidate ? ` ${candidate} looks like the server.` : ""}`,

@@ -9,6 +9,8 @@ import {
   type DatabaseStats,
   type HostedDatabase,
   type LoginProof,
+  type QueryAnswer,
+  type QueryRequest,
 } from "@platform/host-api";
 import { lastLines, serverHome } from "@platform/postgres";
 import type { DatabaseEngine, EngineSpec } from "../engine.ts";
@@ -20,6 +22,7 @@ import {
   assertSameSpec,
   credentialsOf,
   loginFailed,
+  loginOf,
   newEntry,
   notFound,
   save,
@@ -308,6 +311,14 @@ export class DedicatedEngine implements DatabaseEngine {
     const entry = this.#get(key);
     if (!entry) throw notFound(key);
     return statsOf(entry, acting);
+  }
+
+  async query(key: string, request: QueryRequest): Promise<QueryAnswer> {
+    const { authority } = await this.#open();
+    const entry = this.#get(key);
+    if (!entry) throw notFound(key);
+    if (!this.#kind.query) throw new HostError("UNSUPPORTED", 422, `${this.engine} has no query language.`);
+    return this.#kind.query(loginOf(entry, authority), request);
   }
 
   async logs(key: string, lines: number): Promise<string[]> {

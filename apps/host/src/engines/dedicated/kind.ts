@@ -1,4 +1,4 @@
-import type { DatabaseSpec, DatabaseStats, LoginProof } from "@platform/host-api";
+import type { DatabaseSpec, DatabaseStats, LoginProof, QueryAnswer, QueryRequest } from "@platform/host-api";
 import type { ProcessIdentity } from "@platform/postgres";
 import type { Authority } from "./authority.ts";
 import type { BackupMethod } from "./backup.ts";
@@ -14,6 +14,8 @@ export interface ServerCommand {
   readonly argv0?: string;
   readonly env?: NodeJS.ProcessEnv;
 }
+
+export type Insights = Pick<DatabaseStats, "connections" | "uptimeSec" | "cacheHitRatio" | "slowQueries">;
 
 export type EngineReport = { usable: boolean; versions: string[]; why: string | null };
 
@@ -71,5 +73,8 @@ export interface ServerKind {
   addAccount(entry: Entry, authority: Authority, account: Account, access: "owner" | "read"): Promise<void>;
   /** Lets the account in no more and ends its sessions. Safe to run again. */
   dropAccount(entry: Entry, authority: Authority, username: string): Promise<void>;
-  sessions(entry: Entry, authority: Authority): Promise<Pick<DatabaseStats, "connections" | "uptimeSec">>;
+  /** What only the server itself knows. */
+  insights(entry: Entry, authority: Authority): Promise<Insights>;
+  /** Left out where there is no query language. A statement that fails is an answer. */
+  query?(login: Login, request: QueryRequest): Promise<QueryAnswer>;
 }

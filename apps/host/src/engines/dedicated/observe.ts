@@ -19,6 +19,8 @@ async function judge(entry: Entry, { limits, kind }: Acting, proof: LoginProof):
   return { ...proof, reason: "out_of_memory", detail: memoryDetail };
 }
 
+const unknown = { connections: null, uptimeSec: null, cacheHitRatio: null, slowQueries: null };
+
 export async function statsOf(entry: Entry, { limits, kind, authority }: Acting): Promise<DatabaseStats> {
   const disk = limits.disk(entry, kind);
   const storage = {
@@ -27,12 +29,12 @@ export async function statsOf(entry: Entry, { limits, kind, authority }: Acting)
   };
   const { server } = entry;
   if (!server || !isAlive(server)) {
-    return { ...storage, memoryBytes: null, connections: null, uptimeSec: null };
+    return { ...storage, memoryBytes: null, ...unknown };
   }
   const memoryBytes = memoryOf(processTree(server.pid));
   // Disk and memory are known also of a server that lets nobody in.
-  const counted = await kind.sessions(entry, authority).catch(() => undefined);
-  return { ...storage, memoryBytes, ...(counted ?? { connections: null, uptimeSec: null }) };
+  const counted = await kind.insights(entry, authority).catch(() => undefined);
+  return { ...storage, memoryBytes, ...(counted ?? unknown) };
 }
 
 /** Logs in as clients do, straight and through the pooler, and notes what that says. */

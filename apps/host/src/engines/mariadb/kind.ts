@@ -13,8 +13,12 @@ import {
 } from "./data-folder.ts";
 import { administratorLogin, prove, rowsOf, withLogin } from "./login.ts";
 import { programsOf, report } from "./programs.ts";
+import { query } from "./query.ts";
 
 const mib = 1024 * 1024;
+
+const status = (name: string) =>
+  `(select variable_value from information_schema.global_status where variable_name = '${name}')`;
 
 export const mariadb: ServerKind = {
   backup,
@@ -82,14 +86,23 @@ export const mariadb: ServerKind = {
       if (Number(bound?.["count"]) === 0) await connection.query(`drop user ${name}`);
     });
   },
-  sessions: (entry, authority) =>
+  query,
+  insights: (entry, authority) =>
     withLogin(administratorLogin(entry, authority), async (connection) => {
       const [row] = await rowsOf(
         connection,
         `select (select count(*) from information_schema.processlist
                  where user not in ('${administrator}', 'system user', 'event_scheduler')) as connections,
-                (select variable_value from information_schema.global_status where variable_name = 'UPTIME') as uptime`,
+                ${status("UPTIME")} as uptime, ${status("SLOW_QUERIES")} as slow,
+                1 - ${status("INNODB_BUFFER_POOL_READS")} / nullif(${status("INNODB_BUFFER_POOL_READ_REQUESTS")}, 0) as hits,
+                @@global.long_query_time as longer`,
       );
-      return { connections: Number(row?.["connections"]), uptimeSec: Number(row?.["uptime"]) };
+      const number = (name: string) => Number(row?.[name] ?? 0);
+      return {
+        ...{ connections: number("connections"), uptimeSec: number("uptime") },
+        cacheHitRatio: row?.["hits"] == null ? null : Math.min(1, Math.max(0, number("hits"))),
+        // Their texts would be kept with the values in them.
+        slowQueries: { longerThanMs: number("longer") * 1000, count: number("slow"), statements: null },
+      };
     }),
 };

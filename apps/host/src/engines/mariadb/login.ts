@@ -35,6 +35,9 @@ export async function withLogin<T>(
       connectTimeout: timeoutMs,
       ssl: { ca: login.caCertificate, rejectUnauthorized: true, verifyIdentity: true },
     });
+    connection.on("error", () => {
+      // The failure reaches the awaited call as well.
+    });
     const value = await work(connection);
     await connection.end();
     return value;

@@ -6,6 +6,7 @@ import { promisify } from "node:util";
 import { chownTree, makeCluster, serverEnvironment, type PostgresBinaries } from "@platform/postgres";
 import type { Authority } from "../dedicated/authority.ts";
 import type { DatabaseFolders, DatabaseState } from "../dedicated/database-state.ts";
+import { statementSettings } from "./insights.ts";
 
 const run = promisify(execFile);
 const mib = 1024 * 1024;
@@ -92,6 +93,7 @@ export function serverSettings(state: DatabaseState): Record<string, string | nu
     max_worker_processes: 2,
     max_parallel_workers: 0,
     huge_pages: "off",
+    ...statementSettings,
     jit: "off",
     ...(Number(version) >= 18 ? { io_method: "sync" } : {}),
     // Statements may hold passwords and customers' data: the log gets errors without their text.

@@ -5,7 +5,9 @@ import { backup } from "./backup.ts";
 import { cloneCluster, prepareTemplate, serverSettings, templatePassword } from "./cluster.ts";
 import { PostgresPooling } from "./pooling/index.ts";
 import { createAndDropTable, prove, superuserLogin } from "./login.ts";
-import { addRole, countSessions, makeRoleAndDatabase, removeRole, secureServer } from "./roles.ts";
+import { insights } from "./insights.ts";
+import { query } from "./query.ts";
+import { addRole, makeRoleAndDatabase, removeRole, secureServer } from "./roles.ts";
 import { binariesOf, reportVersions } from "./versions.ts";
 
 const mib = 1024 * 1024;
@@ -65,6 +67,6 @@ export const postgres: ServerKind = {
   prove: (login, mustWrite) => prove(login, mustWrite ? createAndDropTable : undefined),
   addAccount: (entry, { certificate }, account, access) => addRole(entry.state, certificate, account, access),
   dropAccount: (entry, { certificate }, username) => removeRole(entry.state, certificate, username),
-  sessions: async (entry, { certificate }) =>
-    (await countSessions(entry.state, certificate)) ?? { connections: null, uptimeSec: null },
+  insights: (entry, { certificate }) => insights(entry.state, certificate),
+  query,
 };

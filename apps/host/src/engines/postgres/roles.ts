@@ -91,18 +91,3 @@ export async function removeRole(
     await client.query(`drop role ${role}`);
   });
 }
-
-export async function countSessions(
-  state: DatabaseState,
-  caCertificate: string,
-): Promise<{ connections: number; uptimeSec: number } | undefined> {
-  return withLogin(superuserLogin(state, caCertificate), async (client) => {
-    const { rows } = await client.query<{ connections: number; uptimeSec: number }>(
-      `select (select count(*)::int from pg_stat_activity where usename <> 'postgres'
-                 -- The platform's own login, whose connection the pooler keeps for a while.
-                 and not (application_name = 'probe' and state = 'idle')) as connections,
-              extract(epoch from now() - pg_postmaster_start_time())::float8 as "uptimeSec"`,
-    );
-    return rows[0];
-  });
-}

@@ -46,13 +46,28 @@ export const redis: ServerKind = {
       await client.call("ACL", "SAVE");
     });
   },
-  sessions: (entry, authority) =>
+  insights: (entry, authority) =>
     withLogin(administratorLogin(entry, authority), async (client) => {
       const clients = await infoOf(client, "clients");
       const server = await infoOf(client, "server");
+      const stats = await infoOf(client, "stats");
+      const [hits, misses] = ["keyspace_hits", "keyspace_misses"].map((name) => Number(stats.get(name)));
+      const slow = (await client.call("slowlog", "get", "128")) as [number, number, number, string[]][];
       return {
         connections: Number(clients.get("connected_clients")) - 1,
         uptimeSec: Number(server.get("uptime_in_seconds")),
+        cacheHitRatio: hits! + misses! === 0 ? null : hits! / (hits! + misses!),
+        slowQueries: { longerThanMs: 10, count: slow.length, statements: slowCommands(slow) },
       };
     }),
 };
+
+/** By command: what follows its name are keys and values. */
+function slowCommands(entries: readonly [number, number, number, string[]][]) {
+  const byName = Map.groupBy(entries, ([, , , words]) => String(words[0]).toUpperCase());
+  return [...byName].map(([text, ones]) => {
+    const times = ones.map(([, , micros]) => micros / 1000);
+    const sum = times.reduce((all, one) => all + one, 0);
+    return { text, calls: ones.length, meanMs: sum / ones.length, maxMs: Math.max(...times) };
+  });
+}
