@@ -31,7 +31,7 @@ import { groupHandlers } from "./groups/index.ts";
 import { createServer, registerPublicPages, type AuditEntry, type Handler } from "./http/index.ts";
 import { createAuthenticator, keyHandlers, scopedTokenHandlers, ticketHandlers } from "./keys/index.ts";
 import type { Platform } from "./platform.ts";
-import { previewHandlers, shareHandlers } from "./previews/index.ts";
+import { consoleHandlers, previewHandlers, shareHandlers, storeConsole } from "./previews/index.ts";
 import { Reconciler } from "./reconcile/index.ts";
 import { createBuildStep } from "./releases/index.ts";
 import {
@@ -123,6 +123,7 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...snapshotHandlers(platform),
     ...previewHandlers(platform),
     ...shareHandlers(platform),
+    ...consoleHandlers(platform),
     ...databaseHandlers(platform),
     ...deploymentHandlers(platform),
     ...rolloutHandlers(platform),
@@ -175,7 +176,10 @@ export function createApp(
   });
   registerAssets(app, platform);
   registerClientApi(app, platform, { edgeToken: options.edgeToken, authenticate, audit: options.audit });
-  registerEdgeRoutes(app, platform, options.edgeToken, (hostname) => wakeByHostname(platform, hostname));
+  registerEdgeRoutes(app, platform, options.edgeToken, {
+    wake: (hostname) => wakeByHostname(platform, hostname),
+    console: (batches) => storeConsole(platform, batches),
+  });
   registerCertificateFeed(app, platform, {
     edgeToken: options.edgeToken,
     acme: platform.settings.acme ?? null,
