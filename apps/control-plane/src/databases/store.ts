@@ -34,7 +34,12 @@ export interface DatabaseRow extends OwnedRow {
   /** Set while credentials that were handed out before a rotation still log in. */
   readonly rotation: Rotation | null;
   /** Where its first content comes from; null: it begins empty. */
-  readonly source: { readonly backup_id?: string; readonly database_id?: string } | null;
+  readonly source: {
+    readonly backup_id?: string;
+    readonly database_id?: string;
+    /** With `backup_id`: the moment to which the log leads the copy. */
+    readonly target_time?: string;
+  } | null;
   readonly backup_policy: BackupPolicy | null;
   readonly backup_state: BackupState | null;
   /** As last seen; null for engines without a pooler. */
