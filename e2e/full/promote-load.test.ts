@@ -8,6 +8,8 @@ import { startOwnPlatform, type OwnPlatform } from "./own-platform.ts";
 import { runSteadyLoad, type Sample, type Target } from "./steady-load.ts";
 
 const total = Number(process.env["LOAD_REQUESTS"] ?? 50_000);
+/** Beyond the slow bodies' own 1.8 s; such requests are listed by the second in which they began. */
+const slowMs = 2_500;
 const perSecond = Number(process.env["LOAD_RATE"] ?? 300);
 
 interface App {
@@ -226,6 +228,12 @@ function report(t: TestContext, samples: readonly Sample[], startedAt: number): 
   t.diagnostic(
     `${samples.length} requests in ${seconds.toFixed(1)} s (${Math.round(samples.length / seconds)}/s): P50 ${at(0.5)} ms, P95 ${at(0.95)} ms, P99 ${at(0.99)} ms, slowest ${took.at(-1)} ms`,
   );
+  const slow = samples.filter(({ from, to }) => to - from > slowMs);
+  const bySecond = Map.groupBy(slow, ({ from }) => Math.floor((from - startedAt) / 1000));
+  for (const [second, ones] of [...bySecond].sort(([a], [b]) => a - b))
+    t.diagnostic(
+      `+${second} s: ${ones.length} took longer than ${slowMs} ms, at most ${Math.max(...ones.map(({ from, to }) => to - from))} ms, answered by ${[...new Set(ones.map(({ release }) => release ?? "nobody"))].join(", ")}`,
+    );
   const kinds = new Map<string, number>();
   for (const { target, kind, release } of samples) {
     const key = `${target} ${kind} ${release ?? "FAILED"}`;

@@ -78,6 +78,14 @@ export class Peers {
     await run("cp", ["-a", source, join(target, "app")]);
   }
 
+  /** A copy that is on the disk when it ends. */
+  async copyToDisk(source: string): Promise<void> {
+    const target = join(this.#folder, "copied");
+    await run("cp", [source, target]);
+    await run("sync", [target]);
+    rmSync(target);
+  }
+
   get hasPostgres(): boolean {
     return this.#postgres !== null;
   }

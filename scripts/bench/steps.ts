@@ -1,19 +1,11 @@
 import { spawn } from "node:child_process";
-import { rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { Client } from "pg";
 import type { OwnPlatform } from "../../e2e/full/own-platform.ts";
-import { answeringServer, freePort, makeAppFolder, until, type Peers } from "./peers.ts";
+import { measureReleases } from "./deploy.ts";
+import { answeringServer, freePort, until, type Peers } from "./peers.ts";
 import { summarise, timed, type Row } from "./timing.ts";
 
 const counts = { sandboxes: 10, exposes: 15, databases: 4, releases: 8 } as const;
-/** 200 small files and four of 1 MiB. */
-const appFiles: Readonly<Record<string, string>> = {
-  "server.cjs": answeringServer.replace("process.argv[1]", "process.env.PORT"),
-  ...Object.fromEntries(Array.from({ length: 200 }, (_, i) => [`part-${i}.js`, `// ${i}\n`.repeat(200)])),
-  ...Object.fromEntries(Array.from({ length: 4 }, (_, i) => [`asset-${i}.txt`, `${i}`.repeat(2 ** 20)])),
-};
-
 /** Each of our steps by turns with its peer, so that a busy machine is as busy for both. */
 export async function measureAll(platform: OwnPlatform, peers: Peers): Promise<Row[]> {
   const rows = await measureSandboxes(platform, peers);
@@ -121,55 +113,4 @@ async function login(credentials: Record<string, unknown>): Promise<void> {
   await client.connect();
   await client.query("select 1");
   await client.end();
-}
-
-async function measureReleases(platform: OwnPlatform, peers: Peers): Promise<Row[]> {
-  const files = Object.fromEntries(
-    Object.entries(appFiles).map(([name, text]) => [`/workspace/${name}`, text]),
-  );
-  const id = await platform.sandbox("bench-app", files);
-  const folder = makeAppFolder(tmpdir(), appFiles);
-  const taken = { publish: [], copy: [], promote: [], rollback: [], start: [] } as Record<string, number[]>;
-  let deploymentId = "";
-  try {
-    for (let round = 0; round < counts.releases; round++) {
-      await platform.exec(id, `echo ${round} > release.txt`);
-      taken["copy"]!.push(await timed(() => peers.tarAndCopy(folder)));
-      let releaseId = "";
-      const publish = async () => {
-        const published = await platform.must("POST", `/sandboxes/${id}/publish`, {
-          ...(deploymentId ? { deployment_id: deploymentId } : { name: "bench" }),
-          deployment_type: "dynamic",
-          install_command: false,
-          run_command: "node server.cjs",
-          port: 3000,
-          promote: false,
-        });
-        deploymentId = (published["deployment"] as { id: string }).id;
-        releaseId = (published["release"] as { id: string }).id;
-      };
-      taken["publish"]!.push(await timed(publish));
-      const path = `/deployments/${deploymentId}`;
-      taken["start"]!.push(await timed(() => peers.serverProcess()));
-      taken["promote"]!.push(
-        await timed(() => platform.must("POST", `${path}/releases/${releaseId}/promote`, {})),
-      );
-      if (round > 0)
-        taken["rollback"]!.push(await timed(() => platform.must("POST", `${path}/rollback`, {})));
-    }
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
-  const row = (name: string, ours: string, peerName: string, peer: string): Row => ({
-    name,
-    ours: summarise(taken[ours]!),
-    peerName,
-    peer: summarise(taken[peer]!),
-  });
-  const start = "Node server process until HTTP 200";
-  return [
-    row("publish: sandbox → immutable release", "publish", "`tar` and `cp -a` of the same folder", "copy"),
-    row("promote, with a new box", "promote", start, "start"),
-    row("rollback to a warm release", "rollback", start, "start"),
-  ];
 }

@@ -33,7 +33,7 @@ import {
   type SandboxRefusal,
   type TokenOf,
 } from "./sandbox/index.ts";
-import { choicesOf, type Choice } from "./releases/index.ts";
+import { choicesOf, Refusals, type Choice } from "./releases/index.ts";
 import { serveStatic, type StaticBundles } from "./static/index.ts";
 import type { WakeCalls } from "./wake/index.ts";
 
@@ -69,6 +69,7 @@ export interface GatewayParts {
 export class Gateway {
   readonly #parts: GatewayParts;
   readonly #waits = new Waits();
+  readonly #refusals = new Refusals();
   #held = 0;
 
   constructor(parts: GatewayParts) {
@@ -288,7 +289,8 @@ export class Gateway {
     const { facts } = this.#parts;
     const main = served.route.target;
     if (main.type !== "boxes" && main.type !== "static") return;
-    const choices = choicesOf(main, exchange, facts);
+    const key = `${served.route.hostname} ${served.route.releaseId}`;
+    const choices = choicesOf(main, key, this.#refusals, exchange, facts);
     for (const [index, choice] of choices.entries()) {
       const { target, releaseId } = choice;
       exchange.route = releaseId === null ? served.route : { ...served.route, releaseId };
@@ -301,6 +303,8 @@ export class Gateway {
         upgrade: exchange.upgrade,
         refusesErrors: choice.refusesErrors && index < choices.length - 1,
       });
+      if (releaseId === null && outcome.type === "unsent") this.#refusals.note(key);
+      else if (releaseId === null) this.#refusals.forget(key);
       const isLast = index === choices.length - 1 || !(await mayAskAnother(exchange, outcome));
       const closeMs = main.type === "boxes" ? main.webSocketCloseMs : undefined;
       if (isLast) return this.#conclude(exchange, outcome, "error", closeMs);

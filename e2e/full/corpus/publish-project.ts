@@ -1,4 +1,5 @@
 import type { OwnPlatform } from "../own-platform.ts";
+import { previewProject } from "./preview.ts";
 import type { Project } from "./projects.ts";
 
 export interface Outcome {
@@ -23,7 +24,7 @@ async function remove(platform: OwnPlatform, sandboxId: string, deploymentId: st
   if (deploymentId) await platform.api("DELETE", `/deployments/${deploymentId}`);
 }
 
-/** Writes or generates the app in a sandbox, publishes it, and asks its public URL for the mark. */
+/** Writes or generates the app in a sandbox, opens its preview, publishes it, and asks its public URL for the mark. */
 export async function publishProject(platform: OwnPlatform, project: Project): Promise<Outcome> {
   const startedAt = performance.now();
   const mark = `mark-${Math.random().toString(36).slice(2, 10)}`;
@@ -43,6 +44,7 @@ export async function publishProject(platform: OwnPlatform, project: Project): P
   });
   try {
     for (const command of project.generate ?? []) await run(platform, id, marked(command));
+    await previewProject(platform, id, project, marked);
     const answer = await platform.api("POST", `/sandboxes/${id}/publish`, { name: mark, ...project.publish });
     const error = answer.body["error"] as
       { code: string; message: string; details: Record<string, unknown> } | undefined;

@@ -29,8 +29,8 @@ function table(results: Results): string {
   return `# Corpus of real projects
 
 Written by \`npm run corpus\`. Each project is generated from a public starter on npm or written by hand with exact versions
-(e2e/full/corpus/projects.ts), published from a sandbox without saying anything about it, deployed, and asked for its own mark at its
-public URL. ${good} of ${projects.length} answer; ${projects.length - run} were never run. Seconds include the sandbox, the starter and the install.
+(e2e/full/corpus/projects.ts). Its development server runs in a sandbox until the preview URL shows its own mark (e2e/full/corpus/preview.ts);
+then it is published without saying anything about it, deployed, and asked for the mark at its public URL. ${good} of ${projects.length} answer; ${projects.length - run} were never run. Seconds include the sandbox, the starter and the install.
 Run on: ${when.join(", ")}.
 
 | project | kind | framework seen | packages by | outcome | seconds |

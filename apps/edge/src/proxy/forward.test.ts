@@ -89,7 +89,7 @@ test("requests go round over the upstreams, and past one that refuses, whatever 
   assert.deepEqual(new Set(bodies), new Set(["a", "b"]));
 });
 
-test("a kept connection that the app closes on the next request costs no GET, and repeats no POST", async () => {
+test("a kept connection that the app closes on the next request costs no GET, and no POST, which is not repeated", async () => {
   const received: string[] = [];
   const app = await rawApp("stale-app", (socket) => {
     let count = 0;
@@ -107,7 +107,7 @@ test("a kept connection that the app closes on the next request costs no GET, an
     assert.equal((await rig.fetch("stale.clinic.test")).status, 200);
     received.length = 0;
     const post = await rig.fetch("stale.clinic.test", "/", { method: "POST", body: "{}" });
-    assert.ok([200, 502].includes(post.status));
+    assert.equal(post.status, 200, "it has a connection of its own");
     assert.equal(received.filter((method) => method === "POST").length, 1);
   } finally {
     await rig.publish({ "stale.clinic.test": null });

@@ -26,7 +26,8 @@ export interface ForwardRequest {
  *
  * - Nothing was sent (refused, timed out, pool closing): the next origin, whatever the method.
  * - Sent, but no answer: once more on a fresh connection, if repeating is harmless. This is the case of
- *   a kept-alive connection that the app closed at that very moment. A POST is not repeated.
+ *   a kept-alive connection that the app closed at that very moment. A POST is not repeated, and has a
+ *   fresh connection from the start.
  * - The answer had begun: the client's connection breaks as the app's did.
  */
 export async function forward(request: ForwardRequest): Promise<Outcome> {
@@ -60,19 +61,30 @@ async function tryAll(
 ): Promise<Outcome> {
   let outcome: Outcome = { type: "unsent", error: new Error("no upstream") };
   for (const [index, origin] of origins.entries()) {
-    outcome = await attempt(request, origin.pooled(), body, gone);
+    outcome =
+      body.replayable || !origin.mayHangUp
+        ? await attempt(request, origin.pooled(), body, gone)
+        : await attemptFresh(request, origin, body, gone);
     if (outcome.type === "upgraded") return { ...outcome, origin: origin.name };
     if (outcome.type === "unsent") continue;
     if (outcome.type !== "unanswered" || !body.replayable || isTimeout(outcome.error)) return outcome;
-    const again = origins[(index + 1) % origins.length]!;
-    const client = again.fresh();
-    try {
-      return await attempt(request, client, body, gone);
-    } finally {
-      client.close().catch(() => client.destroy());
-    }
+    return attemptFresh(request, origins[(index + 1) % origins.length]!, body, gone);
   }
   return outcome;
+}
+
+async function attemptFresh(
+  request: ForwardRequest,
+  origin: Origin,
+  body: RequestBody,
+  gone: AbortSignal,
+): Promise<Outcome> {
+  const client = origin.fresh();
+  try {
+    return await attempt(request, client, body, gone);
+  } finally {
+    client.close().catch(() => client.destroy());
+  }
 }
 
 async function attempt(

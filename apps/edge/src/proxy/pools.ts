@@ -28,6 +28,8 @@ export interface BoxTarget extends Omit<BoxUpstream, "port"> {
 /** Somewhere to send a request: keep-alive connections, or one made for this request alone. */
 export interface Origin {
   readonly name: string;
+  /** Whether a kept-alive connection may be going away just now: an app's may, one to our own programs never does. */
+  readonly mayHangUp: boolean;
   pooled(): Dispatcher;
   /** Never a connection that was used before. Close it after the request. */
   fresh(): Client;
@@ -60,6 +62,7 @@ export class BoxPools {
   origin(upstream: BoxTarget): Origin {
     return {
       name: `${upstream.boxKey}:${upstream.port}`,
+      mayHangUp: true,
       pooled: () => this.#pool(upstream),
       fresh: () =>
         new Client(originUrl(upstream), { ...connectionOptions, connect: this.#connector(upstream) }),
@@ -130,6 +133,7 @@ export class BoxPools {
 /** A program of the platform itself, dialled directly. */
 export class ServiceOrigin implements Origin {
   readonly name: string;
+  readonly mayHangUp = false;
   readonly #url: string;
   readonly #pool: Pool;
 

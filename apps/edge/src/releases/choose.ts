@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import type { Canary, RouteTarget } from "@platform/edge-api";
 import type { Exchange } from "../exchange.ts";
 import { clientAddress, type ForwardedFacts } from "../proxy/index.ts";
+import type { Refusals } from "./refusals.ts";
 
 type Main = Extract<RouteTarget, { type: "boxes" | "static" }>;
 
@@ -15,14 +16,27 @@ export interface Choice {
   readonly refusesErrors: boolean;
 }
 
-/** Whom to ask, in this order: the canary, if this request falls to it, the main release, what served before. */
-export function choicesOf(main: Main, exchange: Exchange, facts: ForwardedFacts): Choice[] {
+/**
+ * Whom to ask, in this order: the canary, if this request falls to it, the main release, what served before. The last two
+ * change places while the main release takes no connections.
+ *
+ * @param key of the main release under this name, among the refusals
+ */
+export function choicesOf(
+  main: Main,
+  key: string,
+  refusals: Refusals,
+  exchange: Exchange,
+  facts: ForwardedFacts,
+): Choice[] {
   const { canary, fallback } = main;
   const chosen = canary !== undefined && fallsTo(canary, exchange, facts);
+  const own: Choice = { releaseId: null, target: main, refusesErrors: false };
+  const before: Choice[] = fallback ? [{ ...fallback, refusesErrors: false }] : [];
+  const isResting = fallback !== undefined && !refusals.mayAsk(key);
   return [
     ...(chosen ? [{ ...canary, refusesErrors: true }] : []),
-    { releaseId: null, target: main, refusesErrors: false },
-    ...(fallback ? [{ ...fallback, refusesErrors: false }] : []),
+    ...(isResting ? [...before, own] : [own, ...before]),
   ];
 }
 

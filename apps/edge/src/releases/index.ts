@@ -1,1 +1,2 @@
 export { choicesOf, type Choice } from "./choose.ts";
+export { Refusals } from "./refusals.ts";

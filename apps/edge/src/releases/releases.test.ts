@@ -130,6 +130,28 @@ test("while the main release takes no connection, the one before it answers", as
   assert.equal(entries.filter(({ releaseId }) => releaseId === "r1").length, 2);
 });
 
+test("a release that takes no connection is asked five times a second, and serves again once it takes one", async () => {
+  const [main, before, again] = [await saying("main"), await saying("before"), await saying("again")];
+  const door = ({ upstream }: App) => `${upstream.boxKey}:${upstream.port}`;
+  await rig.publish({ "resting.clinic.test": target(main, { fallback: other("r1", before) }) });
+  await main.stop();
+  assert.equal((await rig.fetch("resting.clinic.test")).body, "before 0");
+  rig.host.dialled.clear();
+  const startedAt = performance.now();
+  const answers = await Promise.all(Array.from({ length: 100 }, () => rig.fetch("resting.clinic.test")));
+  const most = 2 + (performance.now() - startedAt) / 200;
+  assert.deepEqual(new Set(answers.map(({ body }) => body)), new Set(["before 0"]));
+  const dials = rig.host.dialled.get(door(main)) ?? 0;
+  assert.ok(dials <= most, `${dials} of 100 requests went to the release that refuses`);
+  rig.host.ports.set(door(main), rig.host.ports.get(door(again))!);
+  await waitFor(
+    "the release that is back",
+    async () => (await rig.fetch("resting.clinic.test")).body === "again 0",
+    10_000,
+  );
+  for (const { body } of await answersOf("resting.clinic.test", 5)) assert.equal(body, "again 0");
+});
+
 test("a held request is answered as soon as the route leads somewhere", async () => {
   const main = await saying("main");
   await rig.publish({ "held.clinic.test": { type: "hold" } });

@@ -18,6 +18,8 @@ export class Host {
   /** `box:port` → local port of the app that plays the box's port. */
   readonly ports = new Map<string, number>();
   dials = 0;
+  /** `box:port` → how often it was dialled, refused or not. */
+  readonly dialled = new Map<string, number>();
   /** Answers of `GET /fences`: what an edge must not serve. */
   standing = { version: 0, hostnames: [] as string[] };
   /** `applied` of each question for it. */
@@ -55,6 +57,7 @@ export class Host {
         client.end(`HTTP/1.1 ${status} No\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
       };
       if (req.headers.authorization !== `Bearer ${HOST_TOKEN}`) return refuse(401, "UNAUTHORIZED");
+      this.dialled.set(req.url ?? "", (this.dialled.get(req.url ?? "") ?? 0) + 1);
       const port = this.ports.get(req.url ?? "");
       if (port === undefined) return refuse(404, "NOT_FOUND");
       this.#join(client as Socket, port, head, refuse);
