@@ -4,7 +4,6 @@ import { join } from "node:path";
 import { waitFor } from "@platform/daemon";
 import { HostError } from "@platform/host-api";
 import type { DatabaseFolders } from "../dedicated/database-state.ts";
-import type { Entry } from "../dedicated/entry.ts";
 import type { LogArchive } from "../dedicated/log-archive.ts";
 import { superuserLogin, withLogin } from "./login.ts";
 
