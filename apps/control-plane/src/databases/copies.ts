@@ -122,6 +122,18 @@ export async function scheduleBackup(platform: Platform, row: DatabaseRow): Prom
   if (!(await loadBackup(platform.pool, id))) await requestBackup(platform, row, "scheduled", id);
 }
 
+/** Without a policy, as long as its default says; days. */
+const keptDays = 7;
+
+/** With the database its other backups go too, not sooner than its last one. */
+export async function lastBackupsExpire(platform: Platform, row: DatabaseRow): Promise<void> {
+  await platform.pool.query(
+    `update database_backups set expires_at = now() + $2 * interval '1 day', next_look_at = now()
+     where database_id = $1 and expires_at is null`,
+    [row.id, row.backup_policy?.final_days ?? keptDays],
+  );
+}
+
 /** A database whose policy says so is deleted only once its last backup was made, or was given up. */
 export async function lastBackupGoesOn(platform: Platform, row: DatabaseRow): Promise<boolean> {
   const days = row.backup_policy?.final_days ?? 0;

@@ -13,6 +13,7 @@ import { createDatabase } from "./create.ts";
 import {
   credentialsView,
   databaseView,
+  hasLeftBackup,
   loadDatabase,
   notReady,
   ownDatabase,
@@ -58,6 +59,7 @@ async function provedCredentials(platform: Platform, row: DatabaseRow) {
 export function databaseHandlers(platform: Platform): Handler[] {
   const { pool } = platform;
   const own = (call: Call) => ownDatabase(pool, call.caller, call.params["id"]!);
+  const ownOrDeleted = (call: Call) => ownDatabase(pool, call.caller, call.params["id"]!, true);
   const running = async (call: Call) => {
     const row = await own(call);
     if (row.state !== "running") throw notReady(row);
@@ -70,7 +72,8 @@ export function databaseHandlers(platform: Platform): Handler[] {
   };
   return [
     handler(r.list, async ({ caller, query }) => {
-      const conditions = ownedBy(caller, query).raw("state <> 'deleted'");
+      const isLookingBack = query.state === "deleted";
+      const conditions = ownedBy(caller, query).raw(isLookingBack ? hasLeftBackup : "state <> 'deleted'");
       if (query.state) conditions.add("state = $?", query.state);
       const { rows, next_cursor } = await page<DatabaseRow>(pool, "databases", conditions, query);
       return { data: rows.map(databaseView), ...(next_cursor ? { next_cursor } : {}) };
@@ -178,7 +181,7 @@ export function databaseHandlers(platform: Platform): Handler[] {
       };
     }),
     handler(r.backups, async (call) => {
-      const row = await own(call as Call);
+      const row = await ownOrDeleted(call as Call);
       return (await backupsOf(pool, row.id)).map(backupView);
     }),
     ...[r.createBackup, r.createBackupOld].map((route) =>
@@ -189,7 +192,7 @@ export function databaseHandlers(platform: Platform): Handler[] {
     ),
     ...[r.restore, r.restoreOld].map((route) =>
       handler(route, async (call) => {
-        const row = await own(call as unknown as Call);
+        const row = await ownOrDeleted(call as unknown as Call);
         const made = await restoreBackup(platform, call as unknown as Call, row, call.body);
         const { backup_id = made.source?.backup_id, target_time } = call.body;
         const moment = target_time === undefined ? {} : { target_time: made.source?.target_time };
