@@ -3,6 +3,7 @@ import { queryOne, transaction } from "@platform/postgres";
 import { certificateHandlers, createCertificateStep, registerCertificateFeed } from "./certificates/index.ts";
 import { CronScheduler, cronHandlers } from "./cron/index.ts";
 import {
+  createArchiveStep,
   createBackupStep,
   createDatabaseStep,
   databaseHandlers,
@@ -234,6 +235,12 @@ export function createReconcilers(platform: Platform): Worker[] {
       due: "state in ('pending', 'running', 'completed')",
       concurrency: 2,
       step: createBackupStep(platform),
+    }),
+    new Reconciler(platform, {
+      table: "database_archives",
+      due: "true",
+      concurrency: 4,
+      step: createArchiveStep(platform),
     }),
     new Reconciler(platform, {
       table: "builds",

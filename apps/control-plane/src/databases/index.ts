@@ -1,6 +1,7 @@
 export { createDatabase, createLinkedDatabase, type LinkOwner } from "./create.ts";
 export { attachDatabase, mainDatabaseOf, onAttach, onRenewal } from "./attach.ts";
 export { databaseHandlers } from "./routes.ts";
+export { createArchiveStep } from "./archive.ts";
 export { createBackupStep } from "./backups.ts";
 export { createDatabaseStep } from "./reconciler.ts";
 export { loadDatabase, ownDatabase } from "./store.ts";

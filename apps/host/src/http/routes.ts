@@ -6,6 +6,7 @@ import {
   DatabaseUserSpec,
   DoorRequest,
   FenceRequest,
+  ForgottenLog,
   HostError,
   ImageBuildSpec,
   StandingQuery,
@@ -127,6 +128,10 @@ function databaseRoutes({ engines }: Services): Record<string, Handler> {
       const { from, spec } = CopySpec.parse(body);
       return engines.copy(key, from, spec, signal);
     },
+    "POST /databases/:key/log-stock": async ({ key }) => (await engines.log(key)).take(),
+    "DELETE /databases/:key/log-stock": async ({ key }) => (await engines.log(key)).stop(),
+    "POST /databases/:key/forgotten-log": async ({ key, body }) =>
+      (await engines.log(key)).forget(ForgottenLog.parse(body).names),
     "POST /databases/:key/probe": ({ key }) => engines.probe(key),
     "GET /databases/:key/credentials": async ({ key }) => (await engines.engineOf(key)).credentials(key),
     "GET /databases/:key/stats": async ({ key }) => (await engines.engineOf(key)).stats(key),
