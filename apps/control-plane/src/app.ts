@@ -3,6 +3,7 @@ import { queryOne, transaction } from "@platform/postgres";
 import { certificateHandlers, createCertificateStep, registerCertificateFeed } from "./certificates/index.ts";
 import { CronScheduler, cronHandlers } from "./cron/index.ts";
 import {
+  createArchiveStep,
   createBackupStep,
   createDatabaseStep,
   databaseAccessHandlers,
@@ -32,7 +33,7 @@ import { groupHandlers } from "./groups/index.ts";
 import { createServer, registerPublicPages, type AuditEntry, type Handler } from "./http/index.ts";
 import { createAuthenticator, keyHandlers, scopedTokenHandlers, ticketHandlers } from "./keys/index.ts";
 import type { Platform } from "./platform.ts";
-import { previewHandlers, shareHandlers } from "./previews/index.ts";
+import { consoleHandlers, previewHandlers, shareHandlers, storeConsole } from "./previews/index.ts";
 import { Reconciler } from "./reconcile/index.ts";
 import { createBuildStep } from "./releases/index.ts";
 import {
@@ -124,6 +125,7 @@ export function allHandlers(platform: Platform, settings: TenancySettings): Hand
     ...snapshotHandlers(platform),
     ...previewHandlers(platform),
     ...shareHandlers(platform),
+    ...consoleHandlers(platform),
     ...databaseHandlers(platform),
     ...databaseAccessHandlers(platform),
     ...deploymentHandlers(platform),
@@ -177,7 +179,10 @@ export function createApp(
   });
   registerAssets(app, platform);
   registerClientApi(app, platform, { edgeToken: options.edgeToken, authenticate, audit: options.audit });
-  registerEdgeRoutes(app, platform, options.edgeToken, (hostname) => wakeByHostname(platform, hostname));
+  registerEdgeRoutes(app, platform, options.edgeToken, {
+    wake: (hostname) => wakeByHostname(platform, hostname),
+    console: (batches) => storeConsole(platform, batches),
+  });
   registerCertificateFeed(app, platform, {
     edgeToken: options.edgeToken,
     acme: platform.settings.acme ?? null,
@@ -232,6 +237,12 @@ export function createReconcilers(platform: Platform): Worker[] {
       due: "state in ('pending', 'running', 'completed')",
       concurrency: 2,
       step: createBackupStep(platform),
+    }),
+    new Reconciler(platform, {
+      table: "database_archives",
+      due: "true",
+      concurrency: 4,
+      step: createArchiveStep(platform),
     }),
     new Reconciler(platform, {
       table: "builds",

@@ -11,7 +11,7 @@ import { settleBulk } from "./groups/index.ts";
 import type { Platform } from "./platform.ts";
 import { tidyBuckets } from "./storage/index.ts";
 import { tellTroubles } from "./sandboxes/index.ts";
-import { forgetPreviews } from "./previews/index.ts";
+import { forgetPreviews, trimConsole } from "./previews/index.ts";
 import { trimSamples } from "./sandboxes/index.ts";
 import { expireSnapshots, tidySnapshots } from "./snapshots/index.ts";
 
@@ -62,6 +62,7 @@ const chores: readonly [string, (platform: Platform) => Promise<void>][] = [
   ["egress", syncPendingEgress],
   ["cut off snapshots", tidySnapshots],
   ["previews", forgetPreviews],
+  ["what browsers said", trimConsole],
   ["uploads", tidyUploads],
   ["releases", collectReleases],
   ["instances' logs", trimInstanceLogs],

@@ -8,6 +8,7 @@ import { certificatesMigration, domainChecksMigration } from "./schema-certifica
 import { cronPoliciesMigration } from "./schema-cron.ts";
 import { e2bMigration } from "./schema-e2b.ts";
 import { edgesMigration } from "./edges/schema.ts";
+import { browserConsoleMigration } from "./previews/schema.ts";
 import { snapshotsMigration } from "./snapshots/schema.ts";
 import { importedImagesMigration, promotedBuildsMigration, templatesMigration } from "./templates/schema.ts";
 import { rolloutsMigration } from "./deployments/schema.ts";
@@ -180,6 +181,7 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   appBrandingsMigration,
   snapshotsMigration,
   edgesMigration,
+  browserConsoleMigration,
   rolloutsMigration,
   cronPoliciesMigration,
   importedImagesMigration,

@@ -30,6 +30,8 @@ export function whyNoBoxes(): string | null {
 export interface Boxes extends Programs {
   readonly host: HostClient;
   /** Ends the host's process and starts another one on the same data and port. */
+  /** By a fault point, or from outside. */
+  hostWasKilled(): boolean;
   restartHost(signal: NodeJS.Signals, stopsBoxes?: boolean): Promise<void>;
   /** The control plane kills itself at this point the next time it comes there. */
   armFault(name: string): Promise<void>;
@@ -71,6 +73,7 @@ export async function startBoxes(t: TestContext, extra: Record<string, string> =
       GUEST_IMAGE_DIR: image,
       HOME: folder,
       TOOLCHAIN_DIR: toolchain,
+      FAULT_POINTS_DIR: faults,
       HOST_STOP_BOXES_ON_EXIT: stopsBoxes ? "1" : "0",
     });
   let running: Program | null = null;
@@ -131,6 +134,7 @@ export async function startBoxes(t: TestContext, extra: Record<string, string> =
     host,
     must,
     until,
+    hostWasKilled: () => running?.child.signalCode === "SIGKILL",
     armFault: (name) => writeFile(join(faults, name), ""),
     restartHost: async (signal, stopsBoxes = true) => {
       await end(signal);

@@ -10,7 +10,7 @@ import { waitFor } from "@platform/daemon";
 import { createTestDatabase } from "@platform/postgres/testing";
 
 const repository = join(import.meta.dirname, "..", "..", "..");
-const edgeToken = "edge-token-of-the-test-00001";
+export const edgeToken = "edge-token-of-the-test-00001";
 const storeToken = "t".repeat(40);
 
 export interface Program {

@@ -2,6 +2,7 @@ import type { Socket } from "node:net";
 import type { Log } from "@platform/daemon";
 import { guestAgentPort, type Brand, type Route } from "@platform/edge-api";
 import type { RequestLog } from "./access-log/index.ts";
+import { captureIn, serveConsole, type ConsoleLog } from "./console/index.ts";
 import { clientGone, type Exchange } from "./exchange.ts";
 import type { AppGuard } from "./firewall/index.ts";
 import { acceptsHtml, sendPage, Waits, type PageKind, type Wait } from "./pages/index.ts";
@@ -59,6 +60,7 @@ export interface GatewayParts {
   /** Hears of requests that a front of our own could answer by itself. */
   readonly noticed?: (hostname: string, route: Route) => void;
   readonly requestLog: RequestLog;
+  readonly consoleLog: ConsoleLog;
   /** Tokens of sandboxes, see `sandboxToken` of the edge's API. */
   readonly sandboxToken: TokenOf;
   readonly facts: ForwardedFacts;
@@ -144,6 +146,7 @@ export class Gateway {
     const { target } = served.route;
     exchange.guard ??= this.#guardOf(exchange, served.route);
     if ((target.type === "boxes" || target.type === "wake") && !this.#mayEnter(exchange, target)) return;
+    if (await serveConsole(exchange, served.route, this.#parts.consoleLog)) return;
     switch (target.type) {
       case "boxes":
       case "static":
@@ -266,7 +269,11 @@ export class Gateway {
     const { target } = route;
     if (target.type === "service") return true;
     if (target.type !== "boxes" || target.upstreams.length !== 1) return false;
-    const isSimple = target.rewriteHost === null && target.accessSha256 === null && !target.grants?.length;
+    const isSimple =
+      target.rewriteHost === null &&
+      target.accessSha256 === null &&
+      !target.grants?.length &&
+      !target.console;
     const isAlone = !target.canary && !target.fallback && target.webSocketCloseMs === undefined;
     const reserved = this.#guardOf({ hostname: route.hostname }, route)?.reservedCookies ?? [];
     return isSimple && isAlone && reserved.length === 0;
@@ -286,7 +293,7 @@ export class Gateway {
 
   /** Asks one release after the other until one answers. */
   async #serveReleases(exchange: Exchange, served: ServedRoute): Promise<void> {
-    const { facts } = this.#parts;
+    const { facts, consoleLog } = this.#parts;
     const main = served.route.target;
     if (main.type !== "boxes" && main.type !== "static") return;
     const key = `${served.route.hostname} ${served.route.releaseId}`;
@@ -302,6 +309,10 @@ export class Gateway {
         origins: this.#originsOf(exchange, served, choice),
         upgrade: exchange.upgrade,
         refusesErrors: choice.refusesErrors && index < choices.length - 1,
+        rewrite: captureIn(exchange, served.route, {
+          scheme: schemeOf(exchange.req, facts),
+          log: consoleLog,
+        }),
       });
       if (releaseId === null && outcome.type === "unsent") this.#refusals.note(key);
       else if (releaseId === null) this.#refusals.forget(key);

@@ -7,6 +7,7 @@ import { sandboxToken, type BoxUpstream, type RouteUpdate } from "@platform/edge
 import { Agent } from "undici";
 import { AccessFile, Metrics, MetricsServer, RequestLog } from "./access-log/index.ts";
 import { EdgeConfig } from "./config.ts";
+import { ConsoleLog } from "./console/index.ts";
 import { DnsServer } from "./dns/index.ts";
 import { Gateway } from "./gateway.ts";
 import { countLine, HaproxyPlane } from "./haproxy/index.ts";
@@ -55,6 +56,7 @@ const controlPlane = new ServiceOrigin("control-plane", config.CONTROL_PLANE_URL
 const services = new ServiceOrigins();
 const tunnels = new Tunnels();
 const requestLog = new RequestLog(internal);
+const consoleLog = new ConsoleLog(internal);
 const accessFile = new AccessFile({
   path: config.EDGE_ACCESS_LOG ?? join(config.EDGE_DATA_DIR, "access.log"),
   log,
@@ -68,7 +70,7 @@ const metrics = new Metrics([
   {
     name: "edge_dropped_log_lines",
     help: "Lines of logs lost.",
-    read: () => accessFile.dropped + requestLog.dropped,
+    read: () => accessFile.dropped + requestLog.dropped + consoleLog.dropped,
   },
   { name: "process_resident_memory_bytes", help: "Memory.", read: () => process.memoryUsage.rss() },
 ]);
@@ -85,6 +87,7 @@ const gateway = new Gateway({
   wake: new WakeCalls(internal),
   noticed: (hostname, route) => plane?.noticed(hostname, route),
   requestLog,
+  consoleLog,
   sandboxToken: (kind, sandboxId) => sandboxToken(config.EDGE_TOKEN, kind, sandboxId),
   facts: { publicPort: config.PUBLIC_PORT ?? null, trustForwarded: config.TRUST_FORWARDED },
   log,
@@ -152,6 +155,7 @@ feed.start();
 lease.start();
 certificateFeed.start();
 requestLog.start();
+consoleLog.start();
 accessFile.start();
 const metricsPort =
   config.EDGE_METRICS_PORT === undefined ? null : await metricsServer.listen(config.EDGE_METRICS_PORT);
@@ -159,7 +163,14 @@ const metricsPort =
 // The last registered runs first: requests finish before what serves them goes away.
 onShutdown(() => Promise.all([pools.close(), controlPlane.close(), services.close(), dispatcher.destroy()]));
 onShutdown(() =>
-  Promise.all([feed.stop(), lease.stop(), certificateFeed.stop(), requestLog.stop(), accessFile.stop()]),
+  Promise.all([
+    feed.stop(),
+    lease.stop(),
+    certificateFeed.stop(),
+    requestLog.stop(),
+    consoleLog.stop(),
+    accessFile.stop(),
+  ]),
 );
 onShutdown(() => (metricsPort === null ? undefined : metricsServer.close()));
 onShutdown(() => nameServer?.close());

@@ -60,7 +60,19 @@ export const CreateDatabaseUser = z.object({
   access: z.enum(["read", "owner"]).default("read"),
 });
 
-export const RestoreBackup = z.object({ backup_id: z.uuid(), name: Name.optional() });
+export const RestoreBackup = z
+  .object({
+    backup_id: z.uuid().optional(),
+    target_time: z.iso
+      .datetime({ offset: true })
+      .optional()
+      .describe("A moment within what GET …/point-in-time tells; PostgreSQL only"),
+    name: Name.optional(),
+  })
+  .refine((body) => (body.backup_id === undefined) !== (body.target_time === undefined), {
+    message: "give either backup_id or target_time",
+    path: ["backup_id"],
+  });
 export const BranchDatabase = z.object({ name: Name.optional() }).prefault({});
 export const BackupPolicy = z.object({
   enabled: z.boolean().default(true),
@@ -72,6 +84,11 @@ export const BackupPolicy = z.object({
     .max(365)
     .default(7)
     .describe("How long a last backup stays when the database is deleted; 0: none is made"),
+  point_in_time: z
+    .boolean()
+    .default(false)
+    .describe("Also store the log, so that any moment can be restored; PostgreSQL only"),
+  window_days: z.int().min(1).max(35).default(7).describe("How far back a moment may lie"),
 });
 
 const tag = "Databases";
@@ -95,6 +112,7 @@ const restore = {
   status: 201,
   body: RestoreBackup,
   idempotent: true,
+  problems: ["RESTORE_POINT_UNAVAILABLE", "DATABASE_NOT_READY"],
 } as const;
 export const databaseRoutes = {
   list: defineRoute({
@@ -261,6 +279,14 @@ export const databaseRoutes = {
     scope: "databases:write",
     body: BackupPolicy,
     response: Database,
+  }),
+  pointInTime: defineRoute({
+    id: "getPointInTime",
+    method: "GET",
+    path: `${base}/point-in-time`,
+    summary: "Which moments can be restored",
+    ...d,
+    scope: "databases:read",
   }),
   branch: defineRoute({
     id: "branchDatabase",

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { Port } from "./fields.ts";
+import { Port, queryInt } from "./fields.ts";
 import { defineRoute } from "./route.ts";
 
 const tag = "Previews";
@@ -45,7 +45,62 @@ export const Share = z.object({
   expires_at: z.string(),
 });
 
+const BrowserConsole = z
+  .boolean()
+  .optional()
+  .describe("false: pages of this preview are not listened to; standard is what the sandbox says");
+
+/** What a page of a preview said in a visitor's browser. Nobody vouches for it but the visitor. */
+export const ConsoleLine = z.object({
+  seq: z.int().describe("Of the event that brought it"),
+  at: z.string(),
+  preview_id: z.uuid(),
+  port: z.int(),
+  level: z.enum(["error", "warn", "info", "log", "debug"]),
+  kind: z
+    .enum(["console", "exception", "rejection", "request", "resource", "notice"])
+    .describe("notice: why a page is not listened to"),
+  text: z.string(),
+  page: z.string().nullable().describe("Path of the page, without query"),
+  source: z.string().nullable(),
+  line: z.int().nullable(),
+  column: z.int().nullable(),
+  stack: z.string().nullable(),
+  method: z.string().nullable(),
+  status: z.int().nullable().describe("Of a request that failed; null: no answer came"),
+});
+export type ConsoleLine = z.output<typeof ConsoleLine>;
+
 export const previewRoutes = {
+  console: defineRoute({
+    id: "getConsole",
+    method: "GET",
+    path: "/sandboxes/:id/console",
+    summary: "What pages of the sandbox's previews said in browsers, the newest last",
+    tag,
+    envelope: "top",
+    scope: "sandboxes:read",
+    query: z.object({
+      limit: queryInt(1, 1_000, 100),
+      level: z.enum(["error", "warn", "info", "log", "debug"]).optional().describe("This one or graver"),
+    }),
+    response: z.object({
+      lines: z.array(ConsoleLine),
+      dropped: z.int().describe("Lines that came too fast to be kept, beside those shown"),
+      cursor: z.int().describe("Last-Event-ID with which the stream goes on after these lines"),
+    }),
+  }),
+  consoleStream: defineRoute({
+    id: "streamConsole",
+    method: "GET",
+    path: "/sandboxes/:id/console/stream",
+    summary: "The same as server-sent events: preview.console with entries, as on the stream of events",
+    tag,
+    envelope: "raw",
+    scope: "sandboxes:read",
+    stream: true,
+    query: z.looseObject({}),
+  }),
   expose: defineRoute({
     id: "expose",
     method: "POST",
@@ -60,6 +115,7 @@ export const previewRoutes = {
         title: z.string().max(200).optional(),
         wait_ms: z.coerce.number().int().min(0).max(120_000).optional(),
         path: z.string().startsWith("/").optional(),
+        console: BrowserConsole,
       })
       .optional(),
     response: z.looseObject({
@@ -94,6 +150,7 @@ export const previewRoutes = {
       name: z.string().max(200).optional(),
       visibility: z.enum(["private", "public"]).default("private"),
       ttl_seconds: z.coerce.number().int().min(1).optional(),
+      console: BrowserConsole,
     }),
     problems: ["PORT_NOT_REACHABLE"],
   }),

@@ -54,6 +54,7 @@ export const problems = {
   ENGINE_VERSION_UNAVAILABLE: { status: 422, title: "The engine version is not offered" },
   DATABASE_NOT_READY: { status: 409, title: "The database is not ready", retryable: true },
   DATABASE_LOGIN_FAILED: { status: 409, title: "The credentials do not log in" },
+  RESTORE_POINT_UNAVAILABLE: { status: 409, title: "The moment cannot be restored" },
   DATABASE_IN_USE: { status: 409, title: "The database is linked" },
   QUERY_FAILED: { status: 422, title: "The query failed" },
   QUERY_UNSUPPORTED: { status: 422, title: "The engine has no query language" },

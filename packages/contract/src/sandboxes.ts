@@ -94,6 +94,10 @@ export const CreateSandbox = z.object({
     .boolean()
     .optional()
     .describe("false: no AGENTS.md in a new, empty workspace; standard is the tenant's policy, else true"),
+  browser_console: z
+    .boolean()
+    .optional()
+    .describe("false: pages of its previews are not listened to; standard is the tenant's policy, else true"),
   wait: z.union([z.boolean(), z.coerce.number()]).optional(),
   response_format: z.string().optional(),
   ...External.shape,

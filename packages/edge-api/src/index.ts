@@ -80,6 +80,9 @@ const AccessGrants = z
   .max(200)
   .optional();
 
+/** True: pages get a script that reports what their console says. Previews only; see `ConsoleBatch`. */
+const BrowserConsole = z.boolean().optional();
+
 const Boxes = z.object({ type: z.literal("boxes"), upstreams: z.array(BoxUpstream).min(1) });
 /** Files of a bundle in the artifact store; `spaFallback` serves index.html for unknown paths without extension. */
 const StaticFiles = z.object({
@@ -123,6 +126,7 @@ export const RouteTarget = z.discriminatedUnion("type", [
      * milliseconds; absent: each lives until one of its ends closes it.
      */
     webSocketCloseMs: z.int().min(0).optional(),
+    console: BrowserConsole,
   }),
   StaticFiles.extend(sharedTraffic),
   /** Requests wait for the route to change, each for at most the edge's own bound. */
@@ -167,7 +171,12 @@ export const RouteTarget = z.discriminatedUnion("type", [
     rewriteHost: z.string().nullable().default(null),
   }),
   /** As `page: starting`, and the edge asks POST /internal/edge/wake {hostname} once. */
-  z.object({ type: z.literal("wake"), accessSha256: AccessSha256, grants: AccessGrants }),
+  z.object({
+    type: z.literal("wake"),
+    accessSha256: AccessSha256,
+    grants: AccessGrants,
+    console: BrowserConsole,
+  }),
 ]);
 export type RouteTarget = z.output<typeof RouteTarget>;
 
@@ -229,3 +238,33 @@ export const RequestLogEntry = z.object({
   bytes: z.int().min(0).default(0).describe("Sent to the client, head included"),
 });
 export type RequestLogEntry = z.output<typeof RequestLogEntry>;
+
+/** What a page in a visitor's browser said; nobody vouches for it but the visitor. */
+export const ConsoleEntry = z.object({
+  at: z.iso.datetime().describe("When the edge got it"),
+  level: z.enum(["error", "warn", "info", "log", "debug"]),
+  /** `notice`: the edge's own word, such as why a page is not captured. */
+  kind: z.enum(["console", "exception", "rejection", "request", "resource", "notice"]),
+  text: z.string().max(4_096),
+  /** Path of the page, without query. */
+  page: z.string().max(1_024).nullable(),
+  /** Script that it came from, or address of what failed to load; without query. */
+  source: z.string().max(1_024).nullable(),
+  line: z.int().min(0).nullable(),
+  column: z.int().min(0).nullable(),
+  stack: z.string().max(4_096).nullable(),
+  /** Of a request that failed; status null: no answer came. */
+  method: z.string().max(20).nullable(),
+  status: z.int().min(0).max(999).nullable(),
+});
+export type ConsoleEntry = z.output<typeof ConsoleEntry>;
+
+/** POST /internal/edge/console, an array of at most 100. */
+export const ConsoleBatch = z.object({
+  sandboxId: z.uuid(),
+  hostname: z.string(),
+  entries: z.array(ConsoleEntry).max(100),
+  /** Entries that came too fast, or too large, to be kept. */
+  dropped: z.int().min(0),
+});
+export type ConsoleBatch = z.output<typeof ConsoleBatch>;

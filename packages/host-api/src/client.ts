@@ -11,6 +11,7 @@ import {
   LoginProof,
   QueryAnswer,
   type QueryRequest,
+  LogStock,
   type DatabaseSpec,
   type RestoreSpec,
 } from "./database.ts";
@@ -88,6 +89,7 @@ export class HostError extends Error {
  * | dialPort | CONNECT <key>:<port>: raw stream to a port in the box |
  * | databases | PUT, GET, DELETE /databases/:key; POST …/start, /stop, /restart, /rotate, /end-rotation, /probe; GET …/credentials, /stats, /logs?lines= |
  * | backup, restore, copyDatabase | POST /databases/:key/backup; PUT /databases/:key/restore; POST /databases/:key/copies {from, spec} |
+ * | takeLog, stopLog, logSegment, forgetLog | POST, DELETE /databases/:key/log-stock; GET …/log-segment?name=; POST …/forgotten-log |
  * | databaseUsers, putDatabaseUser, removeDatabaseUser | GET, PUT /databases/:key/users; POST …/removed-users |
  *
  * Errors are `{"error": {"code", "message", "details"}}`.
@@ -260,6 +262,21 @@ export class HostClient {
     if (response.statusCode >= 300) throw toHostError(response.statusCode, await response.body.text());
     return HostedDatabase.parse(await response.body.json());
   };
+  /** Ends the segment that is written, and lists what is to be stored elsewhere. */
+  takeLog = (key: string, signal?: AbortSignal) =>
+    this.#json("POST", `/databases/${key}/log-stock`, LogStock, {}, signal);
+  /** A listed segment, 16 MiB. @throws HostError `NOT_FOUND` */
+  logSegment = async (key: string, name: string, signal?: AbortSignal): Promise<Buffer> => {
+    const path = `/databases/${key}/log-segment?name=${encodeURIComponent(name)}`;
+    const response = await this.#send("GET", path, undefined, signal);
+    return Buffer.from(await response.body.arrayBuffer());
+  };
+  /** Once they are stored; `gap` is forgotten likewise. */
+  forgetLog = (key: string, names: readonly string[], signal?: AbortSignal) =>
+    this.#void("POST", `/databases/${key}/forgotten-log`, { names }, signal);
+  /** The log is kept no more. */
+  stopLog = (key: string, signal?: AbortSignal) =>
+    this.#void("DELETE", `/databases/${key}/log-stock`, undefined, signal);
   /** A new database with the content that another one has now. */
   copyDatabase = (key: string, from: string, spec: DatabaseSpec, signal?: AbortSignal) =>
     this.#json("POST", `/databases/${key}/copies`, HostedDatabase, { from, spec }, signal);

@@ -154,6 +154,20 @@ export type DatabaseUser = z.output<typeof DatabaseUser>;
 /** Body of `PUT /databases/:key/users`. */
 export const DatabaseUserSpec = DatabaseUser.pick({ name: true, access: true });
 
+/** What a server gave away of its log, so that it can be stored elsewhere. */
+export const LogStock = z.object({
+  /** Whatever was acknowledged until then is in segments that are listed or were before. By the server's clock. */
+  through: z.string(),
+  /** The segment that is being written. */
+  current: z.string(),
+  segments: z.array(z.string()),
+  /** Segments were thrown away because nobody stored them for too long. */
+  hasGap: z.boolean(),
+});
+export type LogStock = z.output<typeof LogStock>;
+/** Body of `POST /databases/:key/forgotten-log`. */
+export const ForgottenLog = z.object({ names: z.array(z.string()) });
+
 /** What is asked for with the stream of a backup. */
 export const RestoreSpec = z.object({
   spec: DatabaseSpec,

@@ -31,6 +31,13 @@ export interface DatabaseQueryResult {
   readonly truncated_by: "rows" | "bytes" | null;
   readonly duration_ms: number;
 }
+export interface PointInTime {
+  readonly enabled: boolean;
+  readonly status: string | null;
+  readonly earliest: string | null;
+  readonly latest: string | null;
+  readonly spans: readonly { readonly earliest: string; readonly latest: string }[];
+}
 
 export class Databases {
   readonly #http: Transport;
@@ -80,6 +87,16 @@ export class Databases {
       `/databases/${encodeURIComponent(id)}/restores`,
       { body: { backup_id: backupId }, idempotencyKey },
     );
+  /** The content of a moment, into a new database. @param at ISO 8601 */
+  restoreMoment = (id: string, at: string, idempotencyKey = newIdempotencyKey()) =>
+    this.#http.json<{ id: string; database_id: string; state: string }>(
+      "POST",
+      `/databases/${encodeURIComponent(id)}/restores`,
+      { body: { target_time: at }, idempotencyKey },
+    );
+  /** Which moments can be restored. */
+  pointInTime = (id: string) =>
+    this.#http.json<PointInTime>("GET", `/databases/${encodeURIComponent(id)}/point-in-time`);
   branch = (id: string, name?: string, idempotencyKey = newIdempotencyKey()) =>
     this.#http.json<Database>("POST", `/databases/${encodeURIComponent(id)}/branches`, {
       body: name === undefined ? {} : { name },

@@ -2,6 +2,7 @@ import { isUuid } from "./find.ts";
 import { ApiError, ConnectionError } from "./error.ts";
 import { newIdempotencyKey, type Query, type Transport } from "./transport.ts";
 import type {
+  ConsoleLine,
   CreateSandbox,
   EnvEntry,
   ExecEvent,
@@ -48,6 +49,35 @@ export class Sandboxes {
         query: { lines },
       })
     ).logs;
+  /** What pages of its previews said in browsers, the newest last. */
+  console = (id: string, options: { limit?: number; level?: ConsoleLine["level"] } = {}) =>
+    this.#http.json<{ lines: ConsoleLine[]; dropped: number; cursor: number }>("GET", `${at(id)}/console`, {
+      query: { limit: options.limit ?? 100, ...(options.level ? { level: options.level } : {}) },
+    });
+  /**
+   * The same as it comes, without end.
+   *
+   * @param options.after `cursor` of a list; without it only what comes from now on
+   * @throws ConnectionError STREAM_LOST
+   */
+  async *followConsole(
+    id: string,
+    options: { after?: number; signal?: AbortSignal } = {},
+  ): AsyncGenerator<ConsoleLine | { dropped: number }> {
+    const { after, signal } = options;
+    for await (const event of this.#http.events("GET", `${at(id)}/console/stream`, {
+      ...(signal ? { signal } : {}),
+      ...(after === undefined ? {} : { lastEventId: after }),
+    })) {
+      if (event.event !== "preview.console") continue;
+      const { data } = JSON.parse(event.data) as {
+        data: { preview_id: string; port: number; entries: ConsoleLine[]; dropped: number };
+      };
+      for (const entry of data.entries)
+        yield { ...entry, seq: Number(event.id), preview_id: data.preview_id, port: data.port };
+      if (data.dropped > 0) yield { dropped: data.dropped };
+    }
+  }
   attachDatabase = (id: string, databaseId: string, env = "DATABASE_URL") =>
     this.#post<{ attached: boolean; env_vars: EnvEntry[] }>(id, "database", { database_id: databaseId, env });
 

@@ -35,6 +35,8 @@ export interface CallOptions {
   readonly bytes?: Uint8Array | Blob;
   /** Sent as Idempotency-Key, the same on every retry; makes a POST safe to repeat. */
   readonly idempotencyKey?: string;
+  /** Of a stream that shall go on after this event. */
+  readonly lastEventId?: number;
   readonly timeoutMs?: number;
   /** Of this call. 0 where the server itself waits for what is asked. */
   readonly maxRetries?: number;
@@ -200,6 +202,7 @@ export class Transport {
       ...(options.body === undefined ? {} : { "content-type": "application/json" }),
       ...(options.bytes === undefined ? {} : { "content-type": "application/octet-stream" }),
       ...(options.idempotencyKey === undefined ? {} : { "idempotency-key": options.idempotencyKey }),
+      ...(options.lastEventId === undefined ? {} : { "last-event-id": String(options.lastEventId) }),
     };
   }
 

@@ -130,6 +130,26 @@ export interface Service {
   readonly exit_code: number | null;
 }
 
+/** What a page said in a visitor's browser. */
+export interface ConsoleLine {
+  /** Number of the event that brought it. */
+  readonly seq: number;
+  readonly at: string;
+  readonly preview_id: string;
+  readonly port: number;
+  readonly level: "error" | "warn" | "info" | "log" | "debug";
+  readonly kind: "console" | "exception" | "rejection" | "request" | "resource" | "notice";
+  readonly text: string;
+  readonly page: string | null;
+  readonly source: string | null;
+  readonly line: number | null;
+  readonly column: number | null;
+  readonly stack: string | null;
+  readonly method: string | null;
+  /** Of a request that failed; null: no answer came. */
+  readonly status: number | null;
+}
+
 export interface Exposed {
   readonly url: string;
   readonly preview_id: string;

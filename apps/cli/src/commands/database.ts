@@ -98,12 +98,16 @@ export function addDatabase(program: Command, context: () => Context): void {
     );
   database
     .command("restore")
-    .description("restore a backup into a new database and wait until it logs in")
+    .description("restore a backup or a moment into a new database and wait until it logs in")
     .argument("<database>", "id or name of the one that was backed up")
-    .argument("<backup>", "id")
-    .action(async (id: string, backupId: string) =>
+    .argument("[backup]", "id")
+    .option("--at <time>", "a moment instead of a backup, such as 2026-03-01T12:00:00Z")
+    .action(async (id: string, backupId: string | undefined, options: { at?: string }) =>
       withClient(context(), async ({ databases }) => {
-        const made = await databases.restore((await databases.find(id)).id, backupId);
+        const from = (await databases.find(id)).id;
+        const made = options.at
+          ? await databases.restoreMoment(from, new Date(options.at).toISOString())
+          : await databases.restore(from, backupId ?? "");
         const ready = await databases.waitUntilReady(made.database_id);
         context().output.result(ready, ready.id);
       }),

@@ -5,6 +5,7 @@ import { exitCodes } from "../failure.ts";
 import { table } from "../output.ts";
 import { collectPair, parseCount, parsePort } from "../pairs.ts";
 import { addAgentTools } from "./agent-tools.ts";
+import { addConsole } from "./console.ts";
 import { addFiles } from "./files.ts";
 import { addLife } from "./sandbox-life.ts";
 
@@ -92,6 +93,7 @@ export function addSandbox(program: Command, context: () => Context): void {
   addLife(sandbox, context);
   addFiles(sandbox, context);
   addAgentTools(sandbox, context);
+  addConsole(sandbox, context);
 }
 
 async function create(context: Context, options: CreateOptions): Promise<void> {

@@ -1,50 +1,12 @@
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
-import { Client } from "pg";
 import { waitFor } from "@platform/daemon";
-import { loginOptions } from "@platform/postgres";
 import { startBoxes, whyNoBoxes, type Boxes } from "../testing-boxes.ts";
+import { ask, filesBelow, until } from "./testing.ts";
 
 type Row = Record<string, unknown>;
 const skip = whyNoBoxes() ?? false;
-
-async function until(boxes: Boxes, path: string, what: string, done: (row: Row) => boolean): Promise<Row> {
-  let last: Row = {};
-  return waitFor(
-    what,
-    async () => {
-      last = await boxes.must("GET", path);
-      return done(last) && last;
-    },
-    180_000,
-  ).catch((cause: unknown) => {
-    throw new Error(`${what}: last seen ${JSON.stringify(last)}`, { cause });
-  });
-}
-
-async function ask(boxes: Boxes, id: string, sql: string): Promise<Row[]> {
-  const found = await boxes.must("GET", `/databases/${id}/credentials`);
-  const ca = String((found["ssl"] as Row)["ca_certificate"]);
-  const client = new Client(
-    loginOptions({
-      host: "127.0.0.1",
-      port: Number(found["port"]),
-      user: String(found["user"]),
-      password: String(found["password"]),
-      database: String(found["database"]),
-      ssl: { ca, servername: String(found["host"]) },
-    }),
-  );
-  client.on("error", () => undefined);
-  await client.connect();
-  try {
-    return (await client.query<Row>(sql)).rows;
-  } finally {
-    await client.end();
-  }
-}
 
 /** Resolves once a server was made of the backup and logged in. */
 async function proved(boxes: Boxes, id: string, backupId: unknown): Promise<Row> {
@@ -65,14 +27,6 @@ const backupOf = async (boxes: Boxes, id: string, backupId: unknown) => {
   const all = await boxes.must<Row[]>("GET", `/databases/${id}/backups`);
   return all.find((one) => one["id"] === backupId) ?? {};
 };
-
-/** Every file below a folder. */
-function filesBelow(folder: string): string[] {
-  return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
-    const path = join(folder, entry.name);
-    return entry.isDirectory() ? filesBelow(path) : [path];
-  });
-}
 
 test("backups, restores and branches of a database", { skip }, async (t) => {
   const boxes = await startBoxes(t);

@@ -15,7 +15,8 @@ export interface BackupRow {
   readonly id: string;
   readonly tenant_id: string;
   readonly database_id: string;
-  readonly kind: "manual" | "scheduled" | "final";
+  /** `base`: what the log is replayed on to reach a moment. */
+  readonly kind: "manual" | "scheduled" | "final" | "base";
   readonly state: "pending" | "running" | "completed" | "failed" | "damaged" | "expired";
   readonly object_key: string;
   readonly key_sealed: Buffer;
@@ -28,6 +29,8 @@ export interface BackupRow {
   readonly drill_ms: number | null;
   readonly expires_at: Date | null;
   readonly created_at: Date;
+  /** Of a base: the first segment of the log that leads on from it. */
+  readonly wal_from: string | null;
 }
 
 const idleMs = 3_600_000;
@@ -36,7 +39,7 @@ const attempts = 3;
 const partBytes = 8 * 1024 * 1024;
 
 /** One bucket for a tenant's backups, of the platform's own: it is in no list of buckets. */
-const bucketOf = (row: { tenant_id: string }) => row.tenant_id;
+export const bucketOf = (row: { tenant_id: string }) => row.tenant_id;
 
 export const loadBackup = (db: Queryable, id: string) =>
   queryOne<BackupRow>(db, "select * from database_backups where id = $1", [id]);
@@ -70,10 +73,11 @@ export async function requestBackup(
   row: DatabaseRow,
   kind: BackupRow["kind"],
   id: string,
+  walFrom: string | null = null,
 ): Promise<BackupRow> {
   await platform.pool.query(
-    `insert into database_backups (id, tenant_id, database_id, kind, object_key, key_sealed)
-     values ($1, $2, $3, $4, $5, $6) on conflict (id) do nothing`,
+    `insert into database_backups (id, tenant_id, database_id, kind, object_key, key_sealed, wal_from)
+     values ($1, $2, $3, $4, $5, $6, $7) on conflict (id) do nothing`,
     [
       id,
       row.tenant_id,
@@ -81,6 +85,7 @@ export async function requestBackup(
       kind,
       `${row.id}/${id}`,
       platform.seal.close(randomBytes(32).toString("hex")),
+      walFrom,
     ],
   );
   platform.signals.announce("work:database_backups");
@@ -100,6 +105,12 @@ export function createBackupStep(platform: Platform) {
   };
 }
 
+/** Safe to run again. */
+export async function putBackupBucket(platform: Platform, row: { tenant_id: string }): Promise<void> {
+  const name = `backups-${row.tenant_id}`;
+  await putStoreBucket(platform, bucketOf(row), { name, quotaBytes: null, public: false });
+}
+
 const keyOf = (platform: Platform, row: BackupRow) => Buffer.from(platform.seal.open(row.key_sealed), "hex");
 
 async function take(
@@ -114,11 +125,7 @@ async function take(
   let parts = 0;
   let frames: Readable | null = null;
   try {
-    await putStoreBucket(platform, bucketOf(row), {
-      name: `backups-${row.tenant_id}`,
-      quotaBytes: null,
-      public: false,
-    });
+    await putBackupBucket(platform, row);
     frames = await platform.host.backup(database.host_key, signal);
     // A stream that breaks off must break the next one too, or a half would be stored as a whole.
     const packed = createZstdCompress();
@@ -154,7 +161,7 @@ async function take(
   return 0;
 }
 
-function reasonOf(error: unknown): { reason: string; detail: string } {
+export function reasonOf(error: unknown): { reason: string; detail: string } {
   if (error instanceof DamagedStreamError) return { reason: "damaged", detail: error.message };
   if (error instanceof HostError) {
     const reason = error.details["reason"];
@@ -283,7 +290,7 @@ async function set(platform: Platform, row: BackupRow, values: Record<string, un
   announce(platform, row.database_id);
 }
 
-async function setState(
+export async function setState(
   platform: Platform,
   database: DatabaseRow,
   seen: Pick<BackupState, "status" | "reason" | "detail">,

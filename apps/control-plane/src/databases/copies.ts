@@ -1,3 +1,4 @@
+import { Readable } from "node:stream";
 import { notFound, PlatformError } from "@platform/contract";
 import { HostError, type HostedDatabase } from "@platform/host-api";
 import { queryOne } from "@platform/postgres";
@@ -5,6 +6,7 @@ import { recordIn } from "../events/index.ts";
 import { derivedId, type Call } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { contentOf, loadBackup, requestBackup } from "./backups.ts";
+import { baseFor, withLog } from "./point-in-time.ts";
 import { DamagedStreamError } from "./sealed-stream.ts";
 import { specOf } from "./spec.ts";
 import { loadDatabase, type DatabaseRow } from "./store.ts";
@@ -46,8 +48,15 @@ export async function restoreBackup(
   platform: Platform,
   call: Call,
   row: DatabaseRow,
-  wanted: { backup_id: string; name?: string | undefined },
+  wanted: { backup_id?: string | undefined; target_time?: string | undefined; name?: string | undefined },
 ): Promise<DatabaseRow> {
+  const copyName = wanted.name ?? `${row.name.slice(0, 40)}-restored`;
+  if (wanted.target_time !== undefined) {
+    const base = await baseFor(platform, row, new Date(wanted.target_time));
+    const source = { backup_id: base.id, target_time: new Date(wanted.target_time).toISOString() };
+    return insertCopy(platform, call.idFor("restored"), row, copyName, source);
+  }
+  if (wanted.backup_id === undefined) throw new Error("either a backup or a moment is asked for");
   const backup = await loadBackup(platform.pool, wanted.backup_id);
   if (!backup || backup.database_id !== row.id || backup.state === "expired")
     throw notFound(`Backup ${wanted.backup_id}`);
@@ -57,8 +66,7 @@ export async function restoreBackup(
       `The backup is ${backup.state}${backup.error ? ` (${backup.error})` : ""}. Restore one whose state is completed.`,
       { details: { state: backup.state, reason: backup.reason }, retryAfterMs: 2000 },
     );
-  const name = wanted.name ?? `${row.name.slice(0, 40)}-restored`;
-  return insertCopy(platform, call.idFor("restored"), row, name, { backup_id: backup.id });
+  return insertCopy(platform, call.idFor("restored"), row, copyName, { backup_id: backup.id });
 }
 
 export function branchDatabase(
@@ -81,10 +89,16 @@ export async function fillFromSource(
     const backup = await loadBackup(platform.pool, row.source.backup_id);
     if (!backup) throw notFound(`Backup ${row.source.backup_id}`);
     let damage: unknown = null;
+    const targetTime = row.source.target_time ?? null;
     try {
-      const content = contentOf(platform, backup, signal);
-      content.once("error", (error) => (damage = error));
-      return await platform.host.restore(row.host_key, { spec, targetTime: null }, content, signal);
+      const base = contentOf(platform, backup, signal);
+      base.once("error", (error) => (damage = error));
+      const content =
+        targetTime === null
+          ? base
+          : Readable.from(withLog(platform, backup, base, new Date(targetTime), signal));
+      content.once("error", (error) => (damage ??= error));
+      return await platform.host.restore(row.host_key, { spec, targetTime }, content, signal);
     } catch (error) {
       const cause = damage ?? error;
       if (!(cause instanceof DamagedStreamError)) throw error;
@@ -106,6 +120,18 @@ export async function scheduleBackup(platform: Platform, row: DatabaseRow): Prom
   const period = Math.floor((Date.now() - row.created_at.getTime()) / periodMs);
   const id = derivedId(row.id, "scheduled-backup", String(policy.every_hours), String(period));
   if (!(await loadBackup(platform.pool, id))) await requestBackup(platform, row, "scheduled", id);
+}
+
+/** Without a policy, as long as its default says; days. */
+const keptDays = 7;
+
+/** With the database its other backups go too, not sooner than its last one. */
+export async function lastBackupsExpire(platform: Platform, row: DatabaseRow): Promise<void> {
+  await platform.pool.query(
+    `update database_backups set expires_at = now() + $2 * interval '1 day', next_look_at = now()
+     where database_id = $1 and expires_at is null`,
+    [row.id, row.backup_policy?.final_days ?? keptDays],
+  );
 }
 
 /** A database whose policy says so is deleted only once its last backup was made, or was given up. */

@@ -2,6 +2,7 @@ export { createDatabase, createLinkedDatabase, type LinkOwner } from "./create.t
 export { attachDatabase, mainDatabaseOf, onAttach, onRenewal } from "./attach.ts";
 export { databaseAccessHandlers } from "./access.ts";
 export { databaseHandlers } from "./routes.ts";
+export { createArchiveStep } from "./archive.ts";
 export { createBackupStep } from "./backups.ts";
 export { createDatabaseStep } from "./reconciler.ts";
 export { loadDatabase, ownDatabase } from "./store.ts";

@@ -2,7 +2,7 @@ import { faultPoint } from "@platform/daemon";
 import { HostError, type HostedDatabase, type LoginProof } from "@platform/host-api";
 import { record } from "../events/index.ts";
 import type { Platform } from "../platform.ts";
-import { fillFromSource, lastBackupGoesOn, scheduleBackup } from "./copies.ts";
+import { fillFromSource, lastBackupGoesOn, lastBackupsExpire, scheduleBackup } from "./copies.ts";
 import { continueRotation } from "./rotation.ts";
 import { specOf } from "./spec.ts";
 import { announce, databaseEvent, loadDatabase, type DatabaseRow, type DatabaseState } from "./store.ts";
@@ -46,6 +46,7 @@ async function remove(platform: Platform, row: DatabaseRow, signal: AbortSignal)
   if (await lastBackupGoesOn(platform, row)) return finalMs;
   await platform.host.deleteDatabase(row.host_key, signal);
   faultPoint("control-plane.database.before-deleted");
+  await lastBackupsExpire(platform, row);
   await platform.pool.query("delete from database_links where database_id = $1", [row.id]);
   if (await store(platform, row, "deleted", { proof: null, host: null, port: null }))
     await record(platform, databaseEvent(row, "database.deleted"));

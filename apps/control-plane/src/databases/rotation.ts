@@ -118,7 +118,7 @@ async function servesWith(platform: Platform, id: string, version: number): Prom
 
 const hasLinks = async (platform: Platform, id: string) =>
   (await queryOne(platform.pool, "select 1 from database_links where database_id = $1 limit 1", [id])) !==
-  undefined;
+  null;
 
 async function setRotation(platform: Platform, id: string, rotation: Rotation | null): Promise<void> {
   const value = rotation === null ? null : JSON.stringify(rotation);

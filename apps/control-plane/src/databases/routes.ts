@@ -5,12 +5,15 @@ import { handler, openEventStream, type Call, type Handler } from "../http/index
 import type { Platform } from "../platform.ts";
 import { ownedBy, page } from "../tenants/index.ts";
 import { backupsOf, backupView, requestBackup } from "./backups.ts";
+import { wantArchive } from "./archive.ts";
+import { windowView } from "./point-in-time.ts";
 import { branchDatabase, restoreBackup } from "./copies.ts";
 import { rotateCredentials } from "./rotation.ts";
 import { createDatabase } from "./create.ts";
 import {
   credentialsView,
   databaseView,
+  hasLeftBackup,
   loadDatabase,
   notReady,
   ownDatabase,
@@ -56,6 +59,7 @@ async function provedCredentials(platform: Platform, row: DatabaseRow) {
 export function databaseHandlers(platform: Platform): Handler[] {
   const { pool } = platform;
   const own = (call: Call) => ownDatabase(pool, call.caller, call.params["id"]!);
+  const ownOrDeleted = (call: Call) => ownDatabase(pool, call.caller, call.params["id"]!, true);
   const running = async (call: Call) => {
     const row = await own(call);
     if (row.state !== "running") throw notReady(row);
@@ -68,7 +72,8 @@ export function databaseHandlers(platform: Platform): Handler[] {
   };
   return [
     handler(r.list, async ({ caller, query }) => {
-      const conditions = ownedBy(caller, query).raw("state <> 'deleted'");
+      const isLookingBack = query.state === "deleted";
+      const conditions = ownedBy(caller, query).raw(isLookingBack ? hasLeftBackup : "state <> 'deleted'");
       if (query.state) conditions.add("state = $?", query.state);
       const { rows, next_cursor } = await page<DatabaseRow>(pool, "databases", conditions, query);
       return { data: rows.map(databaseView), ...(next_cursor ? { next_cursor } : {}) };
@@ -178,7 +183,7 @@ export function databaseHandlers(platform: Platform): Handler[] {
       };
     }),
     handler(r.backups, async (call) => {
-      const row = await own(call as Call);
+      const row = await ownOrDeleted(call as Call);
       return (await backupsOf(pool, row.id)).map(backupView);
     }),
     ...[r.createBackup, r.createBackupOld].map((route) =>
@@ -189,18 +194,28 @@ export function databaseHandlers(platform: Platform): Handler[] {
     ),
     ...[r.restore, r.restoreOld].map((route) =>
       handler(route, async (call) => {
-        const row = await own(call as unknown as Call);
+        const row = await ownOrDeleted(call as unknown as Call);
         const made = await restoreBackup(platform, call as unknown as Call, row, call.body);
-        return { id: made.id, database_id: made.id, backup_id: call.body.backup_id, state: made.state };
+        const { backup_id = made.source?.backup_id, target_time } = call.body;
+        const moment = target_time === undefined ? {} : { target_time: made.source?.target_time };
+        return { id: made.id, database_id: made.id, backup_id, ...moment, state: made.state };
       }),
     ),
     handler(r.branch, async (call) => {
       const row = await running(call as unknown as Call);
       return databaseView(await branchDatabase(platform, call as unknown as Call, row, call.body.name));
     }),
+    handler(r.pointInTime, async (call) => windowView(platform, await own(call as Call))),
     handler(r.backupPolicy, async (call) => {
       const row = await own(call as unknown as Call);
-      const { enabled, ...policy } = call.body;
+      const { enabled, point_in_time, window_days, ...policy } = call.body;
+      if (point_in_time && row.engine !== "postgresql")
+        throw new PlatformError(
+          "VALIDATION_FAILED",
+          `${row.engine} has no log by which a moment could be restored. Use backups, or postgresql.`,
+          { errors: { point_in_time: ["is for postgresql only"] } },
+        );
+      await wantArchive(platform, row, enabled && point_in_time ? window_days : null);
       await wantDatabase(platform, row.id, { backup_policy: enabled ? JSON.stringify(policy) : null });
       return databaseView((await loadDatabase(pool, row.id))!);
     }),

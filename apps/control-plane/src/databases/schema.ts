@@ -23,4 +23,19 @@ create index database_backups_due on database_backups (next_look_at) where state
 `,
   },
   { name: "databases-3-pooling", sql: "alter table databases add column pooling jsonb" },
+  {
+    name: "databases-4-point-in-time",
+    sql: `
+alter table database_backups add column wal_from text;
+create table database_archives (
+  id uuid primary key references databases, tenant_id uuid not null, key_sealed bytea not null, wanted boolean not null default true,
+  window_days integer not null, through timestamptz, status text not null default 'starting', reason text, error text, failed_at timestamptz,
+  generation bigint not null default 1, next_look_at timestamptz not null default now(), lease_holder text, lease_until timestamptz,
+  attempts integer not null default 0, created_at timestamptz not null default now());
+create index database_archives_due on database_archives (next_look_at);
+create table database_log_segments (
+  archive_id uuid not null references database_archives on delete cascade, name text not null, through timestamptz not null,
+  size_bytes bigint not null, primary key (archive_id, name));
+`,
+  },
 ];

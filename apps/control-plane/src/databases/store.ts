@@ -34,7 +34,12 @@ export interface DatabaseRow extends OwnedRow {
   /** Set while credentials that were handed out before a rotation still log in. */
   readonly rotation: Rotation | null;
   /** Where its first content comes from; null: it begins empty. */
-  readonly source: { readonly backup_id?: string; readonly database_id?: string } | null;
+  readonly source: {
+    readonly backup_id?: string;
+    readonly database_id?: string;
+    /** With `backup_id`: the moment to which the log leads the copy. */
+    readonly target_time?: string;
+  } | null;
   readonly backup_policy: BackupPolicy | null;
   readonly backup_state: BackupState | null;
   /** As last seen; null for engines without a pooler. */
@@ -81,16 +86,31 @@ export const announce = (platform: Platform, id: string) => platform.signals.ann
 export const loadDatabase = (db: Queryable, id: string) =>
   queryOne<DatabaseRow>(db, "select * from databases where id = $1", [id]);
 
-/** @throws PlatformError INVALID_ID, NOT_FOUND */
-export async function ownDatabase(db: Queryable, caller: Caller, id: string): Promise<DatabaseRow> {
+/** A deleted database that left a backup, as a condition on its row. */
+export const hasLeftBackup = `state = 'deleted' and exists (select 1 from database_backups b where b.database_id = databases.id
+  and b.state = 'completed' and (b.expires_at is null or b.expires_at > now()))`;
+
+/**
+ * @param mayBeDeleted also one that is deleted, as long as it has a backup
+ * @throws PlatformError INVALID_ID, NOT_FOUND
+ */
+export async function ownDatabase(
+  db: Queryable,
+  caller: Caller,
+  id: string,
+  mayBeDeleted = false,
+): Promise<DatabaseRow> {
   if (!isUuid(id))
     throw new PlatformError(
       "INVALID_ID",
       `"${id.slice(0, 100)}" is not a UUID. Use an id from GET /databases.`,
     );
   const row = await loadDatabase(db, id);
-  const visible = row && row.state !== "deleted" && mayUse(caller, row);
-  if (!visible) throw notFound(`Database ${id}`);
+  const isThere =
+    row?.state !== "deleted" ||
+    (mayBeDeleted &&
+      (await queryOne(db, `select 1 from databases where id = $1 and ${hasLeftBackup}`, [id])) !== null);
+  if (!row || !isThere || !mayUse(caller, row)) throw notFound(`Database ${id}`);
   return row;
 }
 

@@ -1,6 +1,6 @@
 import { timingSafeEqual, createHash } from "node:crypto";
 import type { FastifyInstance, FastifyRequest } from "fastify";
-import { RequestLogEntry, type Route, type RouteUpdate } from "@platform/edge-api";
+import { ConsoleBatch, RequestLogEntry, type Route, type RouteUpdate } from "@platform/edge-api";
 import { PlatformError } from "@platform/contract";
 import { query, queryOne } from "@platform/postgres";
 import { z } from "zod";
@@ -73,7 +73,10 @@ export function registerEdgeRoutes(
   app: FastifyInstance,
   platform: Platform,
   token: string,
-  wake: (hostname: string) => Promise<void>,
+  hears: {
+    readonly wake: (hostname: string) => Promise<void>;
+    readonly console: (batches: ConsoleBatch[]) => Promise<void>;
+  },
 ): void {
   app.get("/internal/edge/routes", async (request, reply) => {
     assertEdge(request, token);
@@ -97,7 +100,13 @@ export function registerEdgeRoutes(
 
   app.post("/internal/edge/wake", async (request) => {
     assertEdge(request, token);
-    await wake(z.object({ hostname: z.string() }).parse(request.body).hostname);
+    await hears.wake(z.object({ hostname: z.string() }).parse(request.body).hostname);
+    return {};
+  });
+
+  app.post("/internal/edge/console", async (request) => {
+    assertEdge(request, token);
+    await hears.console(z.array(ConsoleBatch).max(100).parse(request.body));
     return {};
   });
 

@@ -76,6 +76,8 @@ interface PreviewTarget {
   readonly port: number;
   readonly access_sha256: string | null;
   readonly grants: { sha256: string; until: number }[];
+  /** Its pages are listened to: by its own word, its sandbox's, the tenant's, else yes. */
+  readonly console: boolean;
 }
 
 /** Where each preview leads and who may see it, shares included. */
@@ -84,8 +86,9 @@ const previewRows = (db: Queryable, sandboxId: string) =>
     db,
     `select p.hostname, p.port, p.access_sha256, coalesce((select jsonb_agg(jsonb_build_object('sha256', s.token_sha256,
          'until', floor(extract(epoch from s.expires_at) * 1000)) order by s.created_at, s.id) from preview_shares s
-       where p.access_sha256 is not null and s.sandbox_id = p.sandbox_id and (s.preview_id is null or s.preview_id = p.id) and s.expires_at > now()), '[]') as grants
-     from previews p where p.sandbox_id = $1`,
+       where p.access_sha256 is not null and s.sandbox_id = p.sandbox_id and (s.preview_id is null or s.preview_id = p.id) and s.expires_at > now()), '[]') as grants,
+       coalesce(p.console, coalesce(b.metadata -> 'browser_console', t.policy -> 'browser_console', 'true') <> 'false') as console
+     from previews p join sandboxes b on b.id = p.sandbox_id join tenants t on t.id = p.tenant_id where p.sandbox_id = $1`,
     [sandboxId],
   );
 
@@ -120,9 +123,16 @@ export async function routePreviews(
   // Read where it is written: a share that ends meanwhile must not come back with an older look.
   await lockRoutes(db);
   let version = 0;
-  for (const { hostname, port, access_sha256: accessSha256, grants } of await previewRows(db, sandbox.id)) {
+  for (const { hostname, port, access_sha256: accessSha256, grants, console } of await previewRows(
+    db,
+    sandbox.id,
+  )) {
     if (only !== null && hostname !== only) continue;
-    const access = { accessSha256, ...(grants.length > 0 ? { grants } : {}) };
+    const access = {
+      accessSha256,
+      ...(grants.length > 0 ? { grants } : {}),
+      ...(console ? { console } : {}),
+    };
     const target: NewRoute["target"] =
       to === "wake"
         ? { type: "wake", ...access }

@@ -26,6 +26,8 @@ export interface PreviewRow {
   readonly hostname: string;
   readonly url: string;
   readonly probe: ProbeRecord | null;
+  /** Whether its pages are listened to; null: as the sandbox says. */
+  readonly console: boolean | null;
   readonly expires_at: Date | null;
   readonly created_at: Date;
 }
@@ -75,6 +77,7 @@ interface Wanted {
   readonly path?: string | undefined;
   readonly visibility?: string | undefined;
   readonly ttlSeconds?: number | undefined;
+  readonly console?: boolean | undefined;
 }
 
 /**
@@ -218,8 +221,8 @@ async function alsoStable(platform: Platform, proved: PreviewRow, row: SandboxRo
   const tenant = (await tenantById(platform.pool, row.tenant_id))!;
   const hostname = previewHostname(tenant, row.slug, null);
   const inserted = await platform.pool.query(
-    `insert into previews (id, tenant_id, sandbox_id, port, is_primary, visibility, hostname, url, probe, access_sealed, access_sha256)
-     values ($1, $2, $3, $4, true, $5, $6, $7, $8, $9, $10) on conflict (hostname) do nothing`,
+    `insert into previews (id, tenant_id, sandbox_id, port, is_primary, visibility, hostname, url, probe, access_sealed, access_sha256, console)
+     values ($1, $2, $3, $4, true, $5, $6, $7, $8, $9, $10, $11) on conflict (hostname) do nothing`,
     [
       derivedId(row.id, "stable-preview"),
       row.tenant_id,
@@ -231,6 +234,7 @@ async function alsoStable(platform: Platform, proved: PreviewRow, row: SandboxRo
       proved.probe,
       proved.access_sealed,
       proved.access_sha256,
+      proved.console,
     ],
   );
   if (inserted.rowCount === 1) await pointPreviews(platform, row, "boxes");
@@ -250,10 +254,10 @@ async function routePreview(
   const { preview, version } = await transaction(platform.pool, async (db) => {
     const stored = await queryOne<PreviewRow>(
       db,
-      `insert into previews as p (id, tenant_id, sandbox_id, port, is_primary, name, visibility, hostname, url, expires_at, access_sealed, access_sha256)
-       values ($1, $2, $3, $4, $5, $6, coalesce($7, 'public'), $8, $9, now() + interval '1 second' * $10::integer, $11, $12)
+      `insert into previews as p (id, tenant_id, sandbox_id, port, is_primary, name, visibility, hostname, url, expires_at, access_sealed, access_sha256, console)
+       values ($1, $2, $3, $4, $5, $6, coalesce($7, 'public'), $8, $9, now() + interval '1 second' * $10::integer, $11, $12, $13)
        on conflict (hostname) do update set port = excluded.port, name = coalesce(excluded.name, p.name), expires_at = excluded.expires_at,
-         visibility = coalesce($7, p.visibility),
+         visibility = coalesce($7, p.visibility), console = coalesce($13, p.console),
          access_sealed = case when coalesce($7, p.visibility) = 'private' then coalesce(p.access_sealed, excluded.access_sealed) end,
          access_sha256 = case when coalesce($7, p.visibility) = 'private' then coalesce(p.access_sha256, excluded.access_sha256) end
        returning *`,
@@ -270,6 +274,7 @@ async function routePreview(
         wanted.ttlSeconds ?? null,
         token === null ? null : platform.seal.close(token),
         token === null ? null : createHash("sha256").update(token).digest("hex"),
+        wanted.console ?? null,
       ],
     );
     const version = await routePreviews(db, platform, row, "boxes", hostname);

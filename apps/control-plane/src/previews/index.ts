@@ -8,6 +8,7 @@ import { expose, withToken, type PreviewRow } from "./expose.ts";
 import { probeThroughEdge } from "./probe.ts";
 
 export { shareHandlers } from "./shares.ts";
+export { consoleHandlers, storeConsole, trimConsole } from "./console.ts";
 export { forgetPreviews } from "./expose.ts";
 
 const view = (row: PreviewRow) => ({
@@ -21,6 +22,7 @@ const view = (row: PreviewRow) => ({
   url: row.url,
   route_status: "active",
   probe: row.probe,
+  console: row.console,
   expires_at: row.expires_at?.toISOString() ?? null,
   share_token_prefix: null,
   created_at: row.created_at.toISOString(),
@@ -63,6 +65,7 @@ export function previewHandlers(platform: Platform): Handler[] {
         title: body.title,
         waitMs: body.wait_ms,
         path: body.path,
+        console: body.console,
       });
       return exposeView(preview, row);
     }),
@@ -75,12 +78,13 @@ export function previewHandlers(platform: Platform): Handler[] {
       ).map(view);
     }),
     handler(r.create, async (call) => {
-      const { port, name, visibility, ttl_seconds } = call.body;
+      const { port, name, visibility, ttl_seconds, console } = call.body;
       const { preview } = await expose(platform, call as unknown as Call, {
         port,
         title: name,
         visibility,
         ttlSeconds: ttl_seconds,
+        console,
       });
       if (!preview.access_sealed) return view(preview);
       const token = platform.seal.open(preview.access_sealed);

@@ -7,6 +7,7 @@ export interface ReconcilerOptions {
     | "sandboxes"
     | "databases"
     | "database_backups"
+    | "database_archives"
     | "deployments"
     | "builds"
     | "template_builds"

@@ -244,7 +244,11 @@ async function insertSandbox(
         input.external_workspace_id ?? null,
         input.external_user_id ?? call.caller.externalUserId,
         input.external_project_id ?? null,
-        input.agents_md === undefined ? input.metadata : { ...input.metadata, agents_md: input.agents_md },
+        {
+          ...input.metadata,
+          ...(input.agents_md === undefined ? {} : { agents_md: input.agents_md }),
+          ...(input.browser_console === undefined ? {} : { browser_console: input.browser_console }),
+        },
         input.name ?? null,
         slug,
         JSON.stringify(input.tags ?? {}),

@@ -2,6 +2,7 @@ import { PlatformError, notFound, sandboxRoutes as r } from "@platform/contract"
 import { query, queryOne } from "@platform/postgres";
 import { attachDatabase } from "../databases/index.ts";
 import { effectiveEgress } from "../egress/index.ts";
+import { pointPreviews } from "../edges/index.ts";
 import { streamEvents } from "../events/index.ts";
 import { handler, openEventStream, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
@@ -213,6 +214,9 @@ async function updateSandbox(
     throw nameProblem(error, body["name"] as string | undefined, body["slug"] as string | undefined);
   }
   const metadata = set["metadata"] as Record<string, unknown> | undefined;
+  if (metadata && metadata["browser_console"] !== row.metadata["browser_console"])
+    if (row.state === "running" || row.state === "paused")
+      await pointPreviews(platform, row, row.state === "paused" ? "wake" : "boxes");
   if (metadata?.["network_policy"] !== undefined && (row.state === "running" || row.state === "paused")) {
     await platform.host.patchBox(row.box_key, {
       egress: await effectiveEgress(platform.pool, { ...row, metadata }),

@@ -11,7 +11,10 @@ const start = (t: TestContext) =>
     handlers: (platform) => [...brandingHandlers(platform), ...assetHandlers(platform)],
     register: (app, platform) => {
       registerAssets(app, platform);
-      registerEdgeRoutes(app, platform, edgeToken, async () => undefined);
+      registerEdgeRoutes(app, platform, edgeToken, {
+        wake: async () => undefined,
+        console: async () => undefined,
+      });
     },
   });
 

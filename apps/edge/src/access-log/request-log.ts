@@ -1,94 +1,15 @@
-import type { Log } from "@platform/daemon";
 import type { RequestLogEntry } from "@platform/edge-api";
-import { request, type Dispatcher } from "undici";
+import { Outbox, type OutboxOptions } from "./outbox.ts";
 
-const FLUSH_MS = 2_000;
-const MAX_BATCH = 1_000;
-const MAX_KEPT = 20_000;
-const ANSWER_MS = 10_000;
-
-export interface RequestLogOptions {
-  readonly controlPlaneUrl: string;
-  readonly token: string;
-  readonly dispatcher: Dispatcher;
-  readonly log: Log;
-}
-
-/**
- * Requests served, on their way to the control plane. Never in the way of traffic: when the control
- * plane does not take them the oldest are dropped, and counted.
- */
-export class RequestLog {
-  readonly #options: RequestLogOptions;
-  #entries: RequestLogEntry[] = [];
-  #dropped = 0;
-  #timer: NodeJS.Timeout | null = null;
-  #flushing: Promise<void> | null = null;
-
-  constructor(options: RequestLogOptions) {
-    this.#options = options;
-  }
-
-  /** Entries lost because the control plane took none for too long. */
-  get dropped(): number {
-    return this.#dropped;
-  }
-
-  start(): void {
-    this.#timer ??= setInterval(() => void this.flush(), FLUSH_MS).unref();
-  }
-
-  /** Sends what is left, once. */
-  async stop(): Promise<void> {
-    if (this.#timer) clearInterval(this.#timer);
-    await this.flush();
-  }
-
-  add(entry: RequestLogEntry): void {
-    this.#entries.push(entry);
-    // In steps: removing the first of 20,000 elements each time would cost more than the request.
-    if (this.#entries.length > MAX_KEPT) {
-      const excess = Math.min(this.#entries.length, MAX_BATCH);
-      this.#entries.splice(0, excess);
-      this.#dropped += excess;
-    }
-  }
-
-  /** Sends all entries in batches; stops at the first failure and keeps the rest for the next time. */
-  flush(): Promise<void> {
-    this.#flushing ??= this.#flushAll().finally(() => (this.#flushing = null));
-    return this.#flushing;
-  }
-
-  async #flushAll(): Promise<void> {
-    while (this.#entries.length > 0) {
-      const batch = this.#entries.splice(0, MAX_BATCH);
-      try {
-        await this.#post(batch);
-      } catch (error) {
-        const room = Math.max(0, MAX_KEPT - this.#entries.length);
-        const kept = batch.slice(Math.max(0, batch.length - room));
-        this.#dropped += batch.length - kept.length;
-        this.#entries = [...kept, ...this.#entries];
-        this.#options.log.warn(
-          { reason: (error as Error).message, waiting: this.#entries.length, dropped: this.#dropped },
-          "the request log could not be delivered; it is tried again",
-        );
-        return;
-      }
-    }
-  }
-
-  async #post(batch: readonly RequestLogEntry[]): Promise<void> {
-    const { controlPlaneUrl, token, dispatcher } = this.#options;
-    const response = await request(new URL("/internal/edge/requests", controlPlaneUrl), {
-      method: "POST",
-      headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
-      body: JSON.stringify(batch),
-      dispatcher,
-      signal: AbortSignal.timeout(ANSWER_MS),
+/** Requests served, for the control plane's log. */
+export class RequestLog extends Outbox<RequestLogEntry> {
+  constructor(options: OutboxOptions) {
+    super(options, {
+      path: "/internal/edge/requests",
+      what: "the request log",
+      flushMs: 2_000,
+      maxBatch: 1_000,
+      maxKept: 20_000,
     });
-    await response.body.dump();
-    if (response.statusCode >= 300) throw new Error(`the control plane answered ${response.statusCode}`);
   }
 }

@@ -2,7 +2,7 @@ import type { Dispatcher } from "undici";
 import { clientGone, type Exchange, type RequestBody } from "../exchange.ts";
 import { upstreamHeaders, type ForwardedFacts } from "./headers.ts";
 import type { Origin } from "./pools.ts";
-import { Relay, type Outcome } from "./relay.ts";
+import { Relay, type Outcome, type Rewrite } from "./relay.ts";
 import { openRequestBody } from "./request-body.ts";
 
 export interface ForwardRequest {
@@ -19,6 +19,8 @@ export interface ForwardRequest {
   readonly upgrade: string | null;
   /** Another release answers a repeatable request instead of an answer with 5xx: the outcome is `refused`. */
   readonly refusesErrors?: boolean;
+  /** Changes answers on their way to the client. */
+  readonly rewrite?: Rewrite | null;
 }
 
 /**
@@ -95,7 +97,10 @@ async function attempt(
 ): Promise<Outcome> {
   if (gone.aborted) return { type: "client-gone" };
   const { exchange, upgrade } = request;
-  const relay = new Relay(exchange, gone, replayable && (request.refusesErrors ?? false));
+  const relay = new Relay(exchange, gone, {
+    refusesErrors: replayable && (request.refusesErrors ?? false),
+    rewrite: request.rewrite ?? null,
+  });
   const options: Dispatcher.DispatchOptions = {
     path: exchange.target,
     method: exchange.req.method as Dispatcher.HttpMethod,

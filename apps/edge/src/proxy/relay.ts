@@ -1,5 +1,5 @@
 import type { Socket } from "node:net";
-import type { Duplex } from "node:stream";
+import type { Duplex, Readable, Writable } from "node:stream";
 import { faultPoint } from "@platform/daemon";
 import type { Dispatcher } from "undici";
 import type { Exchange } from "../exchange.ts";
@@ -20,6 +20,17 @@ export type Outcome =
   | { type: "cut"; error: Error }
   | { type: "client-gone" };
 
+/** An answer that takes a way through the edge's own hands: what is written into `input` comes out of `output`. */
+export interface Rewritten {
+  /** Flat name-value pairs. */
+  readonly headers: string[];
+  readonly input: Writable;
+  readonly output: Readable;
+}
+
+/** Null: the answer goes to the client as it is. */
+export type Rewrite = (statusCode: number, headers: readonly string[]) => Rewritten | null;
+
 /** Streams one response to the client, as it comes, no faster than the client reads. */
 export class Relay implements Dispatcher.DispatchHandler {
   readonly outcome: Promise<Outcome>;
@@ -31,11 +42,20 @@ export class Relay implements Dispatcher.DispatchHandler {
   #bodyStarted = false;
   readonly #refusesErrors: boolean;
   #isRefused = false;
+  readonly #rewrite: Rewrite | null;
+  #rewritten: Rewritten | null = null;
+  #trailers: Record<string, string> | null = null;
+  #isFinished = false;
 
-  constructor(exchange: Exchange, gone: AbortSignal, refusesErrors = false) {
+  constructor(
+    exchange: Exchange,
+    gone: AbortSignal,
+    { refusesErrors = false, rewrite = null }: { refusesErrors?: boolean; rewrite?: Rewrite | null } = {},
+  ) {
     this.#exchange = exchange;
     this.#gone = gone;
     this.#refusesErrors = refusesErrors;
+    this.#rewrite = rewrite;
     this.outcome = new Promise((resolve) => (this.#settle = resolve));
     gone.addEventListener("abort", this.#abandon, { once: true });
   }
@@ -61,8 +81,11 @@ export class Relay implements Dispatcher.DispatchHandler {
       return;
     }
     const { res } = this.#exchange;
-    res.writeHead(statusCode, statusMessage ?? "", clientHeaders(this.#exchange, rawOf(controller)));
-    res.on("drain", this.#resume);
+    const headers = clientHeaders(this.#exchange, rawOf(controller));
+    this.#rewritten = this.#rewrite?.(statusCode, headers) ?? null;
+    res.writeHead(statusCode, statusMessage ?? "", this.#rewritten?.headers ?? headers);
+    if (this.#rewritten) this.#join(this.#rewritten, controller);
+    else res.on("drain", this.#resume);
     // The head usually leaves together with the first bytes of the body; one that comes alone
     // (an event stream without events yet) must not wait for them.
     setImmediate(() => {
@@ -74,17 +97,36 @@ export class Relay implements Dispatcher.DispatchHandler {
     if (this.#isRefused) return;
     this.#bodyStarted = true;
     faultPoint("edge.proxy.mid-body");
-    if (!this.#exchange.res.write(chunk)) controller.pause();
+    if (!(this.#rewritten?.input ?? this.#exchange.res).write(chunk)) controller.pause();
   }
 
   onResponseEnd(_controller: Dispatcher.DispatchController, trailers: unknown): void {
     if (this.#isRefused) return;
+    if (trailers && typeof trailers === "object" && Object.keys(trailers).length > 0)
+      this.#trailers = trailers as Record<string, string>;
+    if (this.#rewritten) this.#rewritten.input.end();
+    else this.#end();
+  }
+
+  #end(): void {
     const { res } = this.#exchange;
-    if (trailers && typeof trailers === "object" && Object.keys(trailers).length > 0) {
-      res.addTrailers(trailers as Record<string, string>);
-    }
+    if (this.#trailers) res.addTrailers(this.#trailers);
     res.end();
     this.#finish({ type: "done" });
+  }
+
+  #join({ input, output }: Rewritten, controller: Dispatcher.DispatchController): void {
+    input.on("drain", this.#resume);
+    // What cannot be read as it says it is breaks off, as it would in the browser.
+    const fail = (error: Error) => {
+      if (this.#isFinished) return;
+      controller.abort(error);
+      this.#cut(error);
+    };
+    input.on("error", fail);
+    if ((output as unknown) !== input) output.on("error", fail);
+    output.on("end", () => this.#end());
+    output.pipe(this.#exchange.res, { end: false });
   }
 
   onRequestUpgrade(
@@ -103,16 +145,19 @@ export class Relay implements Dispatcher.DispatchHandler {
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
     if (this.#isRefused) return;
-    const { res, req } = this.#exchange;
+    if (this.#isFinished) return;
     if (this.#gone.aborted) this.#finish({ type: "client-gone" });
-    else if (res.headersSent) {
-      // A client of HTTP/1.0 reads until the end, which only a reset tells apart from a cut.
-      // Under TLS a cut shows anyway: its own closing message is missing.
-      if (req.httpVersionMinor === 0 && !("encrypted" in req.socket))
-        (req.socket as Socket).resetAndDestroy();
-      res.destroy();
-      this.#finish({ type: "cut", error });
-    } else this.#finish({ type: this.#sent ? "unanswered" : "unsent", error });
+    else if (this.#exchange.res.headersSent) this.#cut(error);
+    else this.#finish({ type: this.#sent ? "unanswered" : "unsent", error });
+  }
+
+  #cut(error: Error): void {
+    const { res, req } = this.#exchange;
+    // A client of HTTP/1.0 reads until the end, which only a reset tells apart from a cut.
+    // Under TLS a cut shows anyway: its own closing message is missing.
+    if (req.httpVersionMinor === 0 && !("encrypted" in req.socket)) (req.socket as Socket).resetAndDestroy();
+    res.destroy();
+    this.#finish({ type: "cut", error });
   }
 
   readonly #resume = () => this.#controller?.resume();
@@ -123,6 +168,11 @@ export class Relay implements Dispatcher.DispatchHandler {
   };
 
   #finish(outcome: Outcome): void {
+    this.#isFinished = true;
+    if (outcome.type !== "done") {
+      this.#rewritten?.input.destroy();
+      this.#rewritten?.output.destroy();
+    }
     this.#gone.removeEventListener("abort", this.#abandon);
     this.#exchange.res.off("drain", this.#resume);
     this.#settle(outcome);

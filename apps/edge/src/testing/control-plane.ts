@@ -1,9 +1,11 @@
+import { createHash } from "node:crypto";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import {
   Brand,
   type CertificateAnswer,
   type CertificateUpdate,
+  type ConsoleBatch,
   type RequestLogEntry,
   type RouteTarget,
   type RouteUpdate,
@@ -19,6 +21,13 @@ export const brand: Brand = Brand.parse({
   supportUrl: "https://clinic.test/help",
 });
 
+/** Of routes with `console`, which are previews. */
+export const sandboxIdOf = (hostname: string): string =>
+  createHash("sha256")
+    .update(hostname)
+    .digest("hex")
+    .replace(/^(.{8})(.{4}).(.{3}).(.{3})(.{12}).*$/, "$1-$2-4$3-8$4-$5");
+
 type Handler = (req: IncomingMessage, res: ServerResponse) => void;
 
 /** The internal endpoints that an edge speaks to, and an answer to everything else. */
@@ -27,6 +36,7 @@ export class ControlPlane {
   readonly acknowledged: number[] = [];
   readonly batches: RequestLogEntry[][] = [];
   readonly wakes: string[] = [];
+  readonly consoles: ConsoleBatch[] = [];
   /** Runs when a poll comes in, before it is answered. */
   onPoll: (applied: number) => void = () => undefined;
   refuseBatches = false;
@@ -89,11 +99,15 @@ export class ControlPlane {
               {
                 hostname,
                 tenantId: brand.tenantId,
-                kind: "deployment" as const,
                 target,
-                deploymentId: `deployment-of-${hostname}`,
                 releaseId: null,
-                sandboxId: null,
+                ...("console" in target
+                  ? { kind: "preview" as const, deploymentId: null, sandboxId: sandboxIdOf(hostname) }
+                  : {
+                      kind: "deployment" as const,
+                      deploymentId: `deployment-of-${hostname}`,
+                      sandboxId: null,
+                    }),
               },
             ],
       ),
@@ -133,7 +147,8 @@ export class ControlPlane {
     else if (this.refuseBatches) {
       res.writeHead(503).end();
       return;
-    } else this.batches.push(body as RequestLogEntry[]);
+    } else if (url.pathname === "/internal/edge/console") this.consoles.push(...(body as ConsoleBatch[]));
+    else this.batches.push(body as RequestLogEntry[]);
     res.writeHead(204).end();
   }
 

@@ -9,6 +9,7 @@ import type {
   LoginProof,
   QueryAnswer,
   QueryRequest,
+  LogStock,
 } from "@platform/host-api";
 import type { z } from "zod";
 import type { Manifest } from "./dedicated/manifest.ts";
@@ -59,6 +60,13 @@ export interface DatabaseEngine {
     targetTime: string | null,
     signal: AbortSignal,
   ): Promise<HostedDatabase>;
+  /** What can be done with the log of a running database. @throws HostError `INVALID` where there is none */
+  log(key: string): Promise<{
+    take(): Promise<LogStock>;
+    read(name: string): Promise<Buffer>;
+    forget(names: readonly string[]): Promise<void>;
+    stop(): Promise<void>;
+  }>;
   /** Where on this machine a connection to the database's `port` leads; `most`: how many of its share may be open. */
   place(
     key: string,

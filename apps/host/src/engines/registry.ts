@@ -75,6 +75,11 @@ export class EngineRegistry {
     this.#way = way;
   }
 
+  /** @throws HostError `NOT_FOUND`, `INVALID` */
+  async log(key: string) {
+    return (await this.engineOf(key)).log(key);
+  }
+
   /** @throws HostError `NOT_FOUND` */
   async backup(key: string, signal: AbortSignal): Promise<AsyncIterable<Buffer>> {
     return (await this.engineOf(key)).backup(key, signal);

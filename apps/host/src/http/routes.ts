@@ -7,6 +7,7 @@ import {
   QueryRequest,
   DoorRequest,
   FenceRequest,
+  ForgottenLog,
   HostError,
   ImageBuildSpec,
   StandingQuery,
@@ -128,6 +129,10 @@ function databaseRoutes({ engines }: Services): Record<string, Handler> {
       const { from, spec } = CopySpec.parse(body);
       return engines.copy(key, from, spec, signal);
     },
+    "POST /databases/:key/log-stock": async ({ key }) => (await engines.log(key)).take(),
+    "DELETE /databases/:key/log-stock": async ({ key }) => (await engines.log(key)).stop(),
+    "POST /databases/:key/forgotten-log": async ({ key, body }) =>
+      (await engines.log(key)).forget(ForgottenLog.parse(body).names),
     "POST /databases/:key/probe": ({ key }) => engines.probe(key),
     "GET /databases/:key/credentials": async ({ key }) => (await engines.engineOf(key)).credentials(key),
     "POST /databases/:key/query": async ({ key, body }) =>

@@ -22,7 +22,7 @@ export interface HttpServer {
 }
 
 const maxBodyBytes = 4 * 1024 * 1024;
-const backupPath = /^\/databases\/([a-z0-9-]+)\/(backup|restore)$/;
+const backupPath = /^\/databases\/([a-z0-9-]+)\/(backup|restore|log-segment)$/;
 const uploadPath = /^\/image-uploads\/([a-z0-9-]+)$/;
 const guestPath = /^\/boxes\/([a-z0-9-]+)\/guest(\/.*)$/;
 
@@ -101,6 +101,11 @@ async function answer(
   if (databaseKey !== undefined && way === "restore" && request.method === "PUT") {
     const wanted = parseText(String(request.headers["x-restore"] ?? ""));
     sendJson(response, 200, await services.engines.restore(databaseKey, wanted, request, signal));
+    return;
+  }
+  if (databaseKey !== undefined && way === "log-segment" && request.method === "GET") {
+    const segment = await (await services.engines.log(databaseKey)).read(searchParams.get("name") ?? "");
+    response.writeHead(200, { "content-type": "application/octet-stream" }).end(segment);
     return;
   }
   const [, uploadKey] = uploadPath.exec(pathname) ?? [];

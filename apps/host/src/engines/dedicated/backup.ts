@@ -33,8 +33,10 @@ export interface BackupMethod {
     authority: Authority,
     targetTime: string | null,
   ): Promise<void>;
-  /** Once the copy serves: closes the ways in that came along, and opens the entry's own. */
-  adopt(entry: Entry, manifest: Manifest, authority: Authority): Promise<void>;
+  /** After a first start that ended: the next one goes to the end of the log, which must be before the moment. */
+  untilTheEnd?(entry: Entry, cause: unknown): Promise<void>;
+  /** Once the copy serves: asserts that nothing later than `targetTime` is in it, closes the ways in that came along, and opens the entry's own. */
+  adopt(entry: Entry, manifest: Manifest, authority: Authority, targetTime?: string | null): Promise<void>;
 }
 
 /** Starts a program of the machine's own that reads or writes a stream; what it says is kept for an error. */

@@ -33,6 +33,7 @@ import type { ServerKind } from "./kind.ts";
 import type { Dial } from "./login.ts";
 import type { ServerLimits } from "./limits.ts";
 import { load } from "./loading.ts";
+import { logOf } from "./log-archive.ts";
 import { assertSameMajor, fill, makeOfBackup, restoreFailure, startAndFurnish } from "./making.ts";
 import { look, statsOf } from "./observe.ts";
 import type { Pooling, Share } from "./pooling.ts";
@@ -54,6 +55,7 @@ export interface EngineOptions {
 
 /** A managed engine with a server for each database: what all kinds have in common. */
 export class DedicatedEngine implements DatabaseEngine {
+  readonly engine: ServerKind["engine"];
   readonly #kind: ServerKind;
   readonly #options: EngineOptions;
   readonly #home: string;
@@ -71,6 +73,7 @@ export class DedicatedEngine implements DatabaseEngine {
   #closed = false;
 
   constructor(kind: ServerKind, options: EngineOptions) {
+    this.engine = kind.engine;
     this.#kind = kind;
     this.#options = options;
     this.#home = serverHome(options.dataDir);
@@ -99,10 +102,6 @@ export class DedicatedEngine implements DatabaseEngine {
   /** Where the key of the authority lies that signs every server's certificate here. */
   get authorityDir(): string {
     return this.#options.authorityDir ?? join(this.#home, "authority");
-  }
-
-  get engine() {
-    return this.#kind.engine;
   }
 
   report = () => this.#kind.report();
@@ -247,7 +246,6 @@ export class DedicatedEngine implements DatabaseEngine {
     );
   }
 
-  /** Both accounts hold until `endRotation`. */
   rotate(key: string): Promise<DatabaseCredentials> {
     return this.#withReady(key, async (entry, acting) => {
       assertAlive(entry);
@@ -278,7 +276,6 @@ export class DedicatedEngine implements DatabaseEngine {
     });
   }
 
-  /** Names and access of the users beside the main one. */
   users(key: string): Promise<{ name: string; username: string; access: "owner" | "read" }[]> {
     return this.#withReady(key, async (entry) =>
       entry.state.users.map(({ name, username, access }) => ({ name, username, access })),
@@ -298,6 +295,9 @@ export class DedicatedEngine implements DatabaseEngine {
     if (!entry) throw notFound(key);
     return look(entry, acting, this.#pooling, dial);
   }
+
+  log = async (key: string) =>
+    logOf(await this.#withReady(key, async (entry, acting) => ({ entry, acting })));
 
   async place(key: string, port: number, share: Share) {
     await this.#open();

@@ -4,6 +4,7 @@ import type { Authority } from "./authority.ts";
 import type { BackupMethod } from "./backup.ts";
 import type { DatabaseState } from "./database-state.ts";
 import type { Entry } from "./entry.ts";
+import type { LogArchive } from "./log-archive.ts";
 import type { Account, Login } from "./login.ts";
 import type { Pooling } from "./pooling.ts";
 
@@ -37,6 +38,8 @@ export interface ServerKind {
   readonly stopSignals: readonly NodeJS.Signals[];
   /** Bytes of a disk of its own for what must be written though the database is full; `null`: none is needed. */
   readonly journalBytes: number | null;
+  /** Left out where a moment cannot be restored. */
+  readonly logArchive?: LogArchive;
   /** Shared connections in front of the servers of one engine; left out where there is no such thing. */
   readonly openPooling?: () => Pooling;
   /** `null`: the server itself refuses what does not fit, and goes on. */

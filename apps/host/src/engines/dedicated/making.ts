@@ -100,8 +100,18 @@ export async function makeOfBackup(
   await fill(entry, acting, () => kind.backup.unpack(entry, manifest, frames, authority, targetTime));
   faultPoint(`host.${kind.engine}.after-unpack`);
   const password = isRedis ? entry.state.superuserPassword : superuserPassword;
-  await startFirst(entry, acting, signal, nextPort, password);
-  await kind.backup.adopt(entry, manifest, authority);
+  const start = () => startFirst(entry, acting, signal, nextPort, password);
+  const again = targetTime === null ? undefined : kind.backup.untilTheEnd;
+  if (!again) await start();
+  else {
+    // A log in which nothing follows the moment ends before the server has seen it.
+    await start().catch(async (error: unknown) => {
+      signal.throwIfAborted();
+      await again(entry, error);
+      await start();
+    });
+  }
+  await kind.backup.adopt(entry, manifest, authority, targetTime);
   await proveFirst(entry, acting);
   faultPoint(`host.${kind.engine}.restored`);
 }

@@ -145,7 +145,11 @@ export async function launch(entry: Entry, { kind, limits }: Acting): Promise<vo
     const identity = child.pid === undefined ? null : identify(child.pid);
     if (!identity) throw new Error(`The server ended at once. ${lastLines(folders.logFile)}`);
     entry.server = identity;
-    await limits.hold(state, identity.pid);
+    await limits.hold(state, identity.pid).catch((error: unknown) => {
+      if (isAlive(identity)) throw error;
+      entry.server = null;
+      throw new Error(`The server ended at once. ${lastLines(folders.logFile)}`, { cause: error });
+    });
     // A greedy session shall be ended for memory, not the server that would take all sessions along.
     if (kind.engine === "postgresql") protectFromMemoryKills(identity.pid);
   } finally {

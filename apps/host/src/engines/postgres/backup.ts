@@ -122,16 +122,31 @@ async function unpack(entry: Entry, frames: AsyncIterable<Frame>, targetTime: st
     mkdirSync(folders.journal, { recursive: true, mode: 0o700 });
     symlinkSync(folders.journal, join(folders.data, "pg_wal"));
   } else mkdirSync(join(folders.data, "pg_wal"), { mode: 0o700 });
-  const settings = [
-    `restore_command = 'cp "${log}/%f" "%p"'`,
-    "recovery_target_action = 'promote'",
-    ...(targetTime === null ? [] : [`recovery_target_time = '${new Date(targetTime).toISOString()}'`]),
-  ];
-  writeFileSync(join(folders.data, "postgresql.auto.conf"), settings.map((line) => `${line}\n`).join(""), {
-    mode: 0o600,
-  });
+  writeRecovery(entry, targetTime);
   writeFileSync(join(folders.data, "recovery.signal"), "", { mode: 0o600 });
   if (state.uid !== null) await chownTree(log, state.uid);
+}
+
+/** A setting is read before names of time zones are known, and Z is one. */
+const inServerWords = (time: string) => new Date(time).toISOString().replace("Z", "+00");
+
+function writeRecovery(entry: Entry, targetTime: string | null): void {
+  const settings = [
+    `restore_command = 'cp "${archivedLog(entry)}/%f" "%p"'`,
+    "recovery_target_action = 'promote'",
+    ...(targetTime === null ? [] : [`recovery_target_time = '${inServerWords(targetTime)}'`]),
+  ];
+  const file = join(entry.folders.data, "postgresql.auto.conf");
+  writeFileSync(file, settings.map((line) => `${line}\n`).join(""), { mode: 0o600 });
+}
+
+/** The newest change that came from the log; promoted servers still know it. */
+async function assertNothingLater(client: Client, targetTime: string): Promise<void> {
+  const { rows } = await client.query<{ later: boolean | null }>(
+    "select pg_last_xact_replay_timestamp() > $1 as later",
+    [targetTime],
+  );
+  if (rows[0]?.later === true) throw new Error("the copy went beyond the moment that was asked for");
 }
 
 export const backup: BackupMethod = {
@@ -142,10 +157,16 @@ export const backup: BackupMethod = {
     writeFileSync(join(entry.folders.data, "server.crt"), certificate, { mode: 0o600 });
     writeFileSync(join(entry.folders.data, "server.key"), key, { mode: 0o600 });
   },
-  adopt: async (entry, manifest, { certificate }) => {
+  untilTheEnd: async (entry, cause) => {
+    // Only a server that ended by itself is asked again; one that lets nobody in would not get better.
+    if (entry.server !== null) throw cause;
+    writeRecovery(entry, null);
+  },
+  adopt: async (entry, manifest, { certificate }, targetTime = null) => {
     const { state, folders } = entry;
     const login = { ...superuserLogin(state, certificate), password: manifest.superuserPassword };
     await withLogin(login, async (client) => {
+      if (targetTime !== null) await assertNothingLater(client, targetTime);
       for (const account of manifest.accounts) {
         const { rowCount } = await client.query("select 1 from pg_roles where rolname = $1", [account]);
         if (rowCount === 1)

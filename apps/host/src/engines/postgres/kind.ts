@@ -3,6 +3,7 @@ import { isAlive, runningServer } from "@platform/postgres";
 import type { ServerKind } from "../dedicated/kind.ts";
 import { backup } from "./backup.ts";
 import { cloneCluster, prepareTemplate, serverSettings, templatePassword } from "./cluster.ts";
+import { archiveSettings, logArchive } from "./log-archive.ts";
 import { PostgresPooling } from "./pooling/index.ts";
 import { createAndDropTable, prove, superuserLogin } from "./login.ts";
 import { insights } from "./insights.ts";
@@ -23,6 +24,7 @@ export const postgres: ServerKind = {
   /** Log segments are made and removed at will; up to `max_wal_size` and what one checkpoint overruns. */
   journalBytes: 384 * mib,
   quota: null,
+  logArchive,
   openPooling: () => new PostgresPooling(),
   report: reportVersions,
   exactVersion: async (major) => (await binariesOf(major)).version,
@@ -39,10 +41,8 @@ export const postgres: ServerKind = {
   },
   command: async (entry) => {
     const { postgres: program } = await binariesOf(entry.state.spec.version);
-    const settings = Object.entries(serverSettings(entry.state)).flatMap(([name, value]) => [
-      "-c",
-      `${name}=${value}`,
-    ]);
+    const all = { ...serverSettings(entry.state), ...archiveSettings(entry.folders) };
+    const settings = Object.entries(all).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
     // Sessions do not share the protection from the kernel's choice that the server itself gets.
     const env = { PG_OOM_ADJUST_FILE: "/proc/self/oom_score_adj", PG_OOM_ADJUST_VALUE: "0" };
     return { program, args: ["-D", entry.folders.data, ...settings], env };

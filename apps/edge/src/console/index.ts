@@ -1,0 +1,3 @@
+export { captureIn } from "./capture.ts";
+export { ConsoleLog } from "./console-log.ts";
+export { serveConsole } from "./door.ts";
