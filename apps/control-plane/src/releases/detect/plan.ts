@@ -174,7 +174,7 @@ export function planBuild(fields: PublishFields, files: AppFiles): Plan {
   );
   const kind = kindOf(asked, wanted, detected, because);
   const start = wanted ?? detected.start;
-  if (kind === "dynamic" && !start) throw startMissing(detected);
+  if (kind === "dynamic" && !start) throw startMissing(detected, files.tree.paths.has("index.html"));
   const saidInstall = said(fields.install_command, manifest.install, manifest.install_command);
   const saidBuild = said(fields.build_command, manifest.build, manifest.build_command);
   const build = saidBuild === undefined ? detected.build : saidBuild;
@@ -185,7 +185,8 @@ export function planBuild(fields: PublishFields, files: AppFiles): Plan {
     manifest.output,
     manifest.output_path,
   );
-  if (kind === "static" && !asked && !output && !build && isServerSource(files)) throw startMissing(detected);
+  if (kind === "static" && !asked && !output && !build && isServerSource(files))
+    throw startMissing(detected, false);
   return {
     kind,
     root: files.root,

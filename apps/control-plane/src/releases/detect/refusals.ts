@@ -38,7 +38,8 @@ export function manifestProblem(file: { name: string; text: string }, fault: Man
   );
 }
 
-export function startMissing(detected: Detected): PlatformError {
+/** @param hasPage files that can be sent as they are: a patch asks for that */
+export function startMissing(detected: Detected, hasPage: boolean): PlatformError {
   const candidate = detected.candidates[0];
   const python = candidate?.endsWith(".py");
   const patch = candidate
@@ -56,7 +57,7 @@ export function startMissing(detected: Detected): PlatformError {
             operations: [{ op: "add", path: "/scripts/start", value: `node ${candidate}` }],
           },
         ]
-    : detected.kind === "static" && detected.start === null
+    : hasPage
       ? // Asked to be a server, but there are only files to send.
         [{ type: "request", operations: [{ op: "replace", path: "/deployment_type", value: "static" }] }]
       : undefined;
