@@ -102,12 +102,24 @@ export async function publish(
     const subject = signed.statement?.subject[0]?.digest.sha256;
     if (!signed.verified || subject !== digest)
       refute(`its signed statement does not hold: ${signed.reason ?? subject}`, "Publish again.");
+    const preflight = profile.start ? await preflightOf(run, deployment.id) : "files only: nothing to boot";
     const value = { ...published, deployment, release, url: deployment.public_url ?? published.url };
     return {
       value,
-      evidence: `${hashed.digest.slice(0, 19)}…: ${hashed.blobs} blobs, ${hashed.sizeBytes} bytes hashed again on disk, equal; signed provenance verified`,
+      evidence: `${hashed.digest.slice(0, 19)}…: ${hashed.blobs} blobs, ${hashed.sizeBytes} bytes hashed again on disk, equal; signed provenance verified; preflight in a clean sandbox: ${preflight}`,
     };
   });
+}
+
+/** What the newest build's log says of the boot without the source. @throws ProofError when it says nothing */
+async function preflightOf({ client }: Run, deploymentId: string): Promise<string> {
+  const builds = `/deployments/${encodeURIComponent(deploymentId)}/builds`;
+  const [build] = await client.http.json<{ id: string }[]>("GET", builds);
+  for await (const { data } of client.http.events("GET", `${builds}/${build?.id}/logs`)) {
+    const seen = /preflight: (port \d+ answers \d+ on [^\s"\\]+)/.exec(data)?.[1];
+    if (seen) return seen;
+  }
+  return refute("its build log has no preflight", "Read the build's log.");
 }
 
 export async function proveProduction(run: Run, url: string, claim: string): Promise<void> {
