@@ -19,6 +19,7 @@ test("one command takes the example app the whole way, proves each step, and lea
   assert.equal(code, 0, text);
   assert.doesNotMatch(text, /✗/);
   for (const claim of [
+    /signed provenance verified; preflight in a clean sandbox: port \d+ answers 200/,
     /✓ a new Postgres lets in with the credentials handed out/,
     /✓ a migration run in the sandbox changed that database/,
     /✓ the preview URL answers/,
