@@ -1,10 +1,16 @@
-import type { DatabaseSpec, DatabaseStats, LoginProof, QueryAnswer, QueryRequest } from "@platform/host-api";
+import type {
+  DatabaseSpec,
+  DatabaseStats,
+  LoginProof,
+  QueryAnswer,
+  QueryRequest,
+  LogStock,
+} from "@platform/host-api";
 import type { ProcessIdentity } from "@platform/postgres";
 import type { Authority } from "./authority.ts";
 import type { BackupMethod } from "./backup.ts";
 import type { DatabaseState } from "./database-state.ts";
 import type { Entry } from "./entry.ts";
-import type { LogArchive } from "./log-archive.ts";
 import type { Account, Login } from "./login.ts";
 import type { Pooling } from "./pooling.ts";
 
@@ -26,6 +32,18 @@ export interface SoftQuota {
   readonly reserveBytes: number;
   /** Takes the right to write more from every account and ends their sessions, or gives it back. Safe to run again. */
   restrict(entry: Entry, authority: Authority, isRestricted: boolean): Promise<void>;
+}
+
+/** The server's log, kept on this machine until somebody has stored it elsewhere. */
+export interface LogArchive {
+  /** Begins with the first call. Whatever was acknowledged before it is in what the answer lists. */
+  take(entry: Entry, authority: Authority): Promise<LogStock>;
+  /** A segment that was listed. @throws HostError `NOT_FOUND` */
+  read(entry: Entry, name: string): Promise<Buffer>;
+  /** Once they are stored elsewhere; also those that are gone already. */
+  forget(entry: Entry, names: readonly string[]): Promise<void>;
+  /** Nothing is kept any more. */
+  stop(entry: Entry): Promise<void>;
 }
 
 /** What differs between the servers that a dedicated engine runs; nothing in it decides when. */

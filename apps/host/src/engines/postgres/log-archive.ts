@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { waitFor } from "@platform/daemon";
 import { HostError } from "@platform/host-api";
 import type { DatabaseFolders } from "../dedicated/database-state.ts";
-import type { LogArchive } from "../dedicated/log-archive.ts";
+import type { LogArchive } from "../dedicated/kind.ts";
 import { superuserLogin, withLogin } from "./login.ts";
 
 /** Segments of 16 MiB that wait for their store; beyond it the log goes on without them, and a gap is noted. */

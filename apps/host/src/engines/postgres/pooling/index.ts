@@ -4,8 +4,7 @@ import { waitFor } from "@platform/daemon";
 import type { LoginProof, PoolingSeen } from "@platform/host-api";
 import { isAlive, isPortFree, type ProcessIdentity } from "@platform/postgres";
 import { loginOf, save, type Entry } from "../../dedicated/entry.ts";
-import type { Pooling, Share } from "../../dedicated/pooling.ts";
-import type { Acting } from "../../dedicated/server.ts";
+import type { Pooling, PoolingParts, Share } from "../../dedicated/pooling.ts";
 import { PoolDoor } from "./door.ts";
 import {
   findPgbouncer,
@@ -50,7 +49,7 @@ export class PostgresPooling implements Pooling {
     return !this.#isUp(pool) || pool.seen.state !== "running";
   }
 
-  async settle(entry: Entry, acting: Acting, nextPort: () => Promise<number>): Promise<void> {
+  async settle(entry: Entry, acting: PoolingParts, nextPort: () => Promise<number>): Promise<void> {
     const { key } = entry.state;
     const pool: Pool = this.#pools.get(key) ?? {
       ...{ process: null, doors: [], usernames: new Set<string>() },
@@ -70,7 +69,7 @@ export class PostgresPooling implements Pooling {
     }
   }
 
-  async prove(entry: Entry, { kind, authority }: Acting): Promise<void> {
+  async prove(entry: Entry, { kind, authority }: PoolingParts): Promise<void> {
     const pool = this.#pools.get(entry.state.key);
     const port = entry.state.pool?.port;
     if (!pool || port === undefined || pool.seen.state === "unavailable") return;
@@ -107,7 +106,7 @@ export class PostgresPooling implements Pooling {
   async #bringUp(
     entry: Entry,
     pool: Pool,
-    { authority, limits }: Acting,
+    { authority, limits }: PoolingParts,
     nextPort: () => Promise<number>,
   ): Promise<void> {
     if (entry.state.pool === null) {
@@ -153,7 +152,7 @@ export class PostgresPooling implements Pooling {
   }
 
   /** A new account is let in only once the pooler has read its file again. */
-  async #awaitLogin(entry: Entry, pool: Pool, { kind, authority }: Acting): Promise<void> {
+  async #awaitLogin(entry: Entry, pool: Pool, { kind, authority }: PoolingParts): Promise<void> {
     const port = entry.state.pool!.port;
     const login = { ...loginOf(entry, authority), port };
     const proof = await waitFor(
