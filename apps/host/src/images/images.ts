@@ -321,7 +321,7 @@ export class Images {
     lines: BuildLog,
     signal: AbortSignal,
   ): Promise<void> {
-    const why = await whyNoBuilds(this.#options.runsAsRoot, spec.source.type === "oci");
+    const why = await whyNoBuilds(this.#options.runsAsRoot, spec.source.type !== "builtin");
     if (why) throw new ImageError(this.#options.runsAsRoot ? "tool_missing" : "not_root", why);
     const onLine = (stream: ImageLogLine["stream"], line: string) => lines.add(stream, line);
     const work = await this.#store.makeWork(label);

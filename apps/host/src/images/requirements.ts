@@ -20,13 +20,13 @@ async function isInstalled(program: string): Promise<boolean> {
   return false;
 }
 
-/** Why images cannot be built on this machine and what to do, or `null`. @param isImport takes no packages of this machine's release */
-export async function whyNoBuilds(runsAsRoot: boolean, isImport = false): Promise<string | null> {
+/** Why images cannot be built on this machine and what to do, or `null`. @param onOther begins with another image, not with packages of this machine’s release */
+export async function whyNoBuilds(runsAsRoot: boolean, onOther = false): Promise<string | null> {
   if (!runsAsRoot)
     return "Images are built as root only: files of many owners are made. Start the platform as root once, or use template host.";
   const missing: string[] = [];
   for (const tool of tools)
-    if (!(isImport && tool.program === "mmdebstrap") && !(await isInstalled(tool.program)))
+    if (!(onOther && tool.program === "mmdebstrap") && !(await isInstalled(tool.program)))
       missing.push(tool.package);
   return missing.length === 0
     ? null
