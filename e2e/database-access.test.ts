@@ -210,7 +210,11 @@ test("the tunnel carries a driver's own TLS and login", async (t) => {
   };
   const tunnel = await openTunnel(platform.apiKey);
   t.after(() => tunnel.destroy());
-  const server = createServer((socket) => void socket.pipe(tunnel).pipe(socket)).listen(0, "127.0.0.1");
+  const server = createServer((socket) => {
+    // What the server says last may come when the driver has left.
+    socket.on("error", () => socket.destroy());
+    socket.pipe(tunnel).pipe(socket);
+  }).listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
   const driver = new pg.Client({

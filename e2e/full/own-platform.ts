@@ -6,12 +6,14 @@ import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { setTimeout as delay } from "node:timers/promises";
 import { Agent, request, type Dispatcher } from "undici";
 import { unmountBelow } from "../mounts.ts";
 
 const repository = join(import.meta.dirname, "..", "..");
 const startMs = 240_000;
 const stopMs = 60_000;
+const removeMs = 20_000;
 
 export interface Answer {
   readonly status: number;
@@ -110,7 +112,11 @@ export async function startOwnPlatform(
     },
   );
   const api = new Agent({ connections: 64, headersTimeout: 0, bodyTimeout: 0 });
+  let removeDatabases = async (): Promise<void> => undefined;
   const stop = async () => {
+    // Their servers outlive the platform's programs by design, but not the test.
+    if (child.exitCode === null && child.signalCode === null)
+      await Promise.race([removeDatabases(), delay(removeMs, undefined, { ref: false })]);
     await api.destroy();
     if (child.exitCode === null && child.signalCode === null) {
       const timer = setTimeout(() => child.kill("SIGKILL"), stopMs);
@@ -124,6 +130,16 @@ export async function startOwnPlatform(
   try {
     const boot = await bootLine(child);
     const { api_url: apiUrl, api_key: key } = boot;
+    const calls = client(apiUrl, key, edgePort, dataDir, api);
+    removeDatabases = async () => {
+      try {
+        const { body } = await calls.api("GET", "/databases?limit=200");
+        const all = (body["data"] ?? []) as { id: string }[];
+        await Promise.all(all.map(({ id }) => calls.api("DELETE", `/databases/${id}`)));
+      } catch {
+        // A test may have ended the control plane.
+      }
+    };
     return {
       edgePort,
       apiUrl,
@@ -131,7 +147,7 @@ export async function startOwnPlatform(
       dataDir,
       boot,
       stop,
-      ...client(apiUrl, key, edgePort, dataDir, api),
+      ...calls,
     };
   } catch (error) {
     await stop();
