@@ -9,12 +9,14 @@ import { PoolDoor } from "./door.ts";
 import {
   findPgbouncer,
   installLine,
+  isWatched,
   poolerLog,
   previewsName,
   runningPooler,
   sharesOf,
   startPgbouncer,
   writeSettings,
+  type Watcher,
 } from "./pgbouncer.ts";
 
 const settleMs = 15_000;
@@ -114,17 +116,18 @@ export class PostgresPooling implements Pooling {
       save(entry, { pool: { port, previewsPort, innerPort } });
     }
     const ports = entry.state.pool!;
-    writeSettings(entry, authority, ports.innerPort);
+    let watcher = writeSettings(entry, authority, ports.innerPort);
     const usernames = accountsOf(entry);
     pool.process = pool.process && isAlive(pool.process) ? pool.process : runningPooler(entry);
     if (pool.process) process.kill(pool.process.pid, "SIGHUP");
     else {
       if (!(await isPortFree(ports.innerPort)))
         save(entry, { pool: { ...ports, innerPort: await nextPort() } });
-      writeSettings(entry, authority, entry.state.pool!.innerPort);
+      watcher = writeSettings(entry, authority, entry.state.pool!.innerPort);
       pool.process = await startPgbouncer(entry);
       await limits.hold(entry.state, pool.process.pid);
     }
+    await awaitReading(entry, pool.process, watcher);
     await this.#openDoors(entry, pool);
     const gone = [...pool.usernames].filter((name) => !usernames.has(name));
     for (const door of pool.doors) door.endSessions(new Set(gone));
@@ -151,7 +154,6 @@ export class PostgresPooling implements Pooling {
     pool.doors = doors.map(({ door }) => door);
   }
 
-  /** A new account is let in only once the pooler has read its file again. */
   async #awaitLogin(entry: Entry, pool: Pool, { kind, authority }: PoolingParts): Promise<void> {
     const port = entry.state.pool!.port;
     const login = { ...loginOf(entry, authority), port };
@@ -168,6 +170,13 @@ export class PostgresPooling implements Pooling {
     );
     note(pool, port, proof);
   }
+}
+
+/** Who is new comes in, and who is gone does not, only once the pooler has read its files again. */
+async function awaitReading(entry: Entry, process: ProcessIdentity, watcher: Watcher): Promise<void> {
+  const port = entry.state.pool!.innerPort;
+  const isOver = async () => !isAlive(process) || (await isWatched(watcher, port));
+  await waitFor("the pooler to read its settings", isOver, settleMs, 20);
 }
 
 function seen(

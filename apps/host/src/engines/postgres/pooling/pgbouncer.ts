@@ -1,6 +1,8 @@
 import { spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { chmodSync, chownSync, closeSync, mkdirSync, openSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { Client } from "pg";
 import { identify, lastLines, serverEnvironment, type ProcessIdentity } from "@platform/postgres";
 import type { Authority } from "../../dedicated/authority.ts";
 import type { Entry } from "../../dedicated/entry.ts";
@@ -33,8 +35,19 @@ const filesOf = ({ folders }: Entry) => {
   return { folder, settings: at("pooler.ini"), users: at("users.txt"), ca: at("ca.pem"), log: at("log") };
 };
 
-/** Everybody who may log in now. Only the server's own user reads the file. */
-export function writeSettings(entry: Entry, authority: Authority, port: number): void {
+/** An account that may look at the pooler itself and at no database, of one edition of its files. */
+export interface Watcher {
+  readonly username: string;
+  readonly password: string;
+}
+
+/**
+ * Everybody who may log in now. Only the server's own user reads the file.
+ *
+ * @returns who is let in once the pooler has read these very files, and not before
+ */
+export function writeSettings(entry: Entry, authority: Authority, port: number): Watcher {
+  const watcher = { username: `watcher_${secret()}`, password: secret() };
   const { state } = entry;
   const files = filesOf(entry);
   const shares = sharesOf(state.spec.memoryBytes);
@@ -46,6 +59,7 @@ export function writeSettings(entry: Entry, authority: Authority, port: number):
     unix_socket_dir: "",
     auth_type: "scram-sha-256",
     auth_file: files.users,
+    stats_users: watcher.username,
     pool_mode: "transaction",
     max_client_conn: 1000,
     server_tls_sslmode: "verify-full",
@@ -68,7 +82,9 @@ export function writeSettings(entry: Entry, authority: Authority, port: number):
   put(files.ca, authority.certificate, state.uid);
   put(
     files.users,
-    [...accounts, ...pending].map(({ username, password }) => `"${username}" "${password}"\n`).join(""),
+    [...accounts, ...pending, watcher]
+      .map(({ username, password }) => `"${username}" "${password}"\n`)
+      .join(""),
     state.uid,
   );
   const lines = [
@@ -79,6 +95,26 @@ export function writeSettings(entry: Entry, authority: Authority, port: number):
     ...Object.entries(settings).map(([name, value]) => `${name} = ${value}`),
   ];
   put(files.settings, `${lines.join("\n")}\n`, state.uid);
+  return watcher;
+}
+
+const secret = () => randomBytes(12).toString("hex");
+
+/** Whether the pooler lets this watcher in. */
+export async function isWatched({ username, password }: Watcher, port: number): Promise<boolean> {
+  const client = new Client({
+    ...{ host: "127.0.0.1", port, user: username, password, database: "pgbouncer" },
+    connectionTimeoutMillis: 5000,
+  });
+  client.on("error", () => undefined);
+  try {
+    await client.connect();
+    return true;
+  } catch {
+    return false;
+  } finally {
+    await client.end().catch(() => undefined);
+  }
 }
 
 function put(file: string, text: string, uid: number | null): void {
