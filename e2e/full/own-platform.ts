@@ -107,7 +107,16 @@ export async function startOwnPlatform(
       dataDir,
     ],
     {
-      env: { PATH, HOME, LANG, TMPDIR, HOST_DRIVERS: "bubblewrap", IMAGES_BUILD: "0", ...settings },
+      env: {
+        PATH,
+        HOME,
+        LANG,
+        TMPDIR,
+        HOST_DRIVERS: "bubblewrap",
+        IMAGES_BUILD: "0",
+        HOST_SPARES_MAX: "0",
+        ...settings,
+      },
       stdio: ["ignore", "pipe", "inherit"],
     },
   );

@@ -74,6 +74,7 @@ export async function startBoxes(t: TestContext, extra: Record<string, string> =
       HOME: folder,
       TOOLCHAIN_DIR: toolchain,
       FAULT_POINTS_DIR: faults,
+      HOST_SPARES_MAX: "0",
       HOST_STOP_BOXES_ON_EXIT: stopsBoxes ? "1" : "0",
     });
   let running: Program | null = null;

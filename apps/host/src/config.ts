@@ -1,4 +1,4 @@
-import { BoxLimits } from "@platform/host-api";
+import { BoxLimits, DatabaseSpec } from "@platform/host-api";
 import { z } from "zod";
 
 const folder = z.string().startsWith("/", "must be an absolute path");
@@ -8,6 +8,11 @@ const mib = 1024 * 1024;
 const defaultShape = {
   template: "host",
   limits: { memoryBytes: 4096 * mib, cpuMillis: 2000, maxProcesses: 4096, diskBytes: 10_240 * mib },
+};
+/** What a database is unless its creator says otherwise. */
+const defaultDatabase = {
+  ...{ engine: "postgresql", version: "16", hostname: "127.0.0.1" },
+  ...{ cpuMillis: 1000, memoryBytes: 1024 * mib, storageBytes: 10_240 * mib },
 };
 const Shapes = z.array(z.object({ template: z.string(), limits: BoxLimits }));
 
@@ -56,6 +61,13 @@ export const HostConfig = z.object({
     .string()
     .default(JSON.stringify([defaultShape]))
     .transform((text) => Shapes.parse(JSON.parse(text))),
+  /** Database servers made before anybody asks: at most so many per engine; 0 makes none. */
+  HOST_SPARES_MAX: z.coerce.number().int().min(0).max(64).default(2),
+  /** Databases for which one is kept ready before anybody asked, as JSON; what is asked for is learned. */
+  HOST_SPARES_SHAPES: z
+    .string()
+    .default(JSON.stringify([defaultDatabase]))
+    .transform((text) => z.array(DatabaseSpec).parse(JSON.parse(text))),
   LOG_LEVEL: z.enum(["silent", "fatal", "error", "warn", "info", "debug", "trace"]).default("info"),
 });
 export type HostConfig = z.output<typeof HostConfig>;

@@ -17,6 +17,8 @@ import { allowedDrivers, createDrivers } from "./drivers/registry.ts";
 import { createMariadbEngine } from "./engines/mariadb/index.ts";
 import { createPostgresEngine } from "./engines/postgres/index.ts";
 import { createRedisEngine } from "./engines/redis/index.ts";
+import type { SpareSettings } from "./engines/dedicated/spares.ts";
+import type { EngineSpec } from "./engines/engine.ts";
 import { EngineRegistry } from "./engines/registry.ts";
 import { Doors } from "./http/doors.ts";
 import { Fences } from "./http/fences.ts";
@@ -72,6 +74,15 @@ function poolSettings(config: HostConfig, driver: SandboxDriver | null): PoolSet
   };
 }
 
+function spareSettings(config: HostConfig, engine: EngineSpec["engine"]): SpareSettings {
+  return {
+    min: Math.min(1, config.HOST_SPARES_MAX),
+    max: config.HOST_SPARES_MAX,
+    lasting: config.HOST_SPARES_SHAPES.filter((shape) => shape.engine === engine),
+    reserveBytes: config.HOST_POOL_RESERVE_MIB * 1024 * 1024,
+  };
+}
+
 async function prepareFolders(root: string): Promise<void> {
   await mkdir(root, { recursive: true });
   // Boxes' own uids pass through on the way to their folders; they cannot list it.
@@ -120,14 +131,23 @@ export async function startHost({ config, log, resolveName = resolveByMachine }:
     report: { ...report, missing: [...new Set([...report.missing, ...missing])] },
   }));
   for (const { report } of probed) log.info(report, "probed a sandbox driver");
-  const postgres = createPostgresEngine({ dataDir: join(root, "engines/postgres"), log, runsAsRoot });
+  const postgres = createPostgresEngine({
+    ...{ dataDir: join(root, "engines/postgres"), log, runsAsRoot },
+    spares: spareSettings(config, "postgresql"),
+  });
   // One authority for all servers of this machine, so that boxes have one to trust.
   const databaseAuthority = await postgres.certificateAuthority();
   const others = { authorityDir: postgres.authorityDir, log, runsAsRoot };
   const engines = new EngineRegistry([
     postgres,
-    createMariadbEngine({ dataDir: join(root, "engines/mariadb"), ...others }),
-    createRedisEngine({ dataDir: join(root, "engines/redis"), ...others }),
+    createMariadbEngine({
+      ...{ dataDir: join(root, "engines/mariadb"), ...others },
+      spares: spareSettings(config, "mysql"),
+    }),
+    createRedisEngine({
+      ...{ dataDir: join(root, "engines/redis"), ...others },
+      spares: spareSettings(config, "redis"),
+    }),
   ]);
   const artifacts = new Artifacts(await openArtifactStore(join(root, "artifacts")), join(root, "snapshots"));
   const outbound = new OutboundFactory({ name: resolveName, database: engines.resolve });

@@ -92,6 +92,7 @@ async function launch(daemon: Daemon): Promise<[ChildProcess, number]> {
       SECRET_OF_THE_DAEMON: "must-not-be-seen",
       // A box's folder then has its key for a name, and nothing runs that the test did not start.
       HOST_POOL_MAX: "0",
+      HOST_SPARES_MAX: "0",
       ...settings,
     },
   });

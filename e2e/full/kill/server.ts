@@ -129,6 +129,7 @@ export function spawnSupervisor(folders: Folders): ChildProcess {
         HOST_DRIVERS: "bubblewrap",
         // What waits for a caller belongs to nobody's test; create.test.ts is about it.
         HOST_POOL_MAX: "0",
+        HOST_SPARES_MAX: "0",
         ...folders.settings,
       },
       stdio: ["ignore", "pipe", "pipe"],

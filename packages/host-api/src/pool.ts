@@ -1,7 +1,18 @@
 import { z } from "zod";
 import { BoxLimits } from "./box.ts";
+import { DatabaseSpec } from "./database.ts";
 
-/** Boxes that were booted before anybody asked for them. */
+const counts = {
+  ready: z.int(),
+  target: z.int(),
+  /** Creates since the host started that got what waited. */
+  claims: z.int(),
+  /** Creates that found none. */
+  misses: z.int(),
+  claimsPerMinute: z.int(),
+};
+
+/** Boxes that were booted, and database servers that were made, before anybody asked for them. */
 export const PoolReport = z.object({
   /** Boxes that wait at most, all together; 0: there is no pool. */
   max: z.int(),
@@ -12,14 +23,9 @@ export const PoolReport = z.object({
       driver: z.string(),
       template: z.string(),
       limits: BoxLimits,
-      ready: z.int(),
-      target: z.int(),
-      /** Creates since the host started that got a waiting box. */
-      claims: z.int(),
-      /** Creates that found none. */
-      misses: z.int(),
-      claimsPerMinute: z.int(),
+      ...counts,
     }),
   ),
+  databases: z.array(DatabaseSpec.extend(counts)),
 });
 export type PoolReport = z.output<typeof PoolReport>;

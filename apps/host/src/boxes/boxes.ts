@@ -10,11 +10,18 @@ import {
   type BoxFailure,
   type BoxStats,
   type OomReport,
-  type PoolReport,
   type ResolvedBoxSpec,
 } from "@platform/host-api";
 import type { SandboxDriver } from "../drivers/driver.ts";
-import { readPressure, shapeFor, WarmPool, type PoolSettings, type PoolShape } from "../pool/index.ts";
+import {
+  nameOf,
+  readPressure,
+  shapeFor,
+  WarmPool,
+  type PoolSettings,
+  type PoolShape,
+  type PoolState,
+} from "../pool/index.ts";
 import { BootGate } from "./boot-gate.ts";
 import { claimBox } from "./claim-box.ts";
 import { diskUsage, guestConfig, removeTree } from "./folders.ts";
@@ -71,7 +78,7 @@ export class Boxes {
     this.#owners = options.runsAsRoot ? new OwnerPool(options.ownerOffset) : null;
     this.#gate = new BootGate(options.bootConcurrency);
     this.#pool = new WarmPool({
-      ...{ settings: options.pool, pressure: readPressure, log: options.log },
+      ...{ settings: options.pool, nameOf, pressure: readPressure, log: options.log },
       isBusy: () => !this.#gate.isIdle,
       supply: {
         boot: (shape, signal) => this.#bootWaiting(shape, signal),
@@ -111,7 +118,7 @@ export class Boxes {
     return [...this.#boxes.values()].map((box) => box.view);
   }
 
-  get pool(): PoolReport {
+  get pool(): PoolState<PoolShape> {
     return this.#pool.report();
   }
 

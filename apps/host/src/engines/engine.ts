@@ -12,6 +12,7 @@ import type {
   LogStock,
 } from "@platform/host-api";
 import type { z } from "zod";
+import type { PoolState } from "../pool/index.ts";
 import type { Manifest } from "./dedicated/manifest.ts";
 
 export type EngineSpec = z.output<typeof import("@platform/host-api").DatabaseSpec>;
@@ -22,6 +23,8 @@ export interface DatabaseEngine {
   readonly engine: DatabaseSpec["engine"];
   /** Whether servers can run here; `why` holds the install line when not. */
   report(): Promise<{ usable: boolean; versions: string[]; why: string | null }>;
+  /** What is made before anybody asks. */
+  spares(): PoolState<EngineSpec>;
   /** Resolves after a login with the credentials that will be handed out; throws with a typed reason. */
   create(key: string, spec: EngineSpec, signal: AbortSignal): Promise<HostedDatabase>;
   find(key: string): Promise<HostedDatabase | null>;

@@ -123,6 +123,9 @@ export class EngineRegistry {
     return this.restore(key, { spec, targetTime: null }, source.backup(from, signal), signal);
   }
 
+  /** Servers made before anybody asks, by shape. */
+  spares = () => this.#engines.flatMap((engine) => engine.spares().lanes);
+
   async list(): Promise<HostedDatabase[]> {
     return (await Promise.all(this.#engines.map((engine) => engine.list()))).flat();
   }

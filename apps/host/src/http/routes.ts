@@ -52,10 +52,10 @@ const orNotFound = async <T>(found: Promise<T | null> | T | null, what: string):
   return value;
 };
 
-function boxRoutes({ boxes, artifacts }: Services): Record<string, Handler> {
+function boxRoutes({ boxes, artifacts, engines }: Services): Record<string, Handler> {
   return {
     "GET /boxes": () => boxes.list().filter(({ key }) => !isOwnBox(key)),
-    "GET /pool": () => boxes.pool,
+    "GET /pool": () => ({ ...boxes.pool, databases: engines.spares() }),
     "PUT /boxes/:key": ({ key, body }) => boxes.put(key, BoxSpec.parse(body)),
     "GET /boxes/:key": ({ key }) => orNotFound(boxes.find(key), `box ${key}`),
     "DELETE /boxes/:key": ({ key }) => boxes.delete(key),

@@ -1,3 +1,3 @@
 export { readPressure, type Pressure } from "./pressure.ts";
-export { canWait, shapeFor, type PoolShape } from "./shape.ts";
-export { WarmPool, type PoolSettings, type PoolSupply } from "./warm-pool.ts";
+export { canWait, nameOf, shapeFor, type PoolShape } from "./shape.ts";
+export { WarmPool, type PoolSettings, type PoolState, type PoolSupply } from "./warm-pool.ts";

@@ -1,39 +1,54 @@
 import { Wakeup, type Log } from "@platform/daemon";
-import type { PoolReport } from "@platform/host-api";
 import { Demand, type DemandBounds } from "./demand.ts";
 import type { Pressure } from "./pressure.ts";
-import { nameOf, type PoolShape } from "./shape.ts";
+import type { PoolShape } from "./shape.ts";
 
-/** Makes and ends the boxes that wait. */
-export interface PoolSupply<Waiting> {
-  /** Resolves once the box's agent answered. */
-  boot(shape: PoolShape, signal: AbortSignal): Promise<Waiting>;
+/** Makes and ends what waits: boxes, or database servers. */
+export interface PoolSupply<Waiting, Shape = PoolShape> {
+  /** Resolves once it was seen to answer. */
+  boot(shape: Shape, signal: AbortSignal): Promise<Waiting>;
   isAlive(waiting: Waiting): Promise<boolean>;
   /** Ends it and removes everything of it. */
   discard(waiting: Waiting): Promise<void>;
 }
 
-export interface PoolSettings extends DemandBounds {
+export interface PoolSettings<Shape = PoolShape> extends DemandBounds {
   /** Kept ready even before anybody asked. */
-  readonly lasting: readonly PoolShape[];
+  readonly lasting: readonly Shape[];
   /** Left free for boxes in use, bytes. */
   readonly reserveBytes: number;
 }
 
-export interface PoolParts<Waiting> {
-  readonly settings: PoolSettings;
-  readonly supply: PoolSupply<Waiting>;
+export interface PoolParts<Waiting, Shape = PoolShape> {
+  readonly settings: PoolSettings<Shape>;
+  /** The same for shapes that are interchangeable, and for no others. */
+  readonly nameOf: (shape: Shape) => string;
+  readonly supply: PoolSupply<Waiting, Shape>;
   readonly pressure: () => Promise<Pressure>;
   /** Callers' boxes boot or wait to: they go first. */
   readonly isBusy: () => boolean;
   readonly log: Log;
 }
 
-interface Lane<Waiting> {
-  readonly shape: PoolShape;
+interface Lane<Waiting, Shape> {
+  readonly shape: Shape;
   readonly ready: Waiting[];
   claims: number;
   misses: number;
+}
+
+export interface PoolState<Shape> {
+  readonly max: number;
+  readonly held: string | null;
+  readonly lanes: (Shape & Counts)[];
+}
+
+interface Counts {
+  readonly ready: number;
+  readonly target: number;
+  readonly claims: number;
+  readonly misses: number;
+  readonly claimsPerMinute: number;
 }
 
 const tickMs = 2_000;
@@ -49,10 +64,10 @@ const mostBackoffMs = 30_000;
  * Boxes booted before anybody asks. One at a time is added, and none while callers' boxes boot, memory is
  * short or the cores are contended. A box leaves the pool once, for good.
  */
-export class WarmPool<Waiting> {
-  readonly #parts: PoolParts<Waiting>;
+export class WarmPool<Waiting, Shape extends object = PoolShape> {
+  readonly #parts: PoolParts<Waiting, Shape>;
   readonly #demand: Demand;
-  readonly #lanes = new Map<string, Lane<Waiting>>();
+  readonly #lanes = new Map<string, Lane<Waiting, Shape>>();
   readonly #wakeup = new Wakeup();
   readonly #stop = new AbortController();
   #loop: Promise<void> | null = null;
@@ -62,9 +77,9 @@ export class WarmPool<Waiting> {
   #latestAt = 0;
   #notBefore = 0;
 
-  constructor(parts: PoolParts<Waiting>) {
+  constructor(parts: PoolParts<Waiting, Shape>) {
     this.#parts = parts;
-    this.#demand = new Demand(parts.settings, parts.settings.lasting.map(nameOf));
+    this.#demand = new Demand(parts.settings, parts.settings.lasting.map(parts.nameOf));
     for (const shape of parts.settings.lasting) this.#lane(shape);
   }
 
@@ -73,11 +88,11 @@ export class WarmPool<Waiting> {
   }
 
   /** A box of this shape that nobody else gets, or `null`. The demand is noted either way. */
-  take(shape: PoolShape): Waiting | null {
+  take(shape: Shape): Waiting | null {
     if (this.#loop === null || this.#stop.signal.aborted) return null;
     const now = performance.now();
     const lane = this.#lane(shape);
-    this.#demand.note(nameOf(shape), now);
+    this.#demand.note(this.#parts.nameOf(shape), now);
     const box = lane.ready.shift() ?? null;
     if (box) lane.claims++;
     else lane.misses++;
@@ -87,7 +102,7 @@ export class WarmPool<Waiting> {
     return box;
   }
 
-  report(): PoolReport {
+  report(): PoolState<Shape> {
     const now = performance.now();
     const targets = this.#demand.targets(now);
     return {
@@ -95,10 +110,15 @@ export class WarmPool<Waiting> {
       held: this.#held,
       lanes: [...this.#lanes.values()].map(({ shape, ready, claims, misses }) => ({
         ...shape,
-        ...{ ready: ready.length, target: targets.get(nameOf(shape)) ?? 0, claims, misses },
-        claimsPerMinute: this.#demand.perMinute(nameOf(shape), now),
+        ...{ ready: ready.length, target: targets.get(this.#parts.nameOf(shape)) ?? 0, claims, misses },
+        claimsPerMinute: this.#demand.perMinute(this.#parts.nameOf(shape), now),
       })),
     };
+  }
+
+  /** What a former daemon had made ready. */
+  adopt(shape: Shape, waiting: Waiting): void {
+    this.#lane(shape).ready.push(waiting);
   }
 
   /** Ends every box that waits. */
@@ -111,11 +131,11 @@ export class WarmPool<Waiting> {
     }
   }
 
-  #lane(shape: PoolShape): Lane<Waiting> {
-    const name = nameOf(shape);
+  #lane(shape: Shape): Lane<Waiting, Shape> {
+    const name = this.#parts.nameOf(shape);
     const known = this.#lanes.get(name);
     if (known) return known;
-    const lane: Lane<Waiting> = { shape, ready: [], claims: 0, misses: 0 };
+    const lane: Lane<Waiting, Shape> = { shape, ready: [], claims: 0, misses: 0 };
     this.#lanes.set(name, lane);
     return lane;
   }
@@ -171,7 +191,7 @@ export class WarmPool<Waiting> {
     this.#notBefore = performance.now() + this.#backoffMs;
   }
 
-  #neediest(): Lane<Waiting> | null {
+  #neediest(): Lane<Waiting, Shape> | null {
     const targets = this.#demand.targets(performance.now());
     const lacking = [...targets].flatMap(([name, target]) => {
       const lane = this.#lanes.get(name);
@@ -196,7 +216,7 @@ export class WarmPool<Waiting> {
     }
   }
 
-  async #drop(lane: Lane<Waiting>, box: Waiting): Promise<void> {
+  async #drop(lane: Lane<Waiting, Shape>, box: Waiting): Promise<void> {
     const index = lane.ready.indexOf(box);
     if (index < 0) return; // Claimed meanwhile.
     lane.ready.splice(index, 1);

@@ -81,6 +81,7 @@ export async function newState(
   const { username, password } = newAccount();
   return {
     ...known,
+    home: known.key,
     ...{ username, password, owner: username },
     phase: "creating",
     wanted: "running",

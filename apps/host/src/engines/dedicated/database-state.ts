@@ -9,9 +9,11 @@ const Account = z.object({ username: z.string(), password: z.string() });
 /** What is known of one database, in its folder's `state.json` (0600: it holds passwords). */
 export const DatabaseState = z.object({
   key: BoxKey,
+  /** Name of its folder and control group: the key, unless the server was there before its key. */
+  home: BoxKey,
   spec: DatabaseSpec,
-  /** `creating` and `deleting` are removed by a restarted host; only `ready` was ever handed out. */
-  phase: z.enum(["creating", "ready", "deleting"]),
+  /** `creating` and `deleting` are removed by a restarted host, `spare` waits for a key; only `ready` was ever handed out. */
+  phase: z.enum(["creating", "spare", "ready", "deleting"]),
   wanted: z.enum(["running", "stopped"]),
   version: z.string().describe("Exact server version"),
   /** Owner of its processes and files; `null`: the user of the host daemon. */
@@ -55,8 +57,9 @@ export interface DatabaseFolders {
   readonly stateFile: string;
 }
 
-export function foldersOf(databases: string, key: string, hasDisk: boolean): DatabaseFolders {
-  const root = join(databases, BoxKey.parse(key));
+/** @param home name of the folder; a key does as well, as there is a link by that name */
+export function foldersOf(databases: string, home: string, hasDisk: boolean): DatabaseFolders {
+  const root = join(databases, BoxKey.parse(home));
   const volume = (name: string): Volume => ({ image: join(root, `${name}.img`), mount: join(root, name) });
   return {
     root,
@@ -71,17 +74,17 @@ export function foldersOf(databases: string, key: string, hasDisk: boolean): Dat
 }
 
 /** @returns `null` if there is no state: its folder was made, but nothing in it yet */
-export function readState(databases: string, key: string): DatabaseState | null {
+export function readState(databases: string, home: string): DatabaseState | null {
   let text: string;
   try {
-    text = readFileSync(foldersOf(databases, key, false).stateFile, "utf8");
+    text = readFileSync(foldersOf(databases, home, false).stateFile, "utf8");
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
     throw error;
   }
   const stored = JSON.parse(text) as Record<string, unknown>;
   // Databases of earlier releases have one account, which owns everything.
-  return DatabaseState.parse({ owner: stored["username"], ...stored });
+  return DatabaseState.parse({ owner: stored["username"], home, ...stored });
 }
 
 export function writeState(folders: DatabaseFolders, state: DatabaseState): void {

@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { faultPoint, type Log } from "@platform/daemon";
@@ -38,6 +39,7 @@ import { assertSameMajor, fill, makeOfBackup, restoreFailure, startAndFurnish } 
 import { look, statsOf } from "./observe.ts";
 import type { Pooling, Share } from "./pooling.ts";
 import { bringUp, dropOldAccounts, halt, removeDatabase, settleAccount, type Acting } from "./server.ts";
+import { Spares, type SpareSettings } from "./spares.ts";
 import { recover, supervise, type Watched } from "./supervision.ts";
 import { Turns } from "./turns.ts";
 import { assertAlive, dropUser, newAccount, putUser } from "./users.ts";
@@ -51,7 +53,11 @@ export interface EngineOptions {
   authorityDir?: string;
   /** Pause between two looks at the servers, in milliseconds. */
   superviseEveryMs?: number;
+  /** Servers made before anybody asks; none when left out. */
+  spares?: SpareSettings;
 }
+
+const noSpares: SpareSettings = { min: 0, max: 0, lasting: [], reserveBytes: 0 };
 
 /** A managed engine with a server for each database: what all kinds have in common. */
 export class DedicatedEngine implements DatabaseEngine {
@@ -66,6 +72,8 @@ export class DedicatedEngine implements DatabaseEngine {
   #damaged: ReadonlyMap<string, string> = new Map();
   readonly #pooling: Pooling | null;
   readonly #turns = new Turns();
+  readonly #spares: Spares;
+  #creating = 0;
   readonly #watched: Watched;
   readonly #timer: NodeJS.Timeout;
   #opened: Promise<Acting> | null = null;
@@ -81,6 +89,16 @@ export class DedicatedEngine implements DatabaseEngine {
     this.#asRoot = options.runsAsRoot;
     mkdirSync(this.#databases, { recursive: true, mode: 0o711 });
     this.#pooling = kind.openPooling?.() ?? null;
+    this.#spares = new Spares(
+      options.spares ?? noSpares,
+      {
+        make: (spec, signal) => this.#makeSpare(spec, signal),
+        remove: async (entry) => this.#remove(entry, await this.#open()),
+        exactVersion: (version) => kind.exactVersion(version),
+        isBusy: () => this.#creating > 0,
+      },
+      options.log,
+    );
     this.#watched = {
       ...{ entries: this.#entries, turns: this.#turns, pooling: this.#pooling, log: options.log },
       acting: () => this.#acting,
@@ -94,6 +112,7 @@ export class DedicatedEngine implements DatabaseEngine {
   async close(): Promise<void> {
     this.#closed = true;
     clearInterval(this.#timer);
+    await this.#spares.close();
     await this.#turns.idle();
     await this.#pooling?.close();
     await (await this.#opened)?.limits.forget();
@@ -105,6 +124,8 @@ export class DedicatedEngine implements DatabaseEngine {
   }
 
   report = () => this.#kind.report();
+  /** What is made before anybody asks. */
+  spares = () => this.#spares.report();
 
   async create(key: string, spec: EngineSpec, signal: AbortSignal): Promise<HostedDatabase> {
     const acting = await this.#open();
@@ -119,20 +140,52 @@ export class DedicatedEngine implements DatabaseEngine {
       const version = await this.#kind.exactVersion(spec.version);
       assertSize(this.#kind, spec);
       assertRoom(this.#home);
-      const entry = await this.#reserve(key, spec, version, acting.limits);
-      try {
-        await this.#prepare(entry, acting);
-        faultPoint(`host.${this.engine}.after-clone`);
-        await startAndFurnish(entry, acting, signal, () => this.#freePort());
-        faultPoint(`host.${this.engine}.before-state`);
-        save(entry, { phase: "ready" });
-        await this.#settlePool(entry, acting);
-        return this.#view(entry, acting);
-      } catch (error) {
-        await this.#remove(entry, acting);
-        throw error;
-      }
+      const spare = await this.#spares.claim(key, spec, version, acting);
+      if (spare) this.#entries.set(key, spare);
+      const entry = spare ?? (await this.#make(key, spec, version, acting, signal));
+      await this.#settlePool(entry, acting);
+      return this.#view(entry, acting);
     });
+  }
+
+  /** A server of this key that nobody had before, up to the login that was proved. */
+  async #make(key: string, spec: EngineSpec, version: string, acting: Acting, signal: AbortSignal) {
+    this.#creating++;
+    try {
+      const entry = await this.#reserve(key, spec, version, acting.limits);
+      await this.#complete(entry, acting, signal, "ready");
+      return entry;
+    } finally {
+      this.#creating--;
+    }
+  }
+
+  async #makeSpare(spec: EngineSpec, signal: AbortSignal): Promise<Entry> {
+    const acting = await this.#open();
+    const version = await this.#kind.exactVersion(spec.version);
+    assertRoom(this.#home);
+    const key = `spare-${randomBytes(8).toString("hex")}`;
+    const entry = await this.#reserve(key, spec, version, acting.limits, this.#spares.entries);
+    await this.#complete(entry, acting, signal, "spare");
+    return entry;
+  }
+
+  async #complete(
+    entry: Entry,
+    acting: Acting,
+    signal: AbortSignal,
+    phase: "ready" | "spare",
+  ): Promise<void> {
+    try {
+      await this.#prepare(entry, acting);
+      faultPoint(`host.${this.engine}.after-clone`);
+      await startAndFurnish(entry, acting, signal, () => this.#freePort());
+      faultPoint(`host.${this.engine}.before-state`);
+      save(entry, { phase });
+    } catch (error) {
+      await this.#remove(entry, acting);
+      throw error;
+    }
   }
 
   /** The frames of a backup; it fails as a whole or ends with the frame that says so. */
@@ -179,7 +232,13 @@ export class DedicatedEngine implements DatabaseEngine {
   }
 
   /** Writes down uid, port and names before anything exists that would have to be found again. */
-  async #reserve(key: string, spec: EngineSpec, version: string, limits: ServerLimits): Promise<Entry> {
+  async #reserve(
+    key: string,
+    spec: EngineSpec,
+    version: string,
+    limits: ServerLimits,
+    into = this.#entries,
+  ): Promise<Entry> {
     // Choosing and recording are one turn, so that two creations never choose alike.
     return this.#turns.run("reserve", async () => {
       const folders = foldersOf(this.#databases, key, limits.hasDisk);
@@ -190,7 +249,7 @@ export class DedicatedEngine implements DatabaseEngine {
       mkdirSync(folders.root, { mode: 0o711 });
       writeState(folders, state);
       const entry = newEntry(state, folders);
-      this.#entries.set(key, entry);
+      into.set(key, entry);
       return entry;
     });
   }
@@ -342,6 +401,7 @@ export class DedicatedEngine implements DatabaseEngine {
   async recover(): Promise<void> {
     const acting = await this.#open();
     await recover(this.#watched, acting);
+    this.#spares.start();
   }
 
   /** PEM of the authority that signs every server's certificate here. */
@@ -362,7 +422,7 @@ export class DedicatedEngine implements DatabaseEngine {
     const { runsAsRoot, log } = this.#options;
     const { acting, damaged } = await load({
       ...{ kind: this.#kind, home: this.#home, databases: this.#databases, runsAsRoot, log },
-      ...{ authorityDir: this.authorityDir, found: this.#entries },
+      ...{ authorityDir: this.authorityDir, found: this.#entries, spares: this.#spares.entries },
     });
     this.#damaged = damaged;
     this.#acting = acting;
@@ -389,7 +449,8 @@ export class DedicatedEngine implements DatabaseEngine {
   async #remove(entry: Entry, acting: Acting): Promise<void> {
     await this.#pooling?.stop(entry);
     await removeDatabase(entry, acting);
-    this.#entries.delete(entry.state.key);
+    if (this.#entries.get(entry.state.key) === entry) this.#entries.delete(entry.state.key);
+    this.#spares.entries.delete(entry.state.home);
   }
 
   async #withReady<T>(key: string, work: (entry: Entry, acting: Acting) => Promise<T>): Promise<T> {
@@ -402,7 +463,7 @@ export class DedicatedEngine implements DatabaseEngine {
   }
 
   #states(): DatabaseState[] {
-    return [...this.#entries.values()].map(({ state }) => state);
+    return [...this.#entries.values(), ...this.#spares.entries.values()].map(({ state }) => state);
   }
 
   get #databases(): string {

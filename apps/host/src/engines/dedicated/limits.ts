@@ -71,24 +71,24 @@ export class ServerLimits {
   }
 
   /** Frees mounts and loop devices below the databases' folder that belong to none of them. */
-  async sweep(keys: ReadonlySet<string>): Promise<void> {
-    await this.#disks?.sweep(keys);
-    for (const key of (await this.#groups?.keys()) ?? [])
-      if (!keys.has(key)) await this.#groups?.destroy(key);
+  async sweep(homes: ReadonlySet<string>): Promise<void> {
+    await this.#disks?.sweep(homes);
+    for (const home of (await this.#groups?.keys()) ?? [])
+      if (!homes.has(home)) await this.#groups?.destroy(home);
   }
 
   /** The group must be there before the server is; its children then are born into it. */
   async makeGroup(state: DatabaseState): Promise<void> {
-    await this.#groups?.create(state.key, limitsOf(state.spec));
+    await this.#groups?.create(state.home, limitsOf(state.spec));
   }
 
   async hold(state: DatabaseState, pid: number): Promise<void> {
     if (!this.#groups) return;
-    await this.#groups.join(state.key, pid);
+    await this.#groups.join(state.home, pid);
     // What the server had started before it was in the group.
     if (state.uid === null) return;
     for (const child of processesOfUser(state.uid)) {
-      await this.#groups.join(state.key, child).catch((error: unknown) => {
+      await this.#groups.join(state.home, child).catch((error: unknown) => {
         if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
       });
     }
@@ -99,16 +99,16 @@ export class ServerLimits {
     await this.#groups?.forget();
   }
 
-  async removeGroup(key: string): Promise<void> {
-    await this.#groups?.destroy(key);
+  async removeGroup(home: string): Promise<void> {
+    await this.#groups?.destroy(home);
   }
 
-  async oomKills(key: string): Promise<number> {
-    return (await this.#groups?.oomKills(key)) ?? 0;
+  async oomKills(home: string): Promise<number> {
+    return (await this.#groups?.oomKills(home)) ?? 0;
   }
 
-  async memoryBytes(key: string): Promise<number | null> {
-    return this.#groups ? (await this.#groups.stats(key)).memoryBytes : null;
+  async memoryBytes(home: string): Promise<number | null> {
+    return this.#groups ? (await this.#groups.stats(home)).memoryBytes : null;
   }
 
   /** `null` where the disk is not limited, or not there now. */

@@ -1,6 +1,8 @@
 import { createHash } from "node:crypto";
-import { readdirSync, rmSync } from "node:fs";
+import { readdirSync, readlinkSync, rmSync } from "node:fs";
+import { join } from "node:path";
 import type { Log } from "@platform/daemon";
+import { isAlive } from "@platform/postgres";
 import { openAuthority } from "./authority.ts";
 import { foldersOf, readState } from "./database-state.ts";
 import { newEntry, type Entry } from "./entry.ts";
@@ -12,6 +14,7 @@ import { removeDatabase, type Acting } from "./server.ts";
  * Opens authority and limits, reads what is on disk and removes what no state was completed for.
  *
  * @param found gets what is there
+ * @param spares gets the servers that run and wait for a key, by their homes
  * @returns also what cannot be read, with why, by key: neither served nor touched, nor reported as absent
  */
 export async function load(options: {
@@ -22,8 +25,9 @@ export async function load(options: {
   runsAsRoot: boolean;
   log: Log;
   found: Map<string, Entry>;
+  spares: Map<string, Entry>;
 }): Promise<{ acting: Acting; damaged: Map<string, string> }> {
-  const { kind, home, databases, runsAsRoot, log, found } = options;
+  const { kind, home, databases, runsAsRoot, log, found, spares } = options;
   const authority = await openAuthority(options.authorityDir);
   // The folder marks what is this engine's among the machine's control groups.
   const tag = createHash("sha256").update(home).digest("hex").slice(0, 12);
@@ -31,7 +35,13 @@ export async function load(options: {
   const acting = { kind, authority, limits };
   const incomplete: string[] = [];
   const damaged = new Map<string, string>();
-  for (const key of readdirSync(databases)) {
+  const links: string[] = [];
+  for (const dirent of readdirSync(databases, { withFileTypes: true })) {
+    const key = dirent.name;
+    if (dirent.isSymbolicLink()) {
+      links.push(key);
+      continue;
+    }
     const state = stateOf(databases, key, damaged, log);
     if (state === "damaged") continue;
     if (!state) {
@@ -41,10 +51,20 @@ export async function load(options: {
     const entry = newEntry(state, foldersOf(databases, key, state.hasDisk));
     entry.server = kind.running(entry);
     entry.oomKills = await limits.oomKills(key);
-    if (state.phase === "ready") found.set(key, entry);
+    const runs = entry.server !== null && isAlive(entry.server);
+    if (state.phase === "ready") found.set(state.key, entry);
+    else if (state.phase === "spare" && runs) spares.set(key, entry);
     else await removeDatabase(entry, acting);
   }
-  await limits.sweep(new Set([...found.keys(), ...damaged.keys()]));
+  const homes = [...found.values(), ...spares.values()].map(({ state }) => state.home);
+  await limits.sweep(new Set([...homes, ...damaged.keys()]));
+  for (const key of links) {
+    const target = readlinkSync(join(databases, key));
+    const damage = damaged.get(target);
+    if (damage !== undefined) damaged.set(key, damage);
+    // Made just before a spare server was to get this key, which then did not happen.
+    else if (found.get(key)?.state.home !== target) rmSync(join(databases, key));
+  }
   for (const key of incomplete)
     rmSync(foldersOf(databases, key, false).root, { recursive: true, force: true });
   return { acting, damaged };

@@ -14,7 +14,7 @@ async function judge(entry: Entry, { limits, kind }: Acting, proof: LoginProof):
       "The database has used up its storage: reads work, writes do not. Delete data or enlarge it.";
     return { ...proof, ok: false, reason: "disk_full", detail };
   }
-  const oomKills = await limits.oomKills(entry.state.key);
+  const oomKills = await limits.oomKills(entry.state.home);
   if (oomKills <= entry.oomKills) return proof;
   return { ...proof, reason: "out_of_memory", detail: memoryDetail };
 }

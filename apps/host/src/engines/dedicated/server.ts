@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process";
 import { closeSync, openSync, rmSync, statfsSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { waitFor } from "@platform/daemon";
 import { HostError, type LoginProof } from "@platform/host-api";
 import {
@@ -123,7 +124,7 @@ export async function launch(entry: Entry, { kind, limits }: Acting): Promise<vo
   const { state, folders } = entry;
   const command = await kind.command(entry);
   await limits.makeGroup(state);
-  entry.oomKills = await limits.oomKills(state.key);
+  entry.oomKills = await limits.oomKills(state.home);
   const log = openSync(folders.logFile, "a", 0o600);
   try {
     const child = spawn(command.program, command.args, {
@@ -167,12 +168,13 @@ function protectFromMemoryKills(pid: number): void {
 
 /** Why a server that was started is gone again. */
 async function startFailure(entry: Entry, { limits }: Acting): Promise<{ reason: string; detail: string }> {
-  const { port, key } = entry.state;
+  const { port, home } = entry.state;
   if (!(await isPortFree(port))) {
     const detail = `Another program listens on 127.0.0.1:${port}. End it; the database then starts by itself.`;
     return { reason: "port_in_use", detail };
   }
-  if ((await limits.oomKills(key)) > entry.oomKills) return { reason: "out_of_memory", detail: memoryDetail };
+  if ((await limits.oomKills(home)) > entry.oomKills)
+    return { reason: "out_of_memory", detail: memoryDetail };
   const { bavail, bsize } = statfsSync(entry.folders.root);
   const tail = lastLines(entry.folders.logFile, 3);
   const isFull = bavail * bsize < leastSpaceBytes;
@@ -230,12 +232,13 @@ export async function removeDatabase(
   { kind, limits }: Omit<Acting, "authority">,
 ): Promise<void> {
   await halt(entry, kind);
-  const { uid, key } = entry.state;
+  const { uid, key, home } = entry.state;
   // A killed server leaves workers that end on their own, a little later.
   if (uid !== null) {
     await waitFor("the server's processes to end", () => endProcesses(uid), stopTimeoutMs);
   }
-  await limits.removeGroup(key);
+  await limits.removeGroup(home);
   await limits.removeDisks(entry.folders);
   rmSync(entry.folders.root, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
+  if (key !== home) rmSync(join(dirname(entry.folders.root), key), { force: true });
 }
