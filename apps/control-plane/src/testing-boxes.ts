@@ -27,6 +27,10 @@ export function whyNoBoxes(): string | null {
 }
 
 /** All programs with a host that makes real boxes. */
+/** Of tests that are about limits, pauses and disks of boxes: only root can make them. */
+export const needsGroups: string | false =
+  process.getuid?.() === 0 ? false : "needs control groups and disks of its own, which only root can make";
+
 export interface Boxes extends Programs {
   readonly host: HostClient;
   /** Ends the host's process and starts another one on the same data and port. */

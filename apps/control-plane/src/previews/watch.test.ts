@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { waitFor } from "@platform/daemon";
-import { startBoxes, whyNoBoxes } from "../testing-boxes.ts";
+import { needsGroups, startBoxes, whyNoBoxes } from "../testing-boxes.ts";
 
 type Row = Record<string, unknown>;
 const skip = whyNoBoxes() ?? false;
@@ -35,77 +35,89 @@ test("what is seen of a sandbox from outside", { skip }, async (t) => {
     },
   );
 
-  await t.test("links open a private preview until they end, and nothing else does", async () => {
-    const preview = await must("POST", `${at}/previews`, { port: 3000 });
-    const pid = String(preview["id"]);
-    const url = String(preview["url"]);
-    const visit = async (link: string) => (await boxes.fetch(link)).status;
-    assert.equal(await visit(`${url}/`), 401);
-    const share = await must("POST", `${at}/previews/${pid}/share`, { ttl_seconds: 600 });
-    assert.equal(await visit(String(share["share_url"])), 200);
-    const token = await must("POST", `${at}/preview-token`, {});
-    assert.equal(await visit(`${url}/?ms=${String(token["token"])}`), 200);
-    const other = await must("POST", `${at}/shares`, { expires_in: 600 });
-    assert.equal(await visit(String(other["share_url"])), 200);
-    const listed = await must<Row[]>("GET", `${at}/shares`);
-    assert.equal(listed.length, 3);
-    assert.ok(
-      listed.every((row) => !String(row["share_url"]).includes("ms=")),
-      "the secret is shown once",
-    );
-    assert.equal((await api("DELETE", `${at}/shares/${String(other["share_id"])}`)).status, 200);
-    assert.equal(await visit(String(other["share_url"])), 401);
-    assert.equal((await api("DELETE", `${at}/previews/${pid}/share`)).status, 200);
-    assert.equal(await visit(String(share["share_url"])), 401);
-    assert.equal(await visit(`${url}/?ms=${String(token["token"])}`), 200, "a token of the sandbox stays");
-    const short = await must("POST", `${at}/previews/${pid}/share`, { ttl_seconds: 1 });
-    await waitFor("the link's end", async () => (await visit(String(short["share_url"]))) === 401, 20_000);
-    // A look at the preview wakes the sandbox, for who may see it.
-    await must("POST", `${at}/pause`, {});
-    assert.equal(await visit(`${url}/`), 401);
-    assert.equal((await must("GET", at))["state"], "paused");
-    const woken = await boxes.fetch(`${url}/?ms=${String(token["token"])}`);
-    assert.deepEqual([woken.status, woken.text], [200, "seen"]);
-    assert.equal((await must("GET", at))["state"], "running");
-  });
+  await t.test(
+    "links open a private preview until they end, and nothing else does",
+    { skip: needsGroups },
+    async () => {
+      const preview = await must("POST", `${at}/previews`, { port: 3000 });
+      const pid = String(preview["id"]);
+      const url = String(preview["url"]);
+      const visit = async (link: string) => (await boxes.fetch(link)).status;
+      assert.equal(await visit(`${url}/`), 401);
+      const share = await must("POST", `${at}/previews/${pid}/share`, { ttl_seconds: 600 });
+      assert.equal(await visit(String(share["share_url"])), 200);
+      const token = await must("POST", `${at}/preview-token`, {});
+      assert.equal(await visit(`${url}/?ms=${String(token["token"])}`), 200);
+      const other = await must("POST", `${at}/shares`, { expires_in: 600 });
+      assert.equal(await visit(String(other["share_url"])), 200);
+      const listed = await must<Row[]>("GET", `${at}/shares`);
+      assert.equal(listed.length, 3);
+      assert.ok(
+        listed.every((row) => !String(row["share_url"]).includes("ms=")),
+        "the secret is shown once",
+      );
+      assert.equal((await api("DELETE", `${at}/shares/${String(other["share_id"])}`)).status, 200);
+      assert.equal(await visit(String(other["share_url"])), 401);
+      assert.equal((await api("DELETE", `${at}/previews/${pid}/share`)).status, 200);
+      assert.equal(await visit(String(share["share_url"])), 401);
+      assert.equal(await visit(`${url}/?ms=${String(token["token"])}`), 200, "a token of the sandbox stays");
+      const short = await must("POST", `${at}/previews/${pid}/share`, { ttl_seconds: 1 });
+      await waitFor("the link's end", async () => (await visit(String(short["share_url"]))) === 401, 20_000);
+      // A look at the preview wakes the sandbox, for who may see it.
+      await must("POST", `${at}/pause`, {});
+      assert.equal(await visit(`${url}/`), 401);
+      assert.equal((await must("GET", at))["state"], "paused");
+      const woken = await boxes.fetch(`${url}/?ms=${String(token["token"])}`);
+      assert.deepEqual([woken.status, woken.text], [200, "seen"]);
+      assert.equal((await must("GET", at))["state"], "running");
+    },
+  );
 
-  await t.test("series and usage are the kernel's figures, and grow while the sandbox works", async () => {
-    await must("POST", `${at}/exec`, { command: "timeout 2 sh -c 'while :; do :; done'", timeout: 20 });
-    const metrics = await waitFor(
-      "a busy point",
-      async () => {
-        const now = await must("GET", `${at}/metrics?window=1h`);
-        const series = now["series"] as Record<string, { t: string; value: number }[]>;
-        return series["cpu_percent"]!.some((point) => point.value > 5) && now;
-      },
-      30_000,
-    );
-    assert.ok((metrics["series"] as Record<string, Row[]>)["memory_mb"]!.length > 0);
-    const usage = await must("GET", `${at}/usage`);
-    assert.ok(Number(usage["active_cpu_ms"]) > 300, JSON.stringify(usage));
-    assert.equal((usage["measurement_status"] as Row)["active_cpu"], "measured");
-    assert.equal((await api("GET", `${at}/metrics?window=2y`)).status, 422);
-  });
+  await t.test(
+    "series and usage are the kernel's figures, and grow while the sandbox works",
+    { skip: needsGroups },
+    async () => {
+      await must("POST", `${at}/exec`, { command: "timeout 2 sh -c 'while :; do :; done'", timeout: 20 });
+      const metrics = await waitFor(
+        "a busy point",
+        async () => {
+          const now = await must("GET", `${at}/metrics?window=1h`);
+          const series = now["series"] as Record<string, { t: string; value: number }[]>;
+          return series["cpu_percent"]!.some((point) => point.value > 5) && now;
+        },
+        30_000,
+      );
+      assert.ok((metrics["series"] as Record<string, Row[]>)["memory_mb"]!.length > 0);
+      const usage = await must("GET", `${at}/usage`);
+      assert.ok(Number(usage["active_cpu_ms"]) > 300, JSON.stringify(usage));
+      assert.equal((usage["measurement_status"] as Row)["active_cpu"], "measured");
+      assert.equal((await api("GET", `${at}/metrics?window=2y`)).status, 422);
+    },
+  );
 
-  await t.test("a process that the kernel ends for memory is told, and the sandbox lives on", async () => {
-    const small = await boxes.sandbox({ cpu_count: 1, memory_mb: 192, disk_size_mb: 512 });
-    const eaten = await must("POST", `/sandboxes/${small}/exec`, {
-      command: `node -e 'const a = []; for (;;) a.push(Buffer.alloc(8 << 20, 1))'`,
-      timeout: 60,
-    });
-    assert.notEqual(eaten["exit_code"], 0);
-    const [told] = await waitFor(
-      "the event",
-      async () => {
-        const found = (await events("sandbox.oom")).filter((one) => one["id"] === small);
-        return found.length > 0 && found;
-      },
-      60_000,
-    );
-    const evidence = told!["evidence"] as Record<string, unknown>;
-    assert.equal(evidence["memory_limit_bytes"], 192 * 1024 * 1024);
-    assert.ok(Number(evidence["kills"]) >= 1);
-  });
+  await t.test(
+    "a process that the kernel ends for memory is told, and the sandbox lives on",
+    { skip: needsGroups },
+    async () => {
+      const small = await boxes.sandbox({ cpu_count: 1, memory_mb: 192, disk_size_mb: 512 });
+      const eaten = await must("POST", `/sandboxes/${small}/exec`, {
+        command: `node -e 'const a = []; for (;;) a.push(Buffer.alloc(8 << 20, 1))'`,
+        timeout: 60,
+      });
+      assert.notEqual(eaten["exit_code"], 0);
+      const [told] = await waitFor(
+        "the event",
+        async () => {
+          const found = (await events("sandbox.oom")).filter((one) => one["id"] === small);
+          return found.length > 0 && found;
+        },
+        60_000,
+      );
+      const evidence = told!["evidence"] as Record<string, unknown>;
+      assert.equal(evidence["memory_limit_bytes"], 192 * 1024 * 1024);
+      assert.ok(Number(evidence["kills"]) >= 1);
+    },
+  );
 
   await t.test("snapshots end with their time, but the last ones that shall be kept stay", async () => {
     await must("PATCH", at, { metadata: { keep_last_snapshots: 1 } });
@@ -121,6 +133,7 @@ test("what is seen of a sandbox from outside", { skip }, async (t) => {
 
   await t.test(
     "a sandbox that nobody uses is paused and wakes for a command; one that is always on is not",
+    { skip: needsGroups },
     async () => {
       const idle = await boxes.sandbox({ idle_timeout_sec: 2, size: "xs" });
       const always = await boxes.sandbox({ idle_timeout_sec: 2, always_on: true, size: "xs" });

@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { waitFor } from "@platform/daemon";
-import { insideOf, startBoxes, whyNoBoxes, type Boxes } from "../testing-boxes.ts";
+import { insideOf, needsGroups, startBoxes, type Boxes, whyNoBoxes } from "../testing-boxes.ts";
 
 type Row = Record<string, unknown>;
 const skip = whyNoBoxes() ?? false;
@@ -61,6 +61,7 @@ test("the life of a sandbox", { skip }, async (t) => {
 
   await t.test(
     "a service made by a call comes back after a restore, a pause and a stopped host",
+    { skip: needsGroups },
     async () => {
       const id = await withService(boxes);
       const at = `/sandboxes/${id}`;
@@ -86,14 +87,18 @@ test("the life of a sandbox", { skip }, async (t) => {
     },
   );
 
-  await t.test("a paused sandbox outlives its host's stop and wakes from its disk", async () => {
-    const id = await withService(boxes);
-    await must("POST", `/sandboxes/${id}/pause`, {});
-    await boxes.restartHost("SIGTERM");
-    assert.equal((await must("GET", `/sandboxes/${id}`))["state"], "paused");
-    await must("POST", `/sandboxes/${id}/resume`, {});
-    await serves(boxes, id);
-  });
+  await t.test(
+    "a paused sandbox outlives its host's stop and wakes from its disk",
+    { skip: needsGroups },
+    async () => {
+      const id = await withService(boxes);
+      await must("POST", `/sandboxes/${id}/pause`, {});
+      await boxes.restartHost("SIGTERM");
+      assert.equal((await must("GET", `/sandboxes/${id}`))["state"], "paused");
+      await must("POST", `/sandboxes/${id}/resume`, {});
+      await serves(boxes, id);
+    },
+  );
 
   await t.test(
     "a failed sandbox is recovered with its files and services, a running one is not",

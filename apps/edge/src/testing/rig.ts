@@ -1,8 +1,10 @@
+import { execFile } from "node:child_process";
 import { createServer, request, type IncomingHttpHeaders, type RequestListener } from "node:http";
 import { mkdtemp, rm } from "node:fs/promises";
 import { connect, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { waitFor } from "@platform/daemon";
 import type { RouteTarget } from "@platform/edge-api";
 import { ControlPlane } from "./control-plane.ts";
@@ -55,7 +57,8 @@ export class Rig {
     for (const close of this.#closers) await close();
     await this.edge?.stop();
     await this.host.stop();
-    // Unpacked bundles are read-only folders.
+    // Unpacked bundles are read-only folders, which only root removes as they are.
+    await promisify(execFile)("chmod", ["-R", "u+w", this.folder]);
     await rm(this.folder, { recursive: true, force: true, maxRetries: 2 });
   }
 

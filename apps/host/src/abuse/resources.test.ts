@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { waitFor } from "@platform/daemon";
 import { HostError } from "@platform/host-api";
 import { groupsOf, service, spec } from "../testing.ts";
-import { mib, openScene, ownKernel, skip } from "./scene.ts";
+import { mib, needsGroups, openScene, ownKernel, skip } from "./scene.ts";
 
 const limits = {
   ...{ memoryBytes: 384 * mib, cpuMillis: 500, maxProcesses: 64, diskBytes: 64 * mib },
@@ -18,7 +18,7 @@ const web = service(
   `node -e 'require("http").createServer((q,s)=>s.end("ok")).listen(8200,"0.0.0.0")'`,
 );
 
-test("a box that takes all it can get takes it from itself", { skip }, async (t) => {
+test("a box that takes all it can get takes it from itself", { skip: skip || needsGroups }, async (t) => {
   const scene = await openScene(t, { limits, services: [flood, web] });
   const { attack, attacker, host } = scene;
   const { client } = host;

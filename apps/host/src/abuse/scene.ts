@@ -8,6 +8,9 @@ export const driver = process.env["HOST_DRIVERS"] ?? "bubblewrap";
 export const skip = whyNoBoxes() ?? false;
 /** For attempts on the machine's own kernel. */
 export const ownKernel = driver === "bubblewrap" ? false : "a box of this driver has a kernel of its own";
+/** Of tests that are about limits, pauses and disks of boxes: only root can make them. */
+export const needsGroups: string | false =
+  process.getuid?.() === 0 ? false : "needs control groups and disks of its own, which only root can make";
 export const mib = 1024 * 1024;
 
 export interface Scene {

@@ -16,7 +16,7 @@ import type {
   StartedBox,
 } from "../driver.ts";
 import { findCgroups } from "../linux/cgroup-layout.ts";
-import { Cgroups } from "../linux/cgroups.ts";
+import { Cgroups, ownTasks } from "../linux/cgroups.ts";
 import { launchBox } from "../linux/launch.ts";
 import { boxArguments } from "./arguments.ts";
 import { armHostName, type ArmedHostName } from "../linux/host-name.ts";
@@ -51,6 +51,25 @@ interface OomHistory {
   readonly at: number;
 }
 const oomWindowMs = 1_000;
+
+/**
+ * Since 5.14 the kernel counts a user's processes in each user namespace by itself, so that a limit set in a box
+ * is the box's alone. It stands in for the control group that only root can make.
+ */
+const countsByNamespace = isAtLeast(release(), 5, 14);
+
+function isAtLeast(version: string, major: number, minor: number): boolean {
+  const [first = 0, second = 0] = version.split(".").map(Number);
+  return first > major || (first === major && second >= minor);
+}
+
+/** The shells name the limit in two ways. */
+function countedCommand(command: readonly string[], maxProcesses: number): readonly string[] {
+  if (!countsByNamespace) return command;
+  const most = String(maxProcesses + ownTasks);
+  const script = 'n=$1; shift; ulimit -p "$n" 2>/dev/null || ulimit -u "$n"; exec "$@"';
+  return ["/bin/sh", "-c", script, "sh", most, ...command];
+}
 
 const installLine = "Install it with: apt-get install bubblewrap";
 
@@ -88,7 +107,7 @@ class BubblewrapDriver implements SandboxDriver {
 
   get #missing(): string[] {
     return [
-      ...this.#cgroups.missing,
+      ...this.#cgroups.missing.filter((name) => name !== "pids limit" || !countsByNamespace),
       ...(this.#options.runsAsRoot ? [] : ["own uid"]),
       ...(this.#filter ? [] : ["system-call filter"]),
     ];
@@ -123,7 +142,10 @@ class BubblewrapDriver implements SandboxDriver {
     signal: AbortSignal,
   ): Promise<StartedBox> {
     signal.throwIfAborted();
-    const command = agentCommand(image);
+    const isCounted = !this.#cgroups.missing.includes("pids limit");
+    const command = isCounted
+      ? agentCommand(image)
+      : countedCommand(agentCommand(image), spec.limits.maxProcesses);
     const { supervisor, init, exited } = await this.#launch(key, spec, folders, image, command);
     void exited.then((exit) => this.#exits.set(key, exit));
     const oomKillsAtStart = await this.#cgroups.oomKills(key);

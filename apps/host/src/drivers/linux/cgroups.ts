@@ -9,7 +9,7 @@ import { killNumber } from "./processes.ts";
  * Tasks that the box's own machinery needs beyond the app's: supervisor, init and the agent's
  * threads. The kernel counts threads, so they would otherwise eat the app's allowance.
  */
-const ownTasks = 24;
+export const ownTasks = 24;
 const periodMicros = 100_000;
 
 const unlessMissing = (error: unknown): null => {
