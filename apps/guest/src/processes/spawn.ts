@@ -3,6 +3,7 @@ import { access, constants, stat } from "node:fs/promises";
 import { delimiter, isAbsolute, join, resolve } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import { setImmediate as turn, setTimeout as delay } from "node:timers/promises";
+import { firstToEnd } from "./first-to-end.ts";
 import { openPipe, type Pipe } from "./pipes.ts";
 import { Program, programEnd, type ProgramInput } from "./program.ts";
 
@@ -31,17 +32,19 @@ export async function startProgram(command: Command): Promise<Program> {
   const pipes = await openOutputs();
   let child: ChildProcess;
   try {
-    child = spawn(file, command.args, {
-      argv0: command.cmd,
-      cwd: command.cwd,
-      env: command.env,
-      detached: true,
-      stdio: [
-        command.stdin ? "pipe" : "ignore",
-        pipes?.[0].writerFd ?? "pipe",
-        pipes?.[1].writerFd ?? "pipe",
-      ],
-    });
+    child = firstToEnd(() =>
+      spawn(file, command.args, {
+        argv0: command.cmd,
+        cwd: command.cwd,
+        env: command.env,
+        detached: true,
+        stdio: [
+          command.stdin ? "pipe" : "ignore",
+          pipes?.[0].writerFd ?? "pipe",
+          pipes?.[1].writerFd ?? "pipe",
+        ],
+      }),
+    );
     await started(child);
   } catch (cause) {
     for (const pipe of pipes ?? []) pipe.reader.destroy();

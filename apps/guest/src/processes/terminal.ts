@@ -1,4 +1,5 @@
 import { constants } from "node:os";
+import { firstToEnd } from "./first-to-end.ts";
 import { Program, programEnd } from "./program.ts";
 import { assertFolder, CannotStart, findExecutable, type Command } from "./spawn.ts";
 
@@ -32,14 +33,16 @@ export async function startOnTerminal(command: Command, size: TerminalSize): Pro
   const file = await findExecutable(command);
   let terminal: Terminal;
   try {
-    terminal = library.spawn(file, [...command.args], {
-      name: command.env["TERM"] ?? "xterm-256color",
-      cols: size.cols,
-      rows: size.rows,
-      cwd: command.cwd,
-      env: command.env,
-      encoding: null,
-    });
+    terminal = firstToEnd(() =>
+      library.spawn(file, [...command.args], {
+        name: command.env["TERM"] ?? "xterm-256color",
+        cols: size.cols,
+        rows: size.rows,
+        cwd: command.cwd,
+        env: command.env,
+        encoding: null,
+      }),
+    );
   } catch (cause) {
     throw new CannotStart(`cannot open a terminal: ${cause instanceof Error ? cause.message : ""}`, {
       cause,

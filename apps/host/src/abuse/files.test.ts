@@ -86,6 +86,66 @@ test(
       for (const path of ["/workspace/odd/pipe", "/workspace/odd/sock", "/dev/zero", "/dev/tty"])
         await assert.rejects(read(path), path);
     });
+    await t.test("the name of a part of an upload leads nowhere else", async () => {
+      const form = new FormData();
+      form.append("file", new Blob(["owned"]), "../../../../../../../opt/agent/agent.mjs");
+      form.append("file", new Blob(["owned"]), "/etc/passwd");
+      const answer = await fetch(`${client.address.url}/boxes/box-attacker/guest/files`, {
+        method: "POST",
+        headers: { authorization: `Bearer ${client.address.token}` },
+        body: form,
+      });
+      await answer.body?.cancel();
+      assert.ok(answer.status >= 400, String(answer.status));
+      assert.equal(await attack("grep -l owned /opt/agent/agent.mjs /etc/passwd; true"), "");
+    });
+    await t.test("keys of boxes, snapshots and doors cannot be paths", async () => {
+      const { url, token } = client.address;
+      for (const path of [
+        "boxes/..%2f..%2fetc",
+        "snapshots/..%2fx",
+        "boxes/%2e%2e",
+        "boxes/a%00b",
+        "boxes/.",
+      ]) {
+        const answer = await fetch(`${url}/${path}`, {
+          method: "PUT",
+          headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+          body: JSON.stringify(path.startsWith("snap") ? { boxKey: "box-attacker" } : spec()),
+        });
+        assert.ok(answer.status >= 400 && answer.status < 500, `${path}: ${answer.status}`);
+        await answer.body?.cancel();
+      }
+    });
+    await t.test("a digest cannot be a path", async () => {
+      for (const digest of ["sha256:../../../../etc/passwd", "../../x", `sha256:${"0".repeat(63)}/`]) {
+        const content = { type: "source" as const, digest };
+        await assert.rejects(client.putBox("box-digest", spec({ content })), isRefused, digest);
+      }
+      assert.equal(await client.box("box-digest"), null);
+    });
+    await t.test("a loop of links ends, in every file call", async () => {
+      await attack(
+        "mkdir -p /workspace/loop && cd /workspace/loop && ln -sfn b a; ln -sfn a b; ln -sfn . self",
+      );
+      await assert.rejects(read("/workspace/loop/a"));
+      await assert.rejects(attacker.writeFile("/workspace/loop/a/x", "x"));
+      const { entries } = await attacker.filesystem.listDir({ path: "/workspace/loop", depth: 50 });
+      assert.ok(entries.length <= 3, String(entries.length));
+      await client.freeze("box-attacker", { path: "/workspace/loop" }).catch((error: unknown) => {
+        assert.ok(isRefused(error), String(error));
+      });
+    });
+    await t.test("a file of holes costs its snapshot and its freeze no more than its blocks", async () => {
+      await attack("truncate -s 4T /workspace/holes");
+      const frozen = await client
+        .freeze("box-attacker", { path: "/workspace" })
+        .catch((error: unknown) => error as Error);
+      await client.putSnapshot("snapshot-holes", "box-attacker");
+      await client.deleteSnapshot("snapshot-holes");
+      await attack("rm -f /workspace/holes");
+      if (frozen instanceof Error) assert.ok(isRefused(frozen), String(frozen));
+    });
     await t.test("joining files refuses pipes, devices and folders", async () => {
       const { url, token } = client.address;
       for (const source of ["/workspace/odd/pipe", "/dev/zero", "/etc", neighbours]) {

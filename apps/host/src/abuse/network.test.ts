@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { hostname } from "node:os";
 import { test } from "node:test";
 import { guestOf, spec } from "../testing.ts";
-import { openScene, skip } from "./scene.ts";
+import { openScene, ownKernel, skip } from "./scene.ts";
 
 /** Asks the proxy raw; prints the status line of each answer, or the error. */
 const asker = (asks: readonly string[], to = '{host:"127.0.0.1",port:3128}') => `node -e '
@@ -18,7 +19,7 @@ const statusOf = (line: string) => Number(/^"HTTP\/1\.1 (\d{3})/.exec(line)?.[1]
 
 test("a box reaches nothing of the machine, the network around it, or other boxes", { skip }, async (t) => {
   const scene = await openScene(t);
-  const { attack, host } = scene;
+  const { attack, host, outside } = scene;
   const server = createServer((_request, response) => response.end("reached the machine"));
   await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
   t.after(() => server.close());
@@ -27,19 +28,23 @@ test("a box reaches nothing of the machine, the network around it, or other boxe
   const direct = (url: string) =>
     attack(`curl -s -g --noproxy '*' -m 5 '${url}' -o /dev/null -w '%{http_code}'; true`);
   const proxied = async (asks: string[]) => (await attack(asker(asks))).split("\n");
-  const refusesAll = async (targets: string[]) => {
+  const refusesAll = async (targets: string[], others: number[] = []) => {
     const asks = targets.flatMap((to) => [
       connectTo(to),
       `GET http://${to}/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`,
     ]);
     for (const [at, line] of (await proxied(asks)).entries()) {
-      assert.ok([400, 403, 502].includes(statusOf(line)), `${asks[at]} => ${line}`);
+      assert.ok([400, 403, 502, ...others].includes(statusOf(line)), `${asks[at]} => ${line}`);
       assert.ok(!line.includes("reached"), line);
     }
   };
 
   await t.test("loopback services of the machine do not answer directly", async () => {
     assert.equal(await direct(`http://127.0.0.1:${port}/`), "000");
+    assert.equal(
+      await outside(`curl -s -m 5 --noproxy '*' http://127.0.0.1:${port}/`),
+      "reached the machine",
+    );
     assert.equal(await direct(`http://127.0.0.1:${hostPort}/boxes`), "000");
   });
   await t.test(
@@ -91,6 +96,46 @@ test("a box reaches nothing of the machine, the network around it, or other boxe
       "[::10.0.0.1]:80",
     ]),
   );
+  await t.test("the machine's own names are refused, since they lead to it", async () => {
+    await refusesAll([`${hostname()}:${port}`, `ip6-localhost:${port}`, `localhost.localdomain:${port}`]);
+  });
+  await t.test("loopback in letters that only look like figures is refused", () => {
+    const names = "①②⑦.⓪.⓪.①,１２７.0.0.1,127。0。0。1,ｌｏｃａｌｈｏｓｔ,127%2e0%2e0%2e1,[::1%25lo]".split(
+      ",",
+    );
+    // Bytes that no request line has end the connection without an answer.
+    return refusesAll(
+      names.map((name) => `${name}:${port}`),
+      [0],
+    );
+  });
+  await t.test("ports that are none are refused", () =>
+    refusesAll(["203.0.113.9:0", "203.0.113.9:65536", "203.0.113.9:-1", `203.0.113.9:${65536 + port}`]),
+  );
+  await t.test("the proxy speaks no other protocol, and is none for a proxy", async () => {
+    const asks = [
+      "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+      "\x05\x01\x00",
+      `\x04\x01${String.fromCharCode(port >> 8, port & 255)}\x7f\x00\x00\x01x\x00`,
+      `GET / HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n`,
+      `OPTIONS * HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nConnection: close\r\n\r\n`,
+    ];
+    for (const line of await proxied(asks)) {
+      assert.ok(!line.includes("reached"), line);
+      assert.ok(statusOf(line) === 0 || statusOf(line) >= 400, line);
+    }
+  });
+  await t.test("a redirect that leads inside is the program's own to follow, and refused then", async () => {
+    const script = `require("http").createServer((q,s)=>s.writeHead(302,{location:"http://127.0.0.1:${port}/"}).end()).listen(8300,"127.0.0.1",()=>require("child_process").exec("curl -s -L -m 5 --noproxy 127.0.0.2 http://127.0.0.2:8300/; curl -s -L -m 5 -x http://127.0.0.1:3128 http://127.0.0.1:${port}/",(e,o)=>{console.log(o);process.exit()}))`;
+    assert.ok(!(await attack(`node -e '${script}'`)).includes("reached"));
+  });
+  await t.test("no connection of the machine is listed", { skip: ownKernel }, async () => {
+    const at = `:${port.toString(16).toUpperCase().padStart(4, "0")} `;
+    assert.ok((await outside("cat /proc/net/tcp")).includes(at));
+    assert.ok(
+      !(await attack("cat /proc/net/tcp /proc/net/tcp6 /proc/1/net/tcp; ss -tan 2>/dev/null")).includes(at),
+    );
+  });
   await t.test("another box's server is not reached on any loopback address", async () => {
     for (const address of ["127.0.0.1", "127.0.0.2", "[::1]"])
       assert.equal(await direct(`http://${address}:8123/`), "000");

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { waitFor } from "@platform/daemon";
 import { HostError } from "@platform/host-api";
-import { groupsOf, service, spec } from "../testing.ts";
+import { groupsOf, guestOf, service, spec } from "../testing.ts";
 import { mib, needsGroups, openScene, ownKernel, skip } from "./scene.ts";
 
 const limits = {
@@ -138,6 +138,36 @@ test("a box that takes all it can get takes it from itself", { skip: skip || nee
       },
       30_000,
     );
+  });
+  await t.test(
+    "empty files in memory count as memory, and end their own box at most",
+    { skip: ownKernel },
+    async () => {
+      await client.putBox("box-empty", spec({ limits: { ...limits, cpuMillis: 2000 } }));
+      const script = `my $n = 0; for (1..3000000) { open(my $f, ">", "/dev/shm/f$_") or last; $n++ } print $n`;
+      const said = await guestOf(t, host, "box-empty")
+        .exec(`perl -e '${script}'`, { timeoutMs: 120_000 })
+        .catch(() => null);
+      assert.ok(Number(said?.stdout ?? 0) < 1_000_000, said?.stdout);
+      await scene.unharmed();
+      const peak = (await client.oom("box-empty"))?.memoryPeakBytes ?? 0;
+      assert.ok(peak <= limits.memoryBytes, String(peak));
+      await client.deleteBox("box-empty");
+    },
+  );
+  await t.test("files without a name count as memory", async () => {
+    const script = `my @f; for (1..64) { my $d = syscall(319, my $n = "x", 0); last if $d < 0; open(my $f, ">&=", $d); syswrite($f, "x" x (1<<24)) or last; push @f, $f } print "kept ", scalar @f`;
+    const said = await attack(`perl -e '${script}'`);
+    assert.ok(!said.includes("kept 64"), said);
+    // The program was ended, not the agent, which had more of its memory mapped.
+    assert.equal((await client.box("box-attacker"))?.state, "running");
+    await scene.unharmed();
+  });
+  await t.test("what waits unread in sockets and pipes counts as memory or stops its writer", async () => {
+    const script = `use Socket; use Fcntl; my ($n, @s) = (0); for (1..4000) { socketpair(my $a, my $b, AF_UNIX, SOCK_STREAM, 0) or last; fcntl($a, F_SETFL, O_NONBLOCK); while (my $w = syswrite($a, "x" x 65536)) { $n += $w } push @s, $a, $b } print $n`;
+    const said = await attack(`perl -e '${script}'`);
+    assert.ok(said === "Killed" || Number(said) < limits.memoryBytes, said);
+    await scene.unharmed();
   });
   await t.test("a box cannot raise its own limits", async () => {
     assert.equal(

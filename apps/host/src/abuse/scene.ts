@@ -1,4 +1,6 @@
+import { execFile } from "node:child_process";
 import type { TestContext } from "node:test";
+import { promisify } from "node:util";
 import type { GuestClient } from "@platform/guest-protocol";
 import type { BoxSpec } from "@platform/host-api";
 import { guestOf, spec, startTestHost, whyNoBoxes, type TestHost } from "../testing.ts";
@@ -20,6 +22,8 @@ export interface Scene {
   readonly attacker: GuestClient;
   /** Runs a shell command in the attacker's box; its outputs together, trimmed. */
   attack(command: string, timeoutMs?: number): Promise<string>;
+  /** Runs the same on the machine, in no box: what an attempt would see if nothing contained it. */
+  outside(command: string): Promise<string>;
   /** Runs a script of Python in the attacker's box. */
   python(script: string): Promise<string>;
   /** The host, the neighbour and the attacker's own box still do their work. */
@@ -49,6 +53,10 @@ export async function openScene(t: TestContext, changes: Partial<BoxSpec> = {}):
   };
   return {
     ...{ host, neighbour, attacker, attack },
+    outside: async (command) => {
+      const { stdout, stderr } = await promisify(execFile)("sh", ["-c", command], { maxBuffer: 64 * mib });
+      return `${stdout}${stderr}`.trim();
+    },
     python: async (script) => {
       await attacker.writeFile("/workspace/attempt.py", script);
       return attack("python3 /workspace/attempt.py");

@@ -177,10 +177,10 @@ test(
     // Tmpfs belongs to no process: filling it leaves the kernel nothing to kill but the agent.
     const fill =
       "for i in 1 2 3 4 5 6 7 8; do head -c 90M /dev/zero > /tmp/f; head -c 90M /dev/zero > /dev/shm/f; done";
-    await guest.exec(fill).catch(() => undefined); // The agent ends under it.
     const box = await waitFor(
       "the verdict",
       async () => {
+        await guest.exec(fill).catch(() => undefined); // Programs end first, and then the agent under it.
         const seen = await host.client.box("box-hog");
         return seen?.state === "failed" ? seen : undefined;
       },

@@ -108,6 +108,8 @@ export interface SandboxDriver {
   /** Kills everything of this key and removes cgroups and mounts, also when `state` is null (crash before it was written). */
   destroy(key: string, state: DriverState | null): Promise<void>;
   stats(key: string, state: DriverState): Promise<BoxStats>;
+  /** Called about twice a second while the box runs: weighs its claim on the cores anew. */
+  balance?(key: string): Promise<void>;
   /** Makes the host names of changed links resolve in a running box. */
   relink(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void>;
   readonly freezer?: {

@@ -20,10 +20,11 @@ import { Cgroups, ownTasks } from "../linux/cgroups.ts";
 import { launchBox } from "../linux/launch.ts";
 import { boxArguments } from "./arguments.ts";
 import { armHostName, type ArmedHostName } from "../linux/host-name.ts";
-import { findByArgument, isAlive, endProcesses } from "../linux/processes.ts";
+import { findByArgument, isAlive, endProcesses, type ProcessIdentity } from "../linux/processes.ts";
 import { agentCommand, boxLayout, renameEtc, writeEtc, writeHosts } from "../linux/rootfs.ts";
 import { seccompFilter } from "../linux/seccomp.ts";
 import { dialSocket } from "../linux/socket.ts";
+import { boundTerminals, canBoundTerminals } from "../linux/terminals.ts";
 import { withTrial } from "../linux/trial.ts";
 
 const Identity = z.object({ pid: z.int(), startTicks: z.string() });
@@ -110,6 +111,7 @@ class BubblewrapDriver implements SandboxDriver {
       ...this.#cgroups.missing.filter((name) => name !== "pids limit" || !countsByNamespace),
       ...(this.#options.runsAsRoot ? [] : ["own uid"]),
       ...(this.#filter ? [] : ["system-call filter"]),
+      ...(canBoundTerminals ? [] : ["terminal limit"]),
     ];
   }
 
@@ -148,7 +150,10 @@ class BubblewrapDriver implements SandboxDriver {
       : countedCommand(agentCommand(image), spec.limits.maxProcesses);
     const { supervisor, init, exited } = await this.#launch(key, spec, folders, image, command);
     void exited.then((exit) => this.#exits.set(key, exit));
-    const oomKillsAtStart = await this.#cgroups.oomKills(key);
+    const [oomKillsAtStart] = await Promise.all([
+      this.#cgroups.oomKills(key),
+      canBoundTerminals ? this.#boundTerminals(key, init, supervisor) : null,
+    ]);
     return {
       driverState: { supervisor, init, oomKillsAtStart },
       isolation: {
@@ -158,6 +163,15 @@ class BubblewrapDriver implements SandboxDriver {
         missing: this.#missing,
       },
     };
+  }
+
+  async #boundTerminals(key: string, init: ProcessIdentity, supervisor: ProcessIdentity): Promise<void> {
+    try {
+      await boundTerminals(init.pid);
+    } catch (error) {
+      await this.destroy(key, { init, supervisor, oomKillsAtStart: null });
+      throw error;
+    }
   }
 
   async #startStandby(...args: Parameters<SandboxDriver["start"]>): Promise<StartedBox> {
@@ -221,6 +235,10 @@ class BubblewrapDriver implements SandboxDriver {
     await this.#cgroups.destroy(key);
     this.#exits.delete(key);
     this.#oomHistory.delete(key);
+  }
+
+  balance(key: string): Promise<void> {
+    return this.#cgroups.balance(key);
   }
 
   async stats(key: string, state: DriverState): Promise<BoxStats> {

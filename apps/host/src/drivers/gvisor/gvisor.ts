@@ -268,6 +268,10 @@ class GvisorDriver implements SandboxDriver {
     await rm(this.#bundle(key), { recursive: true, force: true });
   }
 
+  balance(key: string): Promise<void> {
+    return this.#cgroups.balance(key);
+  }
+
   async stats(key: string, state: DriverState): Promise<BoxStats> {
     State.parse(state);
     // Whoever saw a program end asks why at once, and is told the count with it.

@@ -12,6 +12,20 @@ import { killNumber } from "./processes.ts";
 export const ownTasks = 24;
 const periodMicros = 100_000;
 
+export type Share = "fair" | "behind" | "leftover";
+/** By version of control groups. */
+const weights: Record<Share, readonly [first: number, second: number]> = {
+  fair: [1024, 100],
+  behind: [64, 6],
+  leftover: [2, 1],
+};
+/** Parts of its periods in which a box was stopped at its limit. */
+const greedyPart = 0.3;
+const modestPart = 0.1;
+const fewestPeriods = 3;
+/** One that steps behind others may not reach its limit for that reason alone: it does so for a while. */
+const mostCalmLooks = 20;
+
 const unlessMissing = (error: unknown): null => {
   const { code } = error as NodeJS.ErrnoException;
   if (code === "ENOENT" || code === "ENODEV") return null;
@@ -21,6 +35,8 @@ const unlessMissing = (error: unknown): null => {
 /** The control groups of all boxes of one daemon; each box's folder is named by its key. */
 export class Cgroups {
   readonly #layout: CgroupLayout;
+  readonly #shares = new Map<string, Share>();
+  readonly #throttling = new Map<string, { periods: number; throttled: number; calmLooks: number }>();
   constructor(layout: CgroupLayout) {
     this.#layout = layout;
   }
@@ -99,13 +115,47 @@ export class Cgroups {
     await this.#set("cpu", key, "cpu.cfs_quota_us", quota);
   }
 
-  /** How much of contended cores a box gets beside others: its fair part, or what they leave. */
-  async share(key: string, share: "fair" | "leftover"): Promise<void> {
+  /**
+   * How much of contended cores a box gets beside others: its fair part, what boxes leave that are not at
+   * their own limit, or what all leave.
+   */
+  async share(key: string, share: Share): Promise<void> {
     const parent = this.#layout.parents.cpu;
     if (parent) await mkdir(join(parent, key), { recursive: true });
     const second = this.#layout.version === 2;
-    const [file, fair, least] = second ? ["cpu.weight", 100, 1] : ["cpu.shares", 1024, 2];
-    await this.#trySet("cpu", key, String(file), share === "fair" ? Number(fair) : Number(least));
+    await this.#trySet("cpu", key, second ? "cpu.weight" : "cpu.shares", weights[share][second ? 1 : 0]);
+    this.#shares.set(key, share);
+  }
+
+  /**
+   * A box that runs into its limit all the time steps behind those that do not: with many threads it would else
+   * sit on every core for a part of each period and take a third of another box's one. Its limit it still gets
+   * where cores are free. To be called about twice a second.
+   */
+  async balance(key: string): Promise<void> {
+    const share = this.#shares.get(key) ?? (await this.#readShare(key));
+    if (share === "leftover") return;
+    const text = await this.#get("cpu", key, "cpu.stat");
+    if (text === null) return;
+    const number = (name: string) => Number(new RegExp(`^${name} (\\d+)$`, "m").exec(text)?.[1] ?? 0);
+    const periods = number("nr_periods");
+    const throttled = number("nr_throttled");
+    const before = this.#throttling.get(key) ?? { periods, throttled, calmLooks: 0 };
+    const passed = periods - before.periods;
+    const part = passed > 0 ? (throttled - before.throttled) / passed : 0;
+    const calmLooks = part < modestPart ? before.calmLooks + 1 : 0;
+    this.#throttling.set(key, { periods, throttled, calmLooks });
+    if (share === "fair" && passed >= fewestPeriods && part > greedyPart) await this.share(key, "behind");
+    if (share === "behind" && calmLooks >= mostCalmLooks) await this.share(key, "fair");
+  }
+
+  /** What an earlier daemon gave it. */
+  async #readShare(key: string): Promise<Share> {
+    const version = this.#layout.version === 2 ? 1 : 0;
+    const text = await this.#get("cpu", key, version === 1 ? "cpu.weight" : "cpu.shares");
+    const found = (["behind", "leftover"] as const).find((one) => weights[one][version] === Number(text));
+    this.#shares.set(key, found ?? "fair");
+    return found ?? "fair";
   }
 
   async join(key: string, pid: number): Promise<void> {
@@ -147,6 +197,8 @@ export class Cgroups {
 
   /** Kills what is left in the groups and removes them; resolves when they are gone. */
   async destroy(key: string): Promise<void> {
+    this.#shares.delete(key);
+    this.#throttling.delete(key);
     if (this.canFreeze) await this.thaw(key);
     for (const folder of this.#folders(key)) {
       await waitFor(

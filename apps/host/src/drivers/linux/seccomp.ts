@@ -11,6 +11,7 @@ interface Numbers {
   readonly clone: number;
   readonly clone3: number;
   readonly ioctl: number;
+  readonly socket: number;
   readonly denied: readonly number[];
 }
 
@@ -21,6 +22,7 @@ const numbers: Record<Architecture, Numbers> = {
     clone: 56,
     clone3: 435,
     ioctl: 16,
+    socket: 41,
     denied: [
       165, 166, 155, 250, 248, 249, 321, 298, 323, 246, 320, 175, 313, 176, 304, 303, 272, 308, 172, 173, 167,
       168, 169, 179, 443, 442, 430, 431, 432, 433, 428, 429, 163, 103, 164, 227, 180, 212, 153, 154, 425, 426,
@@ -32,6 +34,7 @@ const numbers: Record<Architecture, Numbers> = {
     clone: 220,
     clone3: 435,
     ioctl: 29,
+    socket: 198,
     denied: [
       40, 39, 41, 219, 217, 218, 280, 241, 282, 104, 294, 105, 273, 106, 265, 264, 97, 268, 224, 225, 142, 60,
       443, 442, 430, 431, 432, 433, 428, 429, 89, 116, 170, 112, 42, 18, 58, 425, 426, 427, 262,
@@ -54,6 +57,12 @@ const allow = 0x7fff0000;
 const errno = (code: number) => 0x00050000 | code;
 const notPermitted = errno(1);
 const notImplemented = errno(38);
+const noSuchFamily = errno(97);
+/**
+ * Unix, IPv4, IPv6, netlink. Of the others, some know no network namespace (vsock reaches whoever runs
+ * the machine as a virtual one), some have had more holes than uses.
+ */
+const socketFamilies = [1, 2, 10, 16];
 /** Offsets in `struct seccomp_data`; arguments are 64 bits, low word first on both machines. */
 const at = { number: 0, audit: 4, firstArgument: 16, secondArgument: 24 };
 const newUserNamespace = 0x10000000;
@@ -80,9 +89,14 @@ function program(architecture: Architecture): Instruction[] {
   list.push([jumpEqual, 0, 1, machine.clone3], [answer, 0, 0, notImplemented]);
   list.push([jumpEqual, 0, 4, machine.clone], [loadWord, 0, 0, at.firstArgument]);
   list.push([jumpSet, 0, 1, newUserNamespace], [answer, 0, 0, notPermitted], [answer, 0, 0, allow]);
-  list.push([jumpEqual, 0, 4, machine.ioctl], [loadWord, 0, 0, at.secondArgument]);
+  list.push([jumpEqual, 0, 5, machine.ioctl], [loadWord, 0, 0, at.secondArgument]);
   list.push([jumpEqual, 1, 0, pushIntoTerminal], [jumpEqual, 0, 1, consoleControl]);
   list.push([answer, 0, 0, notPermitted], [answer, 0, 0, allow]);
+  list.push([jumpEqual, 0, socketFamilies.length + 2, machine.socket], [loadWord, 0, 0, at.firstArgument]);
+  socketFamilies.forEach((family, index) => {
+    list.push([jumpEqual, socketFamilies.length - index, 0, family]);
+  });
+  list.push([answer, 0, 0, noSuchFamily], [answer, 0, 0, allow]);
   return list;
 }
 

@@ -219,6 +219,10 @@ class MicrovmDriver implements SandboxDriver {
     await this.#vmm.forget(key);
   }
 
+  balance(key: string): Promise<void> {
+    return this.#cgroups.balance(key);
+  }
+
   async stats(key: string, state: DriverState): Promise<BoxStats> {
     const { folders, shape } = State.parse(state);
     // The box's limit is its machine's memory; its group holds the monitor besides.
