@@ -7,8 +7,8 @@ import { build } from "esbuild";
 const terminalPackage = "@lydell/node-pty";
 
 /**
- * Bundles the agent into `folder`: `agent.mjs`, and beside it the terminal library with its native
- * part, which a bundle cannot hold. Without a native part for this system the agent works but for terminals.
+ * Bundles the agent into `folder`: `agent.mjs`, and beside it the programs that run cells of code, and the terminal
+ * library with its native part, which a bundle cannot hold. Without a native part for this system the agent works but for terminals.
  */
 export async function buildGuest(folder: string): Promise<void> {
   await mkdir(folder, { recursive: true });
@@ -27,6 +27,7 @@ export async function buildGuest(folder: string): Promise<void> {
     banner: { js: 'import{createRequire as R}from"node:module";const require=R(import.meta.url);' },
     logLevel: "warning",
   });
+  await cp(fileURLToPath(new URL("kernels", import.meta.url)), join(folder, "kernels"), { recursive: true });
   const require = createRequire(import.meta.url);
   for (const name of [terminalPackage, `${terminalPackage}-${process.platform}-${process.arch}`]) {
     let source: string;

@@ -19,6 +19,9 @@ import { serveServices } from "./services/routes.ts";
  */
 export function createHandler(agent: Agent): Handler {
   const rpc = once(async () => (await import("./rpc.ts")).createRpcHandler(agent.environment));
+  const contexts = once(
+    async () => new (await import("./interpreter/contexts.ts")).Contexts(agent.environment),
+  );
   const serve = async (request: Request, response: Response): Promise<void> => {
     const url = parseTarget(request.url ?? "/");
     if (url.pathname.startsWith("/process.Process/") || url.pathname.startsWith("/filesystem.Filesystem/")) {
@@ -31,6 +34,11 @@ export function createHandler(agent: Agent): Handler {
       const rest = url.pathname.slice("/services/".length);
       await serveServices(agent.supervisor, rest, url.searchParams, request, response);
       return;
+    }
+    if (url.pathname.startsWith("/interpreter/")) {
+      const { serveInterpreter } = await import("./interpreter/routes.ts");
+      const rest = url.pathname.slice("/interpreter".length);
+      if (await serveInterpreter(await contexts(), rest, request, response)) return;
     }
     const served =
       (!isPublic && (await serveOwn(agent, rpc, url, request, response))) ||
