@@ -30,6 +30,10 @@ export async function runSession(
 export const runTemplateSession = (t: TestContext, platform: OwnPlatform, base: string): Promise<void> =>
   runProgram(t, platform, ["template-session.ts", base], 3);
 
+/** What is built on the client: its maker's code interpreter. */
+export const runInterpreterSession = (t: TestContext, platform: OwnPlatform): Promise<void> =>
+  runProgram(t, platform, ["interpreter-session.ts"], 7);
+
 async function runProgram(
   t: TestContext,
   platform: OwnPlatform,

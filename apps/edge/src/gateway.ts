@@ -25,6 +25,9 @@ import {
   agentAccess,
   answerPreflight,
   answerSandbox,
+  interpreterAccess,
+  interpreterPort,
+  isInterpreterRoute,
   findSandbox,
   isAgentRoute,
   refusalOf,
@@ -203,16 +206,31 @@ export class Gateway {
     if (awake === "busy") return this.#page(exchange, "busy");
     if (awake?.route.target.type !== "sandbox") return refuse("sandbox_not_found");
     const { upstream, rewriteHost } = awake.route.target;
-    const outcome = await forward({
-      exchange,
-      facts,
-      rewriteHost: isAgent ? "sandbox" : (rewriteHost?.replaceAll("${PORT}", String(port)) ?? null),
-      dropped: sandboxHeaders,
-      added: isAgent ? [publicDoorHeader, "1"] : [],
-      origins: () => [pools.origin({ ...upstream, port: isAgent ? "agent" : `any-${port}` })],
-      upgrade: exchange.upgrade,
-    });
-    const refusal = outcome.type === "unsent" ? refusalOf(outcome.error) : null;
+    const send = (toAgent: boolean) =>
+      forward({
+        exchange,
+        facts,
+        rewriteHost: toAgent ? "sandbox" : (rewriteHost?.replaceAll("${PORT}", String(port)) ?? null),
+        dropped: sandboxHeaders,
+        added: toAgent ? [publicDoorHeader, "1"] : [],
+        origins: () => [pools.origin({ ...upstream, port: toAgent ? "agent" : `any-${port}` })],
+        upgrade: exchange.upgrade,
+      });
+    let outcome = await send(isAgent);
+    let refusal = outcome.type === "unsent" ? refusalOf(outcome.error) : null;
+    const path = exchange.target.split("?", 1)[0]!;
+    // No program of the sandbox's own interprets code: its agent does.
+    const isForAgent = refusal === "port_closed" && port === interpreterPort && !exchange.upgrade;
+    if (isForAgent && isInterpreterRoute(exchange.req.method ?? "", path)) {
+      const reason =
+        target.guestAccess === "token"
+          ? interpreterAccess(exchange, path, sandboxToken("guest", sandboxId))
+          : null;
+      if (reason !== null) return refuse("agent_token", reason);
+      exchange.target = `/interpreter${exchange.target}`;
+      outcome = await send(true);
+      refusal = outcome.type === "unsent" ? refusalOf(outcome.error) : null;
+    }
     if (refusal) return refuse(refusal);
     this.#conclude(exchange, outcome, "error");
   }

@@ -9,6 +9,9 @@ const write = { tag, envelope: "data", scope: "sandboxes:write" } as const;
 const Folder = z.string().min(1).max(4096).default("/workspace");
 const Globs = z.array(z.string().min(1).max(500)).max(50).default([]);
 
+const Language = z.enum(["python", "javascript", "typescript", "bash"]);
+const ContextName = z.string().regex(/^[\w.-]{1,64}$/, "has 1 to 64 letters, digits, ., _ and -");
+
 const Pattern = z.object({
   pattern: z.string().min(1).max(10_000),
   regex: z.boolean().default(false).describe("false: the pattern is plain text"),
@@ -98,6 +101,66 @@ export const agentToolRoutes = {
       dry_run: z.boolean(),
     }),
     problems: ["VALIDATION_FAILED", "PATCH_REJECTED", "INVALID_PATH"],
+  }),
+  codeRun: defineRoute({
+    id: "runCode",
+    method: "POST",
+    path: `${sandbox}/code/run`,
+    summary: "Run a cell of code; what it defines, the next cells of its context know",
+    ...write,
+    body: z.object({
+      code: z.string().max(1024 * 1024),
+      language: Language.default("python"),
+      context: ContextName.default("default"),
+      timeout: z.coerce
+        .number()
+        .int()
+        .min(1)
+        .max(3600)
+        .default(60)
+        .describe("Seconds; then it is interrupted"),
+      env: z.record(z.string(), z.string()).default({}).describe("For this cell alone"),
+    }),
+    response: z.looseObject({
+      ok: z.boolean(),
+      stdout: z.string(),
+      stderr: z.string(),
+      result: z.string().nullable().describe("Text of the last expression's value"),
+      results: z
+        .array(z.looseObject({ is_main_result: z.boolean() }))
+        .describe("With formats such as html and png"),
+      error: z.object({ name: z.string(), value: z.string(), traceback: z.string() }).nullable(),
+      language: z.string(),
+      context: z.string(),
+      timed_out: z.boolean(),
+      truncated: z.boolean().describe("Output or results were longer than is kept"),
+    }),
+    problems: ["VALIDATION_FAILED"],
+  }),
+  codeContexts: defineRoute({
+    id: "listCodeContexts",
+    method: "GET",
+    path: `${sandbox}/code/contexts`,
+    summary: "Contexts in which code ran",
+    ...read,
+    query: z.object({ language: Language.optional() }),
+    response: z.looseObject({ contexts: z.array(z.string()) }),
+  }),
+  codeForget: defineRoute({
+    id: "removeCodeContext",
+    method: "DELETE",
+    path: `${sandbox}/code/contexts/:context`,
+    summary: "Forget what a context knows and end what runs in it",
+    ...write,
+    query: z.object({ language: Language.default("python") }),
+  }),
+  codeReset: defineRoute({
+    id: "resetCode",
+    method: "DELETE",
+    path: `${sandbox}/code`,
+    summary: "Forget all contexts, or those of one language",
+    ...write,
+    query: z.object({ language: Language.optional() }),
   }),
   gitStatus: defineRoute({
     id: "gitStatus",

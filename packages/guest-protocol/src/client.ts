@@ -9,6 +9,9 @@ import { discard, GuestError, send, sendJson, type GuestAddress } from "./http.t
 import { linesOf } from "./lines.ts";
 import type {
   AppliedConfig,
+  CodeCell,
+  CodeContext,
+  CodeEvent,
   GuestConfigPatch,
   GuestService,
   ListeningPort,
@@ -25,6 +28,8 @@ import type {
 const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
 /** Longest line of a followed log: 16 Ki characters of output, each at most six bytes of JSON, and its frame. */
 const MAX_LINE_BYTES = 256 * 1024;
+/** Longest event of a cell of code: a result may hold an image. */
+const MAX_EVENT_BYTES = 16 * 1024 * 1024;
 /** Time beyond a service's grace that its removal may take, in ms. */
 const STOP_MARGIN_MS = 15_000;
 /** Time beyond a probe's own that its answer may take, in ms. */
@@ -63,11 +68,20 @@ export interface GuestClient {
   ports(signal?: AbortSignal): Promise<ListeningPort[]>;
   probe(port: number, options?: ProbeOptions, signal?: AbortSignal): Promise<ProbeResult>;
   ready(signal?: AbortSignal): Promise<Readiness>;
+  readonly code: GuestCode;
   /** Tries everything that programs in the box need, and loads what commands from outside need. */
   selfTest(signal?: AbortSignal): Promise<SelfTest>;
   configure(patch: GuestConfigPatch, signal?: AbortSignal): Promise<AppliedConfig>;
   /** Closes idle connections. Not needed with an `agent` of the caller's own. */
   close(): void;
+}
+
+/** Cells of code in contexts that last. */
+export interface GuestCode {
+  /** What the cell says until it ends. Leaving early, or aborting, interrupts it. */
+  run(cell: CodeCell, signal?: AbortSignal): AsyncGenerator<CodeEvent>;
+  contexts(signal?: AbortSignal): Promise<CodeContext[]>;
+  remove(id: string, signal?: AbortSignal): Promise<void>;
 }
 
 /** Client of one box's agent. Paths below `baseUrl` are kept, so it works through a host or an edge. */
@@ -109,6 +123,7 @@ export function createGuestClient(options: GuestAddress): GuestClient {
     ready: (signal) => sendJson(address, { method: "GET", path: "/ready", signal }),
     selfTest: (signal) => sendJson(address, { method: "POST", path: "/self-test", signal }),
     configure: (patch, signal) => sendJson(address, { method: "PUT", path: "/config", signal }, patch),
+    code: createCode(address),
     close: () => ownAgent?.destroy(),
   };
 }
@@ -122,6 +137,28 @@ const withHeaders =
     for (const [name, value] of Object.entries(headers)) request.header.set(name, value);
     return next(request);
   };
+
+function createCode(address: GuestAddress): GuestCode {
+  return {
+    async *run(cell, signal) {
+      const headers = { "content-type": "application/json" };
+      const body = JSON.stringify(cell);
+      const path = "/interpreter/execute";
+      const response = await send(address, { method: "POST", path, headers, body, signal });
+      try {
+        for await (const line of linesOf(response, MAX_EVENT_BYTES))
+          if (line !== "") yield JSON.parse(line) as CodeEvent;
+      } finally {
+        response.destroy();
+      }
+    },
+    contexts: (signal) => sendJson(address, { method: "GET", path: "/interpreter/contexts", signal }),
+    remove: async (id, signal) => {
+      const path = `/interpreter/contexts/${encodeURIComponent(id)}`;
+      await discard(await send(address, { method: "DELETE", path, signal }));
+    },
+  };
+}
 
 function createServices(address: GuestAddress): GuestServices {
   const at = (name: string, rest = "") => {

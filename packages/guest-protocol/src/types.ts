@@ -144,6 +144,30 @@ export interface ProbeOptions {
   readonly service?: string;
 }
 
+/** A cell of code and where it runs; what one cell defines, the next ones of its context know. */
+export interface CodeCell {
+  readonly code: string;
+  /** `python`, `javascript`, `typescript` or `bash`. */
+  readonly language: string;
+  /** Name of a context, made on first use. */
+  readonly context: string;
+  readonly env_vars?: Record<string, string>;
+}
+
+/** What a cell says while it runs. A result has the formats that its value offers, by name. */
+export type CodeEvent =
+  | { readonly type: "stdout" | "stderr"; readonly text: string }
+  | { readonly type: "result"; readonly is_main_result: boolean; readonly [format: string]: unknown }
+  | { readonly type: "error"; readonly name: string; readonly value: string; readonly traceback: string }
+  | { readonly type: "number_of_executions"; readonly execution_count: number };
+
+export interface CodeContext {
+  /** `LANGUAGE:NAME` of those made by name. */
+  readonly id: string;
+  readonly language: string;
+  readonly cwd: string;
+}
+
 export interface ProbeResult {
   readonly ok: boolean;
   readonly reason:

@@ -202,4 +202,33 @@ test("work on the files of a sandbox", { skip }, async (t) => {
     assert.equal((await api("POST", `${at}/git/branch`, { name: "--force" })).status, 422);
     assert.equal((await api("POST", `${at}/git/clone`, { url: "--upload-pack=x" })).status, 422);
   });
+
+  await t.test("cells of code share what they define, and say what went wrong", async () => {
+    const run = (code: string, more: Row = {}) => must("POST", `${at}/code/run`, { code, ...more });
+    const first = await run("x = 20\nprint('half', x)\nx * 2 + 2");
+    assert.deepEqual(
+      [first["ok"], first["stdout"], first["result"], first["language"]],
+      [true, "half 20\n", "42", "python"],
+    );
+    assert.equal((await run("x + 1"))["result"], "21");
+    const other = await run("x", { context: "other" });
+    assert.deepEqual([other["ok"], (other["error"] as Row)["name"]], [false, "NameError"]);
+    assert.equal((await run("const n = 2; n * 2", { language: "javascript" }))["result"], "4");
+    const late = await run("import time; time.sleep(600)", { timeout: 1 });
+    assert.deepEqual(
+      [late["ok"], late["timed_out"], (late["error"] as Row)["name"]],
+      [false, true, "TimeoutError"],
+    );
+    assert.equal((await run("x"))["result"], "20");
+    const contexts = async (query = "") =>
+      (await must("GET", `${at}/code/contexts${query}`))["contexts"] as string[];
+    assert.deepEqual((await contexts("?language=python")).sort(), ["default", "other"]);
+    await must("DELETE", `${at}/code/contexts/other`);
+    assert.deepEqual(await contexts("?language=python"), ["default"]);
+    assert.equal((await api("DELETE", `${at}/code/contexts/other`)).status, 404);
+    await must("DELETE", `${at}/code`);
+    assert.deepEqual(await contexts(), []);
+    assert.equal((await run("x"))["ok"], false);
+    assert.equal((await api("POST", `${at}/code/run`, { code: "1", language: "cobol" })).status, 422);
+  });
 });

@@ -43,7 +43,12 @@ const onImage = (
 
 export const builtInTemplates: readonly BuiltInTemplate[] = [
   onImage("miosa-sandbox", "Standard", "Node, Python, git and build tools", "standard", {
-    ...{ aliases: ["default", "base"], hostMayServe: true, runtimes: ["node", "python"], port: 3000 },
+    ...{
+      aliases: ["default", "base", "code-interpreter-v1"],
+      hostMayServe: true,
+      runtimes: ["node", "python"],
+      port: 3000,
+    },
     categories: ["general"],
   }),
   onImage("blank", "Blank", "An empty workspace", "standard", {

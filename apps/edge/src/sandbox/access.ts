@@ -29,6 +29,27 @@ const agentRoutes = new Set([
 ]);
 const agentCalls = /^\/(?:process\.Process|filesystem\.Filesystem)\/[A-Za-z]{1,64}$/;
 
+/** Where clients of code interpreters look for theirs. */
+export const interpreterPort = 49_999;
+const interpreterRoutes =
+  /^(?:GET \/health|GET \/contexts|POST \/contexts|POST \/execute|DELETE \/contexts\/[\w:.%-]{1,200}|POST \/contexts\/[\w:.%-]{1,200}\/restart)$/;
+
+/** What the agent answers in place of a program on that port. */
+export const isInterpreterRoute = (method: string, path: string): boolean =>
+  interpreterRoutes.test(`${method} ${path}`);
+
+/**
+ * Clients send the sandbox's token with code to be run, and with nothing else.
+ *
+ * @returns null when it may pass, else the reason
+ */
+export function interpreterAccess(exchange: Exchange, path: string, token: string): string | null {
+  if (path !== "/execute") return null;
+  const given = exchange.req.headers[agentTokenHeader];
+  if (typeof given !== "string") return "unauthorized access, no access token was sent";
+  return isSame(given, token) ? null : "unauthorized access, the access token is not valid";
+}
+
 export function isAgentRoute(method: string, path: string): boolean {
   return agentRoutes.has(`${method} ${path}`) || (method === "POST" && agentCalls.test(path));
 }

@@ -163,6 +163,26 @@ test("what does not run says 502 in the form that clients read, and as a branded
   assert.doesNotMatch(page.body + closed.body, /e2b|envd/i);
 });
 
+test("the agent interprets code where no program of the sandbox does, for whoever has its token", async () => {
+  const box = await sandbox(echo, never);
+  rig.host.ports.set(`sb-${box.id}:any-49999`, 1);
+  const run = (headers: Record<string, string>, path = "/execute?source=x", method = "POST") =>
+    rig.fetch(box.host(49_999), path, { method, headers, body: "{}" });
+  const ran = await run({ "x-access-token": box.token("guest") });
+  assert.equal(ran.status, 200);
+  assert.equal((JSON.parse(ran.body) as { url: string }).url, "/interpreter/execute?source=x");
+  assert.equal(headersOf(ran.body)["x-public-door"], "1");
+  assert.equal((await run({})).status, 401);
+  assert.equal((await run({ "x-access-token": "another" })).status, 401);
+  assert.equal((await run({}, "/contexts")).status, 200);
+  // Nothing else of the agent is behind that port.
+  for (const path of ["/files?path=/etc/passwd", "/../config", "/contexts/a/b", "/interpreter/execute"])
+    assert.equal((await run({ "x-access-token": box.token("guest") }, path)).status, 502, path);
+  const own = await rig.app((_req, res) => res.end("own"));
+  rig.host.ports.set(`sb-${box.id}:any-49999`, rig.host.ports.get(`${own.upstream.boxKey}:3000`)!);
+  assert.equal((await run({})).body, "own");
+});
+
 test("traffic wakes a paused sandbox that wants it, and another stays asleep", async () => {
   const asleep = await sandbox(echo, never, { state: "paused" });
   assert.equal((await rig.fetch(asleep.host(49983), "/health")).status, 502);

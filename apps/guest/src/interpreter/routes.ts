@@ -88,7 +88,7 @@ function writeTo(response: Response, kernel: Kernel): (event: CellEvent) => void
   const release = () => kernel.hold(false);
   response.on("drain", release).once("close", release);
   return (event) => {
-    if (!response.writable) return;
+    if (response.destroyed || response.closed) return;
     if (!response.write(`${JSON.stringify(event)}\n`)) kernel.hold(true);
   };
 }
