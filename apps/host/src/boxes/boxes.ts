@@ -433,7 +433,7 @@ export class Boxes {
       const evidence = isFirst ? { ...found.evidence, whileHostWasAway: true } : found.evidence;
       return this.#fail(box, { ...found, evidence });
     }
-    await box.driver.balance?.(box.place);
+    await box.driver.balance?.(box.place, box.record.spec);
     if (Date.now() - box.lookedAt < noticeEveryMs) return;
     box.lookedAt = Date.now();
     const stats = await box.driver.stats(box.place, driverState ?? {});

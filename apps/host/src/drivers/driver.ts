@@ -109,7 +109,7 @@ export interface SandboxDriver {
   destroy(key: string, state: DriverState | null): Promise<void>;
   stats(key: string, state: DriverState): Promise<BoxStats>;
   /** Called about twice a second while the box runs: weighs its claim on the cores anew. */
-  balance?(key: string): Promise<void>;
+  balance?(key: string, spec: ResolvedBoxSpec): Promise<void>;
   /** Makes the host names of changed links resolve in a running box. */
   relink(folders: BoxFolders, spec: ResolvedBoxSpec): Promise<void>;
   readonly freezer?: {

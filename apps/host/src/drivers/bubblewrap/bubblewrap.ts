@@ -237,8 +237,8 @@ class BubblewrapDriver implements SandboxDriver {
     this.#oomHistory.delete(key);
   }
 
-  balance(key: string): Promise<void> {
-    return this.#cgroups.balance(key);
+  balance(key: string, spec: ResolvedBoxSpec): Promise<void> {
+    return this.#cgroups.balance(key, spec.limits.cpuMillis);
   }
 
   async stats(key: string, state: DriverState): Promise<BoxStats> {

@@ -268,8 +268,8 @@ class GvisorDriver implements SandboxDriver {
     await rm(this.#bundle(key), { recursive: true, force: true });
   }
 
-  balance(key: string): Promise<void> {
-    return this.#cgroups.balance(key);
+  balance(key: string, spec: ResolvedBoxSpec): Promise<void> {
+    return this.#cgroups.balance(key, spec.limits.cpuMillis);
   }
 
   async stats(key: string, state: DriverState): Promise<BoxStats> {

@@ -1,4 +1,5 @@
 import { mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { waitFor } from "@platform/daemon";
 import type { BoxLimits, BoxStats } from "@platform/host-api";
@@ -19,12 +20,28 @@ const weights: Record<Share, readonly [first: number, second: number]> = {
   behind: [64, 6],
   leftover: [2, 1],
 };
-/** Parts of its periods in which a box was stopped at its limit. */
-const greedyPart = 0.3;
-const modestPart = 0.1;
+/** Part of its periods in which a box was stopped at its limit. */
+const stoppedPart = 0.3;
 const fewestPeriods = 3;
+/** Of one core, since the look before. */
+const busyPart = 0.2;
+const mostTasksSeen = 64;
 /** One that steps behind others may not reach its limit for that reason alone: it does so for a while. */
 const mostCalmLooks = 20;
+
+interface Look {
+  readonly at: number;
+  readonly micros: number;
+  readonly periods: number;
+  readonly throttled: number;
+}
+
+const isStopped = (before: Look, now: Look): boolean => {
+  const periods = now.periods - before.periods;
+  return periods >= fewestPeriods && (now.throttled - before.throttled) / periods > stoppedPart;
+};
+const isBusy = (before: Look, now: Look): boolean =>
+  now.micros - before.micros > busyPart * 1000 * (now.at - before.at);
 
 const unlessMissing = (error: unknown): null => {
   const { code } = error as NodeJS.ErrnoException;
@@ -35,8 +52,9 @@ const unlessMissing = (error: unknown): null => {
 /** The control groups of all boxes of one daemon; each box's folder is named by its key. */
 export class Cgroups {
   readonly #layout: CgroupLayout;
+  #isWeighed = false;
   readonly #shares = new Map<string, Share>();
-  readonly #throttling = new Map<string, { periods: number; throttled: number; calmLooks: number }>();
+  readonly #looks = new Map<string, Look & { readonly calm: number }>();
   constructor(layout: CgroupLayout) {
     this.#layout = layout;
   }
@@ -62,10 +80,22 @@ export class Cgroups {
    */
   async create(key: string, limits: BoxLimits, maxTasks = limits.maxProcesses + ownTasks): Promise<void> {
     for (const folder of this.#folders(key)) await mkdir(folder, { recursive: true });
+    await this.#weighTogether();
     await this.limitMemory(key, limits.memoryBytes);
     if (this.#layout.version === 2) await this.#trySet("memory", key, "memory.swap.max", 0);
     await this.limitCpu(key, limits.cpuMillis);
     await this.#set("pids", key, "pids.max", maxTasks);
+  }
+
+  /** All boxes together weigh as much as one busy program on each core; as one group they would weigh as one on all. */
+  async #weighTogether(): Promise<void> {
+    const parent = this.#layout.parents.cpu;
+    if (!parent || this.#isWeighed) return;
+    this.#isWeighed = true;
+    const [file, one] = this.#layout.version === 2 ? ["cpu.weight", 100] : ["cpu.shares", 1024];
+    await writeFile(join(parent, file), String(Math.min(10_000, one * availableParallelism()))).catch(
+      unlessMissing,
+    );
   }
 
   /** Of a box whose groups are there. @throws Error when it takes more than that now and can give nothing back */
@@ -128,25 +158,41 @@ export class Cgroups {
   }
 
   /**
-   * A box that runs into its limit all the time steps behind those that do not: with many threads it would else
-   * sit on every core for a part of each period and take a third of another box's one. Its limit it still gets
-   * where cores are free. To be called about twice a second.
+   * A box that wants more than its limit all the time steps behind those that do not: with many threads it would
+   * else sit on every core and take a third of another box's one. Its limit it still gets where cores are free.
+   * To be called about twice a second.
    */
-  async balance(key: string): Promise<void> {
+  async balance(key: string, cpuMillis: number): Promise<void> {
     const share = this.#shares.get(key) ?? (await this.#readShare(key));
     if (share === "leftover") return;
     const text = await this.#get("cpu", key, "cpu.stat");
-    if (text === null) return;
+    const micros = await this.#cpuMicros(key);
+    if (text === null || micros === null) return;
     const number = (name: string) => Number(new RegExp(`^${name} (\\d+)$`, "m").exec(text)?.[1] ?? 0);
-    const periods = number("nr_periods");
-    const throttled = number("nr_throttled");
-    const before = this.#throttling.get(key) ?? { periods, throttled, calmLooks: 0 };
-    const passed = periods - before.periods;
-    const part = passed > 0 ? (throttled - before.throttled) / passed : 0;
-    const calmLooks = part < modestPart ? before.calmLooks + 1 : 0;
-    this.#throttling.set(key, { periods, throttled, calmLooks });
-    if (share === "fair" && passed >= fewestPeriods && part > greedyPart) await this.share(key, "behind");
-    if (share === "behind" && calmLooks >= mostCalmLooks) await this.share(key, "fair");
+    const now = {
+      at: performance.now(),
+      micros,
+      periods: number("nr_periods"),
+      throttled: number("nr_throttled"),
+    };
+    const before = this.#looks.get(key) ?? { ...now, calm: 0 };
+    const wantsMore =
+      isStopped(before, now) || (isBusy(before, now) && (await this.#isCrowded(key, cpuMillis)));
+    const calm = wantsMore ? 0 : before.calm + 1;
+    this.#looks.set(key, { ...now, calm });
+    if (share === "fair" && wantsMore) await this.share(key, "behind");
+    if (share === "behind" && calm >= mostCalmLooks) await this.share(key, "fair");
+  }
+
+  /** Whether more of its first tasks run or wait for a core than its limit has room for, twice over. */
+  async #isCrowded(key: string, cpuMillis: number): Promise<boolean> {
+    const file = this.#layout.version === 2 ? "cgroup.threads" : "tasks";
+    const tasks = ((await this.#get("cpu", key, file)) ?? "").split("\n").filter(Boolean);
+    const states = await Promise.all(
+      tasks.slice(0, mostTasksSeen).map((task) => readFile(`/proc/${task}/stat`, "utf8").catch(() => "")),
+    );
+    const running = states.filter((text) => text.slice(text.lastIndexOf(")") + 2).startsWith("R")).length;
+    return running > 2 * Math.ceil(cpuMillis / 1000);
   }
 
   /** What an earlier daemon gave it. */
@@ -198,7 +244,7 @@ export class Cgroups {
   /** Kills what is left in the groups and removes them; resolves when they are gone. */
   async destroy(key: string): Promise<void> {
     this.#shares.delete(key);
-    this.#throttling.delete(key);
+    this.#looks.delete(key);
     if (this.canFreeze) await this.thaw(key);
     for (const folder of this.#folders(key)) {
       await waitFor(

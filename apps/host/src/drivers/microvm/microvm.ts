@@ -219,8 +219,8 @@ class MicrovmDriver implements SandboxDriver {
     await this.#vmm.forget(key);
   }
 
-  balance(key: string): Promise<void> {
-    return this.#cgroups.balance(key);
+  balance(key: string, spec: ResolvedBoxSpec): Promise<void> {
+    return this.#cgroups.balance(key, spec.limits.cpuMillis);
   }
 
   async stats(key: string, state: DriverState): Promise<BoxStats> {
