@@ -14,6 +14,13 @@ export function assertPlain(text: string): string {
 /** An underscore in a grant stands for any character unless it is escaped. */
 const grantedDatabase = (name: string) => assertPlain(name).replaceAll("_", "\\_");
 
+/** The installer makes accounts without a password, one for each name that this machine has. Safe to run again. */
+export const closingStatements = [
+  "alter user 'root'@'localhost' account lock",
+  "delete from mysql.global_priv where User = '' or (User = 'root' and Host <> 'localhost')",
+  "flush privileges",
+];
+
 /** What an account keeps while its database is too large: it may read, and make it smaller. */
 const keptRights = "select, show view, delete, drop, lock tables, execute";
 

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { HostError } from "@platform/host-api";
 import { feed, framesOf, runProgram, type BackupMethod } from "../dedicated/backup.ts";
 import { findProgram } from "../dedicated/program.ts";
-import { accountStatements, administrator, assertPlain } from "./accounts.ts";
+import { accountStatements, administrator, assertPlain, closingStatements } from "./accounts.ts";
 import { connectionsOf, logFileMib, temporaryFolder } from "./data-folder.ts";
 import { administratorLogin, rowsOf, withLogin } from "./login.ts";
 
@@ -61,6 +61,7 @@ export const backup: BackupMethod = {
     const { state } = entry;
     const login = { ...administratorLogin(entry, authority), password: manifest.superuserPassword };
     await withLogin(login, async (connection) => {
+      for (const statement of closingStatements) await connection.query(statement);
       for (const account of manifest.accounts) {
         const known = await rowsOf(connection, "select 1 from mysql.global_priv where User = ?", [account]);
         if (known.length > 0) await connection.query(`alter user '${assertPlain(account)}'@'%' account lock`);

@@ -6,7 +6,7 @@ import { promisify } from "node:util";
 import { chownTree, serverEnvironment } from "@platform/postgres";
 import type { Authority } from "../dedicated/authority.ts";
 import type { Entry } from "../dedicated/entry.ts";
-import { accountStatements, administrator } from "./accounts.ts";
+import { accountStatements, administrator, closingStatements } from "./accounts.ts";
 import type { Programs } from "./programs.ts";
 
 const run = promisify(execFile);
@@ -52,7 +52,7 @@ export const temporaryFolder = (entry: Entry) => join(dirname(entry.folders.data
 
 /**
  * A copy of the template. What its first start does before it accepts anybody stands in a file that only
- * the server's uid may read: the system's own account is closed, those of the platform and the owner made.
+ * the server's uid may read: the system's own accounts are closed, those of the platform and the owner made.
  */
 export async function copyTemplate(entry: Entry, template: string, authority: Authority): Promise<void> {
   const { folders, state } = entry;
@@ -62,9 +62,7 @@ export async function copyTemplate(entry: Entry, template: string, authority: Au
   writeFileSync(join(folders.data, "server.key"), key, { mode: 0o600 });
   mkdirSync(temporaryFolder(entry), { recursive: true, mode: 0o700 });
   const statements = [
-    "alter user 'root'@'localhost' account lock",
-    "delete from mysql.global_priv where User = ''",
-    "flush privileges",
+    ...closingStatements,
     `create user if not exists '${administrator}'@'127.0.0.1' identified by '${state.superuserPassword}' require ssl`,
     `grant all privileges on *.* to '${administrator}'@'127.0.0.1' with grant option`,
     `create database if not exists \`${state.database}\``,
