@@ -27,16 +27,24 @@ type Names = { Bucket: string; Key: string };
 const theirs = ({ other }: Intruder): Names => ({ Bucket: other.name, Key: key });
 const mine = ({ own }: Intruder): Names => ({ Bucket: own.name, Key: "copy" });
 
+/** An answer to HEAD has no words, only a status. */
+function withStatus(error: unknown): Error {
+  const { name, message, $metadata } = error as s3.S3ServiceException;
+  return new Error(`${$metadata?.httpStatusCode ?? ""} ${name}: ${message}`, { cause: error });
+}
+
 /** Sent with the own key; an answer's content is read to its end. */
 const call = (
   name: string,
   refused: RegExp | undefined,
-  command: (of: Intruder) => Parameters<s3.S3Client["send"]>[0],
+  command: (of: Intruder) => { readonly input: object },
 ): Attempt<Intruder> => ({
   name,
   ...(refused ? { refused } : {}),
   run: async (of) => {
-    const answer = (await of.own.client.send(command(of) as s3.GetObjectCommand)) as { Body?: unknown };
+    const answer = (await of.own.client
+      .send(command(of) as s3.GetObjectCommand)
+      .catch((error: unknown) => Promise.reject(withStatus(error)))) as { Body?: unknown };
     const body = answer.Body as { transformToString(): Promise<string> } | undefined;
     return { ...answer, Body: await body?.transformToString() };
   },
