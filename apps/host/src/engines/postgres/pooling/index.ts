@@ -3,13 +3,14 @@ import { join } from "node:path";
 import { waitFor } from "@platform/daemon";
 import type { LoginProof, PoolingSeen } from "@platform/host-api";
 import { isAlive, isPortFree, type ProcessIdentity } from "@platform/postgres";
+import type { Authority } from "../../dedicated/authority.ts";
 import { loginOf, save, type Entry } from "../../dedicated/entry.ts";
 import type { Pooling, PoolingParts, Share } from "../../dedicated/pooling.ts";
+import { withLogin } from "../login.ts";
 import { PoolDoor } from "./door.ts";
 import {
   findPgbouncer,
   installLine,
-  isWatched,
   poolerLog,
   previewsName,
   runningPooler,
@@ -20,6 +21,8 @@ import {
 } from "./pgbouncer.ts";
 
 const settleMs = 15_000;
+/** What the pooler calls its own, of which watchers see something. */
+const ownDatabase = "pgbouncer";
 
 interface Pool {
   process: ProcessIdentity | null;
@@ -127,8 +130,8 @@ export class PostgresPooling implements Pooling {
       pool.process = await startPgbouncer(entry);
       await limits.hold(entry.state, pool.process.pid);
     }
-    await awaitReading(entry, pool.process, watcher);
     await this.#openDoors(entry, pool);
+    await awaitReading(entry, authority, pool.process, watcher);
     const gone = [...pool.usernames].filter((name) => !usernames.has(name));
     for (const door of pool.doors) door.endSessions(new Set(gone));
     pool.usernames = usernames;
@@ -173,9 +176,23 @@ export class PostgresPooling implements Pooling {
 }
 
 /** Who is new comes in, and who is gone does not, only once the pooler has read its files again. */
-async function awaitReading(entry: Entry, process: ProcessIdentity, watcher: Watcher): Promise<void> {
-  const port = entry.state.pool!.innerPort;
-  const isOver = async () => !isAlive(process) || (await isWatched(watcher, port));
+async function awaitReading(
+  entry: Entry,
+  authority: Authority,
+  process: ProcessIdentity,
+  watcher: Watcher,
+): Promise<void> {
+  const login = {
+    ...loginOf(entry, authority, watcher),
+    port: entry.state.pool!.port,
+    database: ownDatabase,
+  };
+  const isIn = () =>
+    withLogin(login, async () => true, 5000).catch(() => {
+      // The files before, or the pooler is just coming up.
+      return false;
+    });
+  const isOver = async () => !isAlive(process) || (await isIn());
   await waitFor("the pooler to read its settings", isOver, settleMs, 20);
 }
 

@@ -2,7 +2,6 @@ import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { chmodSync, chownSync, closeSync, mkdirSync, openSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Client } from "pg";
 import { identify, lastLines, serverEnvironment, type ProcessIdentity } from "@platform/postgres";
 import type { Authority } from "../../dedicated/authority.ts";
 import type { Entry } from "../../dedicated/entry.ts";
@@ -99,23 +98,6 @@ export function writeSettings(entry: Entry, authority: Authority, port: number):
 }
 
 const secret = () => randomBytes(12).toString("hex");
-
-/** Whether the pooler lets this watcher in. */
-export async function isWatched({ username, password }: Watcher, port: number): Promise<boolean> {
-  const client = new Client({
-    ...{ host: "127.0.0.1", port, user: username, password, database: "pgbouncer" },
-    connectionTimeoutMillis: 5000,
-  });
-  client.on("error", () => undefined);
-  try {
-    await client.connect();
-    return true;
-  } catch {
-    return false;
-  } finally {
-    await client.end().catch(() => undefined);
-  }
-}
 
 function put(file: string, text: string, uid: number | null): void {
   writeFileSync(`${file}.new`, text, { mode: 0o600 });
