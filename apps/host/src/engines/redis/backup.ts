@@ -1,9 +1,10 @@
 import { createWriteStream, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { once } from "node:events";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
 import { waitFor } from "@platform/daemon";
-import { HostError } from "@platform/host-api";
+import { HostError, type Frame } from "@platform/host-api";
 import { serverEnvironment } from "@platform/postgres";
 import { framesOf, type BackupMethod } from "../dedicated/backup.ts";
 import { findProgram } from "../dedicated/program.ts";
@@ -19,6 +20,10 @@ function client(): string {
   throw new HostError("ENGINE_UNAVAILABLE", 503, `Backups of Redis need redis-cli. Run: ${line}`, {
     install: line,
   });
+}
+
+async function* contentOf(frames: AsyncIterable<Frame>): AsyncGenerator<Buffer> {
+  for await (const { type, content } of frames) if (type === "data") yield content;
 }
 
 export const backup: BackupMethod = {
@@ -39,11 +44,9 @@ export const backup: BackupMethod = {
   unpack: async (entry, _manifest, frames, authority) => {
     await writeFirstFiles(entry, authority);
     mkdirSync(entry.folders.data, { recursive: true, mode: 0o700 });
+    // A backup that is cut off closes the file too, before its folder goes.
     const file = createWriteStream(join(entry.folders.data, "dump.rdb"), { mode: 0o600 });
-    for await (const frame of frames)
-      if (frame.type === "data" && !file.write(frame.content)) await once(file, "drain");
-    file.end();
-    await once(file, "finish");
+    await pipeline(Readable.from(contentOf(frames)), file);
   },
   /** The log is begun from what the snapshot brought; the next start reads the log alone. */
   adopt: async (entry, _manifest, authority) => {
