@@ -2,6 +2,15 @@ import { EventEmitter, once } from "node:events";
 import type { Pool } from "pg";
 import { listen } from "@platform/postgres";
 
+/** Room for one row among those that this process works on. */
+export interface Place {
+  /** Seconds for which the row's lease shall be stored. */
+  readonly leaseSeconds: number;
+  /** Begins work on the row as it was stored. */
+  run(row: { readonly id: string; readonly generation: string }): void;
+  free(): void;
+}
+
 /**
  * Hints that something changed, across all control planes on one database. A hint may be lost:
  * whoever waits also looks at the database by a timer.
@@ -9,6 +18,7 @@ import { listen } from "@platform/postgres";
 export class Signals {
   readonly #emitter = new EventEmitter().setMaxListeners(0);
   readonly #pool: Pool;
+  readonly #places = new Map<string, () => Place | null>();
 
   constructor(pool: Pool) {
     this.#pool = pool;
@@ -21,10 +31,22 @@ export class Signals {
 
   /** Announces a topic such as `sandbox:<id>` or `work:builds`, here and elsewhere. */
   announce(...topics: string[]): void {
-    for (const topic of topics) {
-      this.#emitter.emit(topic);
-      void this.#pool.query("select pg_notify('platform', $1)", [topic]).catch(() => undefined); // Only a hint.
-    }
+    for (const topic of topics) this.#emitter.emit(topic);
+    const text = "select pg_notify('platform', topic) from unnest($1::text[]) topic";
+    void this.#pool.query(text, [topics]).catch(() => undefined); // Only a hint.
+  }
+
+  /** Says who works on rows of the table in this process. */
+  onReserve(table: string, reserve: () => Place | null): void {
+    this.#places.set(table, reserve);
+  }
+
+  /**
+   * A place for a row that is stored with this process's lease on it, so that nobody has to look for it; `null`
+   * when none is free. Whoever gets one runs or frees it.
+   */
+  reserve(table: string): Place | null {
+    return this.#places.get(table)?.() ?? null;
   }
 
   on(topic: string, listener: () => void): () => void {

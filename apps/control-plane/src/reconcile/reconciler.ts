@@ -1,6 +1,7 @@
 import { Wakeup } from "@platform/daemon";
 import type { Platform } from "../platform.ts";
 import { isPresent } from "../presence.ts";
+import type { Place } from "../signals.ts";
 
 export interface ReconcilerOptions {
   readonly table:
@@ -19,8 +20,9 @@ export interface ReconcilerOptions {
   /**
    * Brings one row one or more steps closer to its desired state. May run twice; may be cut at any
    * point. Returns milliseconds until the next look. Throwing means: look again, with backoff.
+   * `stored`: the row, when it was stored a moment ago and nobody looked at it before.
    */
-  readonly step: (id: string, signal: AbortSignal) => Promise<number>;
+  readonly step: (id: string, signal: AbortSignal, stored?: unknown) => Promise<number>;
 }
 
 const leaseSeconds = 8;
@@ -41,12 +43,14 @@ export class Reconciler {
   readonly #stop = new AbortController();
   readonly #running = new Set<Promise<void>>();
   #loop: Promise<void> | null = null;
+  #reserved = 0;
 
   constructor(platform: Platform, options: ReconcilerOptions) {
     this.#platform = platform;
     this.#holder = platform.holder;
     this.#options = options;
     platform.signals.on(`work:${options.table}`, () => this.#wakeup.wake());
+    platform.signals.onReserve(options.table, () => this.#reserve());
   }
 
   start(): void {
@@ -63,20 +67,45 @@ export class Reconciler {
   async #run(): Promise<void> {
     while (!this.#stop.signal.aborted) {
       try {
-        while (this.#running.size < this.#options.concurrency) {
+        while (this.#hasRoom) {
           const claimed = await this.#claim();
           if (claimed === null) break;
-          const work = this.#work(claimed.id, claimed.generation).finally(() => {
-            this.#running.delete(work);
-            this.#wakeup.wake();
-          });
-          this.#running.add(work);
+          this.#begin(claimed);
         }
       } catch (error) {
         this.#platform.log.warn({ err: error, table: this.#options.table }, "cannot claim work");
       }
       await this.#wakeup.wait(idleMs, this.#stop.signal);
     }
+  }
+
+  get #hasRoom(): boolean {
+    return this.#running.size + this.#reserved < this.#options.concurrency;
+  }
+
+  #begin(row: { id: string; generation: string }, stored?: unknown): void {
+    const work = this.#work(row.id, row.generation, stored).finally(() => {
+      this.#running.delete(work);
+      this.#wakeup.wake();
+    });
+    this.#running.add(work);
+  }
+
+  #reserve(): Place | null {
+    if (this.#loop === null || this.#stop.signal.aborted || !this.#hasRoom) return null;
+    this.#reserved += 1;
+    return {
+      leaseSeconds,
+      run: (row) => {
+        this.#reserved -= 1;
+        // One that stops leaves the row to whoever finds its lease given up.
+        if (!this.#stop.signal.aborted) this.#begin(row, row);
+      },
+      free: () => {
+        this.#reserved -= 1;
+        this.#wakeup.wake();
+      },
+    };
   }
 
   async #claim(): Promise<{ id: string; generation: string } | null> {
@@ -92,7 +121,7 @@ export class Reconciler {
   }
 
   /** @param generation of the row when it was claimed */
-  async #work(id: string, generation: string): Promise<void> {
+  async #work(id: string, generation: string, stored: unknown): Promise<void> {
     const { table, step } = this.#options;
     const { pool, log } = this.#platform;
     const lost = new AbortController();
@@ -110,7 +139,7 @@ export class Reconciler {
     }, renewMs);
     let delayMs: number | null = null;
     try {
-      delayMs = await step(id, signal);
+      delayMs = await step(id, signal, stored);
     } catch (error) {
       if (!signal.aborted) log.warn({ err: error, table, id }, "a step failed and will be tried again");
     } finally {

@@ -1,8 +1,8 @@
 import type { GuestClient } from "@platform/guest-protocol";
 import type { EgressPolicy } from "@platform/host-api";
 import { brandOf, previewHostname, publicUrl, type Tenant } from "../tenants/index.ts";
-import { effectiveEgress } from "../egress/index.ts";
 import type { Platform } from "../platform.ts";
+import type { Surroundings } from "./box-spec.ts";
 import { listenHints } from "./environment.ts";
 import type { SandboxRow } from "./store.ts";
 
@@ -86,8 +86,7 @@ export async function writeAgentsFile(
   guest: GuestClient,
   row: SandboxRow,
   tenant: Tenant,
-  env: Readonly<Record<string, string>>,
-  databases: readonly string[],
+  { env, linked, egress }: Surroundings,
 ): Promise<void> {
   const isThere =
     row.setup !== null &&
@@ -97,7 +96,7 @@ export async function writeAgentsFile(
     ));
   if (isThere) return;
   const url = publicUrl(platform.settings, previewHostname(tenant, row.slug, null));
-  const egress = await effectiveEgress(platform.pool, row);
+  const databases = Object.keys(linked.env);
   await guest.writeFile(
     path,
     agentsFile(tenant, row, { url, env: Object.keys(env).sort(), databases, egress }),

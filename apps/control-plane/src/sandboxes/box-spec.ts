@@ -1,5 +1,4 @@
-import type { BoxSpec } from "@platform/host-api";
-import { effectiveEgress } from "../egress/index.ts";
+import type { BoxSpec, EgressPolicy } from "@platform/host-api";
 import type { Platform } from "../platform.ts";
 import type { Tenant } from "../tenants/index.ts";
 import { startedServices, toGuestService } from "./desired-services.ts";
@@ -21,13 +20,19 @@ export async function environmentOf(
   return { env: { ...listenHints, ...shared, ...ownEnvironment(platform, row), ...linked.env }, linked };
 }
 
-export async function boxSpecOf(
+/** What programs in the sandbox find around them. */
+export interface Surroundings {
+  readonly env: Record<string, string>;
+  readonly linked: Linked;
+  readonly egress: EgressPolicy;
+}
+
+export function boxSpecOf(
   platform: Platform,
   row: SandboxRow,
   tenant: Tenant,
-  env: Record<string, string>,
-  linked: Linked,
-): Promise<BoxSpec> {
+  { env, linked, egress }: Surroundings,
+): BoxSpec {
   const { temporary: _, from: _from, ...content } = row.content;
   const policy = tenant.policy["minimum_isolation"];
   return {
@@ -42,7 +47,7 @@ export async function boxSpecOf(
       diskBytes: row.disk_size_mb * 1024 * 1024,
     },
     env,
-    egress: await effectiveEgress(platform.pool, row),
+    egress,
     links: linked.links,
     services: startedServices(row).map((one) => toGuestService(platform, one)),
     hostname: row.slug,

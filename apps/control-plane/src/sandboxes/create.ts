@@ -138,7 +138,8 @@ export async function createSandbox(
   input: CreateSandbox,
 ): Promise<SandboxRow> {
   const id = call.idFor("sandbox");
-  const found = await loadSandbox(platform.pool, id);
+  // Without a key the id was drawn just now.
+  const found = call.request.headers["idempotency-key"] ? await loadSandbox(platform.pool, id) : null;
   if (found) return found;
   const content = await contentOf(platform, call, input);
   return (await storeSandboxes(platform, call, [{ id, input, content }]))[0]!;
@@ -158,17 +159,35 @@ export async function storeSandboxes(
         input.template_id,
         await resolveTemplate(platform, call.caller.tenantId, input.template_id),
       );
-  await transaction(platform.pool, async (db) => {
-    await alsoIn(db);
-    for (const plan of plans)
-      await insertSandbox(platform, db, call, plan, templates.get(plan.input.template_id)!);
-  });
+  // One that has no turn to wait for is begun by this very process, if it has room.
+  const place = plans.length === 1 && !plans[0]!.group ? platform.signals.reserve("sandboxes") : null;
+  const lease = place && { holder: platform.holder, seconds: place.leaseSeconds };
+  let stored: (SandboxRow | null)[];
+  try {
+    stored = await transaction(platform.pool, async (db) => {
+      await alsoIn(db);
+      const rows: (SandboxRow | null)[] = [];
+      for (const plan of plans)
+        rows.push(
+          await insertSandbox(platform, db, call, plan, templates.get(plan.input.template_id)!, lease),
+        );
+      return rows;
+    });
+  } catch (error) {
+    place?.free();
+    throw error;
+  }
+  const [first] = stored;
+  if (first) place?.run(first);
+  else place?.free();
   platform.signals.announce(
-    "work:sandboxes",
-    "work:databases",
+    ...(place ? [] : ["work:sandboxes"]),
+    ...(plans.some(({ input }) => input.database) ? ["work:databases"] : []),
     "events",
     ...plans.map(({ id }) => `events:${id}`),
   );
+  const rows = stored.filter((row) => row !== null);
+  if (rows.length === plans.length) return rows;
   const ids = plans.map(({ id }) => id);
   return query<SandboxRow>(
     platform.pool,
@@ -215,7 +234,8 @@ async function insertSandbox(
   call: Call,
   plan: Plan,
   template: ResolvedTemplate,
-): Promise<void> {
+  lease: { readonly holder: string; readonly seconds: number } | null,
+): Promise<SandboxRow | null> {
   const { id, input, group } = plan;
   const setup = setupOf(input);
   const shape = shapeOf(input);
@@ -230,12 +250,12 @@ async function insertSandbox(
   const image = await imageOf(db, plan, template);
   const { workspaceId, projectId } = await resolvePlacement(db, call.caller, input);
   const inserted = await db
-    .query(
+    .query<SandboxRow>(
       `insert into sandboxes (id, tenant_id, workspace_id, project_id, external_workspace_id, external_user_id, external_project_id, metadata, name, slug, tags,
          template_id, size, cpu_count, memory_mb, disk_size_mb, persistent, always_on, timeout_sec, idle_timeout_sec, expires_at, env_sealed, services,
-         readiness_probe, box_key, content, setup, group_id, group_index, group_limit, restored_from, image)
-       values ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,now() + interval '1 second' * $19::integer,$21,$22,$23,$24,$25,$26,$27,$28,$29,$30,$31)
-       on conflict (id) do nothing`,
+         readiness_probe, box_key, content, setup, group_id, group_index, group_limit, restored_from, image, lease_holder, lease_until)
+       values ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,now() + interval '1 second' * $19::integer,$21,$22,$23,$24,$25,$26,$27,$28,$29,$30,$31,$32,now() + interval '1 second' * $33::integer)
+       on conflict (id) do nothing returning *`,
       [
         id,
         call.caller.tenantId,
@@ -272,12 +292,15 @@ async function insertSandbox(
         group?.limit ?? null,
         plan.restoredFrom ?? null,
         image ? JSON.stringify(image) : null,
+        lease?.holder ?? null,
+        lease?.seconds ?? null,
       ],
     )
     .catch((error: unknown) => {
       throw nameProblem(error, input.name, slug);
     });
-  if (inserted.rowCount === 0) return;
+  const row = inserted.rows[0];
+  if (!row) return null;
   if (input.database)
     await createLinkedDatabase(db, call, input.database, {
       type: "sandbox",
@@ -302,6 +325,7 @@ async function insertSandbox(
     resourceId: id,
     data: { id, name: input.name ?? null },
   });
+  return row;
 }
 
 export function nameProblem(error: unknown, name: string | undefined, slug: string | undefined): unknown {

@@ -4,6 +4,7 @@ import { HostError, type Box } from "@platform/host-api";
 import { transaction } from "@platform/postgres";
 import { acknowledged, pointPreviews, removeRoutes } from "../edges/index.ts";
 import { record } from "../events/index.ts";
+import { effectiveEgress } from "../egress/index.ts";
 import { guestOf } from "../guests.ts";
 import type { Platform } from "../platform.ts";
 import { resolveTemplate } from "../templates/index.ts";
@@ -47,8 +48,8 @@ function untilTimeout(row: SandboxRow): number {
 }
 
 export function createSandboxStep(platform: Platform) {
-  return async (id: string, signal: AbortSignal): Promise<number> => {
-    const row = await loadSandbox(platform.pool, id);
+  return async (id: string, signal: AbortSignal, stored?: unknown): Promise<number> => {
+    const row = (stored as SandboxRow | undefined) ?? (await loadSandbox(platform.pool, id));
     if (!row || row.state === "destroyed") return steadyMs;
     faultPoint("control-plane.sandbox.claimed");
     const timedOut = afterTimeout(row, Date.now());
@@ -58,7 +59,7 @@ export function createSandboxStep(platform: Platform) {
     }
     if (row.desired === "destroyed") return destroy(platform, row, signal);
     if (row.state === "error") return steadyMs;
-    if (row.state === "provisioning") return provision(platform, row, signal);
+    if (row.state === "provisioning") return provision(platform, row, signal, stored !== undefined);
     const box = await platform.host.box(row.box_key, signal);
     if (!box || box.state === "failed") return lost(platform, row, box);
     if (row.desired === "paused")
@@ -109,7 +110,13 @@ async function withImage(platform: Platform, row: SandboxRow): Promise<SandboxRo
   return { ...row, image };
 }
 
-async function provision(platform: Platform, wanted: SandboxRow, signal: AbortSignal): Promise<number> {
+/** @param isNew nobody looked at it before, so it cannot have a box */
+async function provision(
+  platform: Platform,
+  wanted: SandboxRow,
+  signal: AbortSignal,
+  isNew: boolean,
+): Promise<number> {
   const turn = await groupTurn(platform, wanted);
   if (turn !== null) return turn;
   let row: SandboxRow;
@@ -124,10 +131,11 @@ async function provision(platform: Platform, wanted: SandboxRow, signal: AbortSi
   const copy = await takeCopy(platform, row, signal);
   if (copy.type === "wait") return copy.ms;
   if (copy.type === "failed") return fail(platform, row, copy.reason, copy.message);
-  const [existing, tenant, { env, linked }] = await Promise.all([
-    platform.host.box(row.box_key, signal),
+  const [existing, tenant, { env, linked }, egress] = await Promise.all([
+    isNew ? null : platform.host.box(row.box_key, signal),
     tenantById(platform.pool, row.tenant_id),
     environmentOf(platform, row),
+    effectiveEgress(platform.pool, row),
   ]);
   if (linked.failed[0])
     return fail(
@@ -144,7 +152,7 @@ async function provision(platform: Platform, wanted: SandboxRow, signal: AbortSi
         ? existing
         : await platform.host.putBox(
             row.box_key,
-            await boxSpecOf(platform, row, tenant!, env, linked),
+            boxSpecOf(platform, row, tenant!, { env, linked, egress }),
             signal,
           );
   } catch (error) {
@@ -159,7 +167,7 @@ async function provision(platform: Platform, wanted: SandboxRow, signal: AbortSi
   faultPoint("control-plane.sandbox.box-started");
   const guest = guestOf(platform.host, row.box_key);
   const hasAgentsFile = wantsAgentsFile(row, tenant!);
-  const writesAgentsFile = () => writeAgentsFile(platform, guest, row, tenant!, env, Object.keys(linked.env));
+  const writesAgentsFile = () => writeAgentsFile(platform, guest, row, tenant!, { env, linked, egress });
   // Beside the looks at the box, unless a set-up may bring a file of its own.
   const [components] = await Promise.all([
     checkReadiness(guest, row, () => platform.host.stats(row.box_key, signal)),
