@@ -49,7 +49,8 @@ async function updateAfter(
   const newest = Number(feed!.version);
   // An edge from another life of this database knows more than there is: start it afresh.
   const full = applied <= 0 || applied > newest;
-  if (!full && newest === applied) return null;
+  // Also where nothing was ever there: who got that told would ask at once again.
+  if (newest === applied) return null;
   const rows = await query<CertificateRow>(
     platform.pool,
     `select * from certificates where version > $1 and version <= $2 and ($3 = false or removed_at is null)

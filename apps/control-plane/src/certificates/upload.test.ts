@@ -61,6 +61,17 @@ test("what cannot be served is refused with the reason, and the key is in no ans
   }
 });
 
+test("an edge waits while there is no certificate, and does not ask again and again", async (t) => {
+  const { app, authority, upload } = await start(t);
+  const poll = (wait: number) =>
+    app.inject({ url: `/internal/edge/certificates?edge=e&applied=0&wait_ms=${wait}` });
+  assert.equal((await poll(0)).statusCode, 204);
+  const waiting = poll(20_000);
+  const { certificate, key } = await authority.issue("app.clinic.example", ["app.clinic.example"]);
+  await upload(certificate, key);
+  assert.equal(CertificateUpdate.parse((await waiting).json()).certificates.length, 1);
+});
+
 test("an uploaded certificate is shown without its key, goes to the edges sealed, and leaves them when removed", async (t) => {
   const { authority, upload, call, feed, otherTenant } = await start(t);
   const own = await authority.issue("app.clinic.example", ["app.clinic.example", "shop.stranger.example"]);

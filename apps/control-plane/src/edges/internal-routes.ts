@@ -44,7 +44,8 @@ async function updateAfter(platform: Platform, applied: number): Promise<RouteUp
   );
   // An edge from another life of this database knows more than there is: start it afresh.
   const full = applied <= 0 || applied > newest;
-  if (!full && newest === applied) return null;
+  // Also where nothing was ever there: who got that told would ask at once again.
+  if (newest === applied) return null;
   const rows = await query<RouteRow>(
     platform.pool,
     "select * from routes where version > $1 order by version",
