@@ -33,6 +33,7 @@ const slowMinutes = {
   "e2e/full/upload.test.ts": 4,
   "e2e/full/rotate-and-rollback.test.ts": 1,
   "e2e/full/orm-clients.test.ts": 2,
+  "e2e/full/cron-under-fire.test.ts": 5,
   "e2e/full/preview-memory.test.ts": 1,
   "e2e/full/promote-load.test.ts": 4,
   "e2e/full/broken-projects.test.ts": 6,
