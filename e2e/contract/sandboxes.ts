@@ -142,7 +142,8 @@ export function sandboxes(scene: Scene): void {
     assert.ok([200, 204].includes((await api.call("DELETE", `${at}/${id}`)).status));
   });
 
-  test("a paused sandbox wakes for a command, and its processes went on", async () => {
+  const skip = process.getuid?.() === 0 ? false : "only root can hold a box's processes still";
+  test("a paused sandbox wakes for a command, and its processes went on", { skip }, async () => {
     const at = `/sandboxes/${scene.box}`;
     assert.deepEqual(inside(ok(await api.post(`${at}/pause`)), "T"), { id: scene.box, state: "paused" });
     assert.equal(data(ok(await api.post(`${at}/exec`, { command: "echo awake" })))["stdout"], "awake\n");
