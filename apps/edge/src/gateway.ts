@@ -62,6 +62,8 @@ export interface GatewayParts {
   readonly wake: WakeCalls;
   /** Hears of requests that a front of our own could answer by itself. */
   readonly noticed?: (hostname: string, route: Route) => void;
+  /** Host names that it answers by itself. */
+  readonly fronted?: () => number;
   readonly requestLog: RequestLog;
   readonly consoleLog: ConsoleLog;
   /** Tokens of sandboxes, see `sandboxToken` of the edge's API. */
@@ -148,6 +150,8 @@ export class Gateway {
   async #serveTarget(exchange: Exchange, served: ServedRoute): Promise<void> {
     const { target } = served.route;
     exchange.guard ??= this.#guardOf(exchange, served.route);
+    if (exchange.upgrade && !this.#parts.tunnels.hasRoom(served.route.hostname))
+      return this.#page(exchange, "busy");
     if ((target.type === "boxes" || target.type === "wake") && !this.#mayEnter(exchange, target)) return;
     if (await serveConsole(exchange, served.route, this.#parts.consoleLog)) return;
     switch (target.type) {
@@ -185,6 +189,8 @@ export class Gateway {
     if (!(await this.#isCovered(exchange, served))) return;
     const { target } = served.route;
     exchange.guard ??= this.#guardOf(exchange, served.route);
+    if (exchange.upgrade && !this.#parts.tunnels.hasRoom(served.route.hostname))
+      return this.#page(exchange, "busy");
     const isAgent = port === guestAgentPort;
     if (isAgent) {
       const path = exchange.target.split("?", 1)[0]!;
@@ -376,6 +382,7 @@ export class Gateway {
       exchange.res.detachSocket(client);
       const isWebSocket = exchange.upgrade?.toLowerCase() === "websocket";
       tunnels.join(client, outcome.socket, {
+        app: exchange.route?.hostname ?? "",
         origin: outcome.origin ?? null,
         closeMs: isWebSocket ? (webSocketCloseMs ?? null) : null,
       });
@@ -477,6 +484,7 @@ export class Gateway {
       routes: table.size,
       pools: pools.size,
       tunnels: tunnels.size,
+      fronted: this.#parts.fronted?.() ?? 0,
       droppedLogEntries: requestLog.dropped,
     });
     // A balancer in front takes an edge without lease out.

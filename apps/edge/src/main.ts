@@ -7,6 +7,7 @@ import { sandboxToken, type BoxUpstream, type RouteUpdate } from "@platform/edge
 import { Agent } from "undici";
 import { AccessFile, Metrics, MetricsServer, RequestLog } from "./access-log/index.ts";
 import { EdgeConfig } from "./config.ts";
+import { connectionsWithin } from "./connections.ts";
 import { ConsoleLog } from "./console/index.ts";
 import { DnsServer } from "./dns/index.ts";
 import { Gateway } from "./gateway.ts";
@@ -54,7 +55,8 @@ const internal = {
 const pools = new BoxPools(config.HOST_TOKEN);
 const controlPlane = new ServiceOrigin("control-plane", config.CONTROL_PLANE_URL);
 const services = new ServiceOrigins();
-const tunnels = new Tunnels();
+const maxConnections = Math.min(config.EDGE_MAX_CONNECTIONS, await connectionsWithin());
+const tunnels = new Tunnels(maxConnections);
 const requestLog = new RequestLog(internal);
 const consoleLog = new ConsoleLog(internal);
 const accessFile = new AccessFile({
@@ -86,6 +88,7 @@ const gateway = new Gateway({
   tunnels,
   wake: new WakeCalls(internal),
   noticed: (hostname, route) => plane?.noticed(hostname, route),
+  fronted: () => plane?.size ?? 0,
   requestLog,
   consoleLog,
   sandboxToken: (kind, sandboxId) => sandboxToken(config.EDGE_TOKEN, kind, sandboxId),
@@ -117,7 +120,7 @@ const server = new EdgeServer({
   metrics,
   certificates,
   challenges,
-  maxConnections: config.EDGE_MAX_CONNECTIONS,
+  maxConnections,
   log,
 });
 // Looking through 100,000 routes at each change would hold up the change after it.
@@ -188,7 +191,7 @@ async function listenBehind(): Promise<number> {
   plane = new HaproxyPlane({
     folder: join(config.EDGE_DATA_DIR, "front"),
     port: config.EDGE_LISTEN_PORT,
-    maxConnections: config.EDGE_MAX_CONNECTIONS,
+    maxConnections,
     publicPort: config.PUBLIC_PORT ?? null,
     trustForwarded: config.TRUST_FORWARDED,
     hostToken: config.HOST_TOKEN,

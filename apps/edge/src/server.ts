@@ -20,6 +20,8 @@ import {
 } from "./tls/index.ts";
 
 const HEADERS_TIMEOUT_MS = 30_000;
+/** How late the end of that time may be seen. */
+const CHECK_MS = 5_000;
 const KEEP_ALIVE_MS = 65_000;
 /** The hard limit of the parser lies above our own 64 KiB, so that the page for it can know the Host. */
 const PARSER_HEADER_BYTES = 128 * 1024;
@@ -31,6 +33,7 @@ const httpOptions = {
   requireHostHeader: false,
   maxHeaderSize: PARSER_HEADER_BYTES,
   headersTimeout: HEADERS_TIMEOUT_MS,
+  connectionsCheckingInterval: CHECK_MS,
   requestTimeout: 0,
   keepAliveTimeout: KEEP_ALIVE_MS,
   shouldUpgradeCallback: mayUpgrade,

@@ -48,6 +48,8 @@ export function planeConfig(options: PlaneConfig): string {
   stats socket ${adminSocket(folder)} mode 600 level admin
   stats timeout 30s
   maxconn ${maxConnections}
+  # Each takes two descriptors; a body that finds none free is copied instead.
+  maxpipes 100
   nbthread ${threads}
   tune.bufsize 131072
   tune.maxrewrite 4096

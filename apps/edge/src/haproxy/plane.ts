@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, rm, writeFile } from "node:fs/promises";
 import { createServer, type AddressInfo } from "node:net";
 import { availableParallelism } from "node:os";
 import { sleepUntil, type Log } from "@platform/daemon";
@@ -90,11 +90,9 @@ export class HaproxyPlane {
     await mkdir(folder, { recursive: true, mode: 0o700 });
     for (const path of [adminSocket(folder)]) await rm(path, { force: true });
     await writeFile(hostsMap(folder), "");
-    const maxConnections = Math.min(this.#options.maxConnections, await connectionsWithin());
     const text = planeConfig({
       ...this.#options,
       port,
-      maxConnections,
       threads: Math.min(4, availableParallelism()),
     });
     await writeFile(configFile(folder), text, { mode: 0o600 });
@@ -253,13 +251,6 @@ function targetOf({ target }: Route): string | null {
   if (target.type !== "boxes" || target.upstreams.length !== 1) return null;
   const { hostUrl, boxKey, port } = target.upstreams[0]!;
   return `${hostUrl} ${boxKey} ${port}`;
-}
-
-/** Each connection needs two descriptors, and HAProxy some for itself. */
-async function connectionsWithin(): Promise<number> {
-  const limits = await readFile("/proc/self/limits", "utf8");
-  const hard = /^Max open files\s+\S+\s+(\d+)/m.exec(limits)?.[1];
-  return hard === undefined ? Infinity : Math.max(100, Math.floor((Number(hard) - 1_000) / 2.5));
 }
 
 async function freePort(): Promise<number> {

@@ -6,7 +6,12 @@ const KEEP_ALIVE_PROBE_MS = 60_000;
 /** A client that was told to go has this long to say goodbye. */
 const GOODBYE_MS = 2_000;
 
+/** Part of all connections that tunnels of one app may take: the others have room whatever it does. */
+const SHARE = 0.5;
+
 export interface TunnelRules {
+  /** Whose tunnel it is, by the name of its route. */
+  readonly app: string;
   /** Name of the origin behind it; null: it never counts as given up. */
   readonly origin: string | null;
   /** Of a WebSocket: how long it may go on once no route leads to its origin; null: until an end closes it. */
@@ -25,13 +30,26 @@ interface Tunnel extends TunnelRules {
  */
 export class Tunnels {
   readonly #open = new Set<Tunnel>();
+  /** Open ones by app. */
+  readonly #counts = new Map<string, number>();
+  readonly #mostOfOne: number;
+
+  /** @param maxConnections that the edge takes at all */
+  constructor(maxConnections = Infinity) {
+    this.#mostOfOne = Math.max(1, Math.floor(maxConnections * SHARE));
+  }
+
+  /** Whether the app may have one more. */
+  hasRoom(app: string): boolean {
+    return (this.#counts.get(app) ?? 0) < this.#mostOfOne;
+  }
 
   get size(): number {
     return this.#open.size;
   }
 
   /** Copies bytes both ways. The end of one direction is passed on and leaves the other open. */
-  join(client: Socket, upstream: Duplex, rules: TunnelRules = { origin: null, closeMs: null }): void {
+  join(client: Socket, upstream: Duplex, rules: TunnelRules): void {
     // Without it Node would answer the app's half-close by closing the direction to the app too.
     upstream.allowHalfOpen = true;
     client.setTimeout(0);
@@ -45,10 +63,11 @@ export class Tunnels {
     const sayGoodbye = rules.closeMs === null ? breakBoth : copyFrames(upstream, client, breakBoth);
     const tunnel: Tunnel = { ...rules, client, sayGoodbye, timer: null };
     this.#open.add(tunnel);
+    this.#counts.set(rules.app, (this.#counts.get(rules.app) ?? 0) + 1);
     for (const end of [client, upstream]) {
       end.on("error", breakBoth);
       end.on("close", () => {
-        this.#open.delete(tunnel);
+        this.#leave(tunnel);
         if (tunnel.timer) clearTimeout(tunnel.timer);
         const other = end === client ? upstream : client;
         if (!end.readableEnded || other.destroyed) breakBoth();
@@ -70,6 +89,13 @@ export class Tunnels {
         tunnel.timer ??= setTimeout(tunnel.sayGoodbye, tunnel.closeMs);
       }
     }
+  }
+
+  #leave(tunnel: Tunnel): void {
+    if (!this.#open.delete(tunnel)) return;
+    const left = this.#counts.get(tunnel.app)! - 1;
+    if (left > 0) this.#counts.set(tunnel.app, left);
+    else this.#counts.delete(tunnel.app);
   }
 
   breakAll(): void {
