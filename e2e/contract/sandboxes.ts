@@ -142,7 +142,17 @@ export function sandboxes(scene: Scene): void {
     assert.ok([200, 204].includes((await api.call("DELETE", `${at}/${id}`)).status));
   });
 
-  const skip = process.getuid?.() === 0 ? false : "only root can hold a box's processes still";
+  const isRoot = process.getuid?.() === 0;
+  test(
+    "without root a pause is refused at once, and the sandbox goes on",
+    { skip: isRoot && "it is root" },
+    async () => {
+      const at = `/sandboxes/${scene.box}`;
+      assert.equal((await api.post(`${at}/pause`)).status, 409);
+      assert.equal(data(ok(await api.post(`${at}/exec`, { command: "echo on" })))["stdout"], "on\n");
+    },
+  );
+  const skip = isRoot ? false : "only root can hold a box's processes still";
   test("a paused sandbox wakes for a command, and its processes went on", { skip }, async () => {
     const at = `/sandboxes/${scene.box}`;
     assert.deepEqual(inside(ok(await api.post(`${at}/pause`)), "T"), { id: scene.box, state: "paused" });

@@ -13,6 +13,9 @@ export const isolationClasses = [
   "userspace-kernel",
   "microvm-hw",
 ] as const;
+/** Among what a box's `isolation.missing` names, where its driver cannot hold it still. */
+export const pauses = "pauses";
+
 export const IsolationClass = z.enum(isolationClasses);
 export type IsolationClass = z.output<typeof IsolationClass>;
 

@@ -16,7 +16,7 @@ import { dropCopy, groupTurn, passTurn, restartFromDisk, takeCopy } from "./copi
 import { ensureServices } from "./desired-services.ts";
 import { checkReadiness, isReady } from "./readiness.ts";
 import { runSetup } from "./setup.ts";
-import { loadSandbox, moveTo, want, type SandboxRow } from "./store.ts";
+import { canPause, loadSandbox, moveTo, want, type SandboxRow } from "./store.ts";
 
 const soonMs = 200;
 const steadyMs = 15_000;
@@ -35,11 +35,13 @@ function afterTimeout(row: SandboxRow, now: number): Desired | null {
   const old = row.expires_at !== null && row.expires_at.getTime() <= now;
   const idle = row.idle_timeout_sec > 0 && row.last_used_at.getTime() + row.idle_timeout_sec * 1000 <= now;
   if (!old && !idle) return null;
-  return row.persistent ? "paused" : "destroyed";
+  if (row.persistent) return canPause(row) ? "paused" : null;
+  return "destroyed";
 }
 
 /** Milliseconds until time alone changes what is wanted. */
 function untilTimeout(row: SandboxRow): number {
+  if (row.persistent && !canPause(row)) return watchMs;
   const ends = [
     row.expires_at?.getTime() ?? Infinity,
     row.idle_timeout_sec > 0 ? row.last_used_at.getTime() + row.idle_timeout_sec * 1000 : Infinity,

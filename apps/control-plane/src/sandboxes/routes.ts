@@ -10,7 +10,15 @@ import { Conditions, ownedBy, tenantById } from "../tenants/index.ts";
 import { guestProblem, liveSandbox, sandboxFailed, settledSandbox } from "./access.ts";
 import { createSandbox, nameProblem } from "./create.ts";
 import { forkSandbox, recoverSandbox } from "./fork.ts";
-import { loadSandbox, ownSandbox, readinessComponents, sandboxView, want, type SandboxRow } from "./store.ts";
+import {
+  canPause,
+  loadSandbox,
+  ownSandbox,
+  readinessComponents,
+  sandboxView,
+  want,
+  type SandboxRow,
+} from "./store.ts";
 
 const readyTimeoutMs = 30_000;
 const settleMs = 60_000;
@@ -226,6 +234,12 @@ async function updateSandbox(
 
 export async function pauseOne(platform: Platform, row: SandboxRow) {
   if (row.state === "error") throw sandboxFailed(row);
+  if (row.state === "running" && !canPause(row))
+    throw new PlatformError(
+      "CONFLICT",
+      "The machine of this sandbox cannot hold it still, as its host is not root there. Leave it running, or take a snapshot and delete it.",
+      { details: { missing: row.isolation?.missing } },
+    );
   await want(platform, row.id, { desired: "paused" });
   const paused = await settledSandbox(platform, row.id, settleMs, (now) => now.state === "paused");
   if (!paused) throw new PlatformError("CONFLICT", "The sandbox could not be paused in time. Retry.");

@@ -1,4 +1,4 @@
-import type { BoxContent } from "@platform/host-api";
+import { pauses, type BoxContent } from "@platform/host-api";
 import { sandboxSizes, notFound, PlatformError, type SandboxSize } from "@platform/contract";
 import { queryOne, type Queryable } from "@platform/postgres";
 import type { Caller } from "../http/index.ts";
@@ -156,6 +156,10 @@ export async function want(platform: Platform, id: string, set: Record<string, u
 export const sizeOf = (size: string) => sandboxSizes[size as SandboxSize];
 
 /** The sandbox as clients see it. */
+/** Whether its machine can hold it still. One that cannot goes on when its time is over. */
+export const canPause = ({ isolation }: Pick<SandboxRow, "isolation">): boolean =>
+  !isolation?.missing.includes(pauses);
+
 export function sandboxView(platform: Platform, tenant: Tenant, row: SandboxRow): Record<string, unknown> {
   const remaining = row.expires_at ? Math.max(0, row.expires_at.getTime() - Date.now()) : null;
   const shown = row.state === "running" && row.ready;

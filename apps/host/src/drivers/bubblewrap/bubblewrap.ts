@@ -5,7 +5,7 @@ import { release } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import type { BoxFailure, BoxStats } from "@platform/host-api";
-import type { ResolvedBoxSpec } from "@platform/host-api";
+import { pauses, type ResolvedBoxSpec } from "@platform/host-api";
 import { z } from "zod";
 import type {
   BoxFolders,
@@ -109,6 +109,7 @@ class BubblewrapDriver implements SandboxDriver {
   get #missing(): string[] {
     return [
       ...this.#cgroups.missing.filter((name) => name !== "pids limit" || !countsByNamespace),
+      ...(this.#cgroups.canFreeze ? [] : [pauses]),
       ...(this.#options.runsAsRoot ? [] : ["own uid"]),
       ...(this.#filter ? [] : ["system-call filter"]),
       ...(canBoundTerminals ? [] : ["terminal limit"]),
