@@ -28,7 +28,7 @@ export async function runSession(
 
 /** The client's template builder, from a template that the platform has. */
 export const runTemplateSession = (t: TestContext, platform: OwnPlatform, base: string): Promise<void> =>
-  runProgram(t, platform, ["template-session.ts", base], 3);
+  runProgram(t, platform, ["template-session.ts", base], 4);
 
 /** What is built on the client: its maker's code interpreter. */
 export const runInterpreterSession = (t: TestContext, platform: OwnPlatform): Promise<void> =>

@@ -1,5 +1,8 @@
 import { Sandbox, Template } from "e2b";
 import assert from "node:assert/strict";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { failure, type StepResult } from "./step.ts";
 
 /* The client's template builder, as its maker published it, starting from a template that the platform has. */
@@ -47,13 +50,45 @@ const steps: [string, () => Promise<void>][] = [
     },
   ],
   [
-    "files cannot be copied in, and that is said",
+    "files and folders are copied in, with their mode, also when the platform has them already",
+    async () => {
+      const context = await mkdtemp(join(tmpdir(), "context-"));
+      await mkdir(join(context, "app/deep"), { recursive: true });
+      await writeFile(join(context, "one.txt"), "one");
+      await writeFile(join(context, "with space.txt"), "two");
+      await writeFile(join(context, "app/deep/three.txt"), "three");
+      const copying = (name: string) =>
+        Template.build(
+          Template({ fileContextPath: context })
+            .fromTemplate(base)
+            .copy("one.txt", "/opt/renamed.txt", { mode: 0o755, user: "user" })
+            .copy("with space.txt", "/opt/texts/")
+            .copy("app", "/opt/app")
+            .copy("*.txt", "/opt/all/")
+            .setWorkdir("/opt/relative")
+            .copy("app/deep", "below"),
+          name,
+          options,
+        );
+      await copying("copied-by-builder");
+      await copying("copied-again");
+      const sandbox = await Sandbox.create("copied-again", { timeoutMs: 120_000 });
+      const look =
+        "cd /opt; stat -c %a renamed.txt; cat renamed.txt texts/* app/deep/* relative/below/*; ls all; ls -A /var/tmp";
+      const { stdout } = await sandbox.commands.run(look);
+      assert.equal(stdout, "755\nonetwothreethreeone.txt\nwith space.txt\n");
+      await sandbox.kill();
+      await rm(context, { recursive: true });
+    },
+  ],
+  [
+    "a place that no sandbox would see is refused, and said",
     async () => {
       const copying = Template({ fileContextPath: import.meta.dirname })
         .fromTemplate(base)
-        .copy("step.ts", "/opt/");
-      const error = await failure(Template.build(copying, "copied-by-builder", options));
-      assert.match(error.message, /Copying files into a template is not supported here/);
+        .copy("step.ts", "/home/user/");
+      const error = await failure(Template.build(copying, "lost-by-builder", options));
+      assert.match(error.message, /Each sandbox has that folder of its own/);
     },
   ],
 ];

@@ -20,7 +20,12 @@ export const TemplateBuildSpec = z.strictObject({
   memoryMib: z.int().min(128).max(65_536).optional().describe("Memory of the build, MiB"),
   diskMib: z.int().min(64).max(102_400).optional().describe("Most that the build may add, MiB"),
   steps: z
-    .array(z.strictObject({ run: z.string().min(1).max(65_536).describe("Shell command, run as root") }))
+    .array(
+      z.strictObject({
+        run: z.string().min(1).max(65_536).describe("Shell command, run as root"),
+        files: z.uuid().optional().describe("Uploaded tar whose files the command finds in $FILES"),
+      }),
+    )
     .max(200)
     .default([]),
   env: z.record(EnvName, z.string().max(32_768)).default({}).describe("For the steps and for every sandbox"),

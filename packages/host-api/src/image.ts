@@ -41,6 +41,13 @@ export const ImageLimits = z.object({
 });
 export type ImageLimits = z.output<typeof ImageLimits>;
 
+/** A shell command; `upload`: a tar, plain or by gzip, whose files it finds in the folder that `FILES` names. */
+export const ImageStep = z.union([
+  z.string().min(1).max(65_536),
+  z.object({ run: z.string().min(1).max(65_536), upload: BoxKey }),
+]);
+export type ImageStep = z.output<typeof ImageStep>;
+
 /** How an image comes to be. */
 export const ImageSource = z.discriminatedUnion("type", [
   /** A definition of the platform's own, made of the machine's Debian release. */
@@ -49,7 +56,7 @@ export const ImageSource = z.discriminatedUnion("type", [
   z.object({
     type: z.literal("steps"),
     from: ImageReference,
-    steps: z.array(z.string().min(1).max(65_536)).max(200),
+    steps: z.array(ImageStep).max(200),
     env: z.record(z.string(), z.string()).default({}),
     workdir: z.string().startsWith("/").default("/"),
   }),
@@ -62,7 +69,7 @@ export const ImageSource = z.discriminatedUnion("type", [
       /** Such as `node:22`, from a registry that this host's operator configured. */
       z.object({ type: z.literal("registry"), reference: z.string().min(1).max(500) }),
     ]),
-    steps: z.array(z.string().min(1).max(65_536)).max(200).default([]),
+    steps: z.array(ImageStep).max(200).default([]),
     env: z.record(z.string(), z.string()).default({}),
   }),
 ]);

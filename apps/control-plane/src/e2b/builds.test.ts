@@ -105,8 +105,10 @@ test("the calls of the client's template builder build, log, list and delete", {
       await call("POST", "/v3/templates", { name: "tagged:v2" }),
     ]) {
       assert.equal(refused.status, 400, JSON.stringify(refused.body));
-      assert.match(String(refused.body["message"]), /not supported here/);
+      assert.match(String(refused.body["message"]), /not supported here|is no hash of files/);
     }
+    const stray = await call("PUT", "/template-files?token=made-up", {});
+    assert.equal(stray.status, 403, JSON.stringify(stray.body));
     assert.equal((await call("POST", "/v3/templates", { name: "base" })).status, 403);
     assert.equal((await call("GET", "/templates/no-such/builds/x/status")).status, 404);
   });

@@ -12,6 +12,7 @@ import {
   type TemplateBuildRow,
   type TemplateRow,
 } from "../templates/index.ts";
+import { copyCommand, filesIdOf, uploadLink } from "./copied-files.ts";
 import { ClientProblem, notSupported, parseBody } from "./problem.ts";
 import type { ClientCall, ClientRoute } from "./route.ts";
 
@@ -24,7 +25,11 @@ const NewTemplate = z.looseObject({
   memoryMB: z.int().min(128).max(65_536).optional(),
 });
 
-const Step = z.looseObject({ type: z.string(), args: z.array(z.string()).default([]) });
+const Step = z.looseObject({
+  type: z.string(),
+  args: z.array(z.string()).default([]),
+  filesHash: z.string().optional(),
+});
 const StartBuild = z.looseObject({
   fromImage: z.string().min(1).max(500).optional(),
   fromTemplate: z.string().min(1).max(200).optional(),
@@ -56,35 +61,34 @@ function slugOf(text: string, tags: readonly string[]): string {
 const quote = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`;
 
 /** One shell command a step. Steps run as root: homes of a template are not kept, its system is. */
-function stepsOf(input: StartBuild): Pick<TemplateBuildSpec, "steps" | "env" | "workdir"> {
+function stepsOf(input: StartBuild, tenantId: string): Pick<TemplateBuildSpec, "steps" | "env" | "workdir"> {
   const env: Record<string, string> = {};
-  const steps: { run: string }[] = [];
+  const steps: { run: string; files?: string }[] = [];
   let folder = standardFolder;
-  for (const { type, args } of input.steps) {
+  for (const { type, args, filesHash } of input.steps) {
     if (type === "ENV") for (let at = 0; at + 1 < args.length; at += 2) env[args[at]!] = args[at + 1]!;
     else if (type === "WORKDIR" && args[0]) {
       folder = args[0].startsWith("/") ? args[0] : `${folder}/${args[0]}`;
       steps.push({ run: `mkdir -p ${quote(folder)}` });
     } else if (type === "RUN" && args[0]) steps.push({ run: `cd ${quote(folder)} && ${args[0]}` });
-    else if (type === "COPY" || type === "ADD") throw copyProblem();
+    else if (type === "COPY")
+      steps.push({ run: copyCommand(args, folder), files: filesIdOf(tenantId, filesHash) });
     else if (type !== "USER") throw notSupported(`The step ${type}`);
   }
   return { steps, env, workdir: folder };
 }
 
-const copyProblem = () =>
-  notSupported(
-    "Copying files into a template",
-    "Fetch them in a step (git clone, curl), or import an image that has them.",
-  );
-
-function specOf(input: StartBuild, size: { vcpu?: number | undefined; memoryMib?: number | undefined }) {
+function specOf(
+  input: StartBuild,
+  tenantId: string,
+  size: { vcpu?: number | undefined; memoryMib?: number | undefined },
+) {
   if (input.fromImageRegistry !== undefined && input.fromImageRegistry !== null)
     throw notSupported("fromImageRegistry", "Ask the operator to configure the registry.");
   const isOwnBase = input.fromImage === undefined || clientBase.test(input.fromImage);
   const start = isOwnBase ? { from: input.fromTemplate ?? "miosa-sandbox" } : { image: input.fromImage };
   return parseBuildSpec({
-    ...{ ...start, ...stepsOf(input) },
+    ...{ ...start, ...stepsOf(input, tenantId) },
     ...(size.vcpu === undefined ? {} : { vcpu: size.vcpu }),
     ...(size.memoryMib === undefined ? {} : { memoryMib: size.memoryMib }),
     ...(input.startCmd ? { startCmd: input.startCmd } : {}),
@@ -141,7 +145,7 @@ async function start(call: ClientCall) {
     platform,
     buildId.data,
     row,
-    specOf(parseBody(StartBuild, call.body), { vcpu, memoryMib }),
+    specOf(parseBody(StartBuild, call.body), call.caller.tenantId, { vcpu, memoryMib }),
     true,
   );
   call.reply.status(202);
@@ -202,9 +206,10 @@ export const buildRoutes: readonly ClientRoute[] = [
   { method: "GET", path: `${build}/status`, scope: read, handle: status },
   { method: "GET", path: `${build}/logs`, scope: read, handle: logs },
   {
-    ...{ method: "GET", path: "/templates/{templateID}/files/{hash}", scope: write },
-    handle: async () => {
-      throw copyProblem();
+    ...{ method: "GET", path: "/templates/{templateID}/files/{hash}", scope: write, status: 201 },
+    handle: async (call) => {
+      await ownTemplateOf(call, call.params["templateID"]!);
+      return uploadLink(call);
     },
   },
 ];

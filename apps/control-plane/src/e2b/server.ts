@@ -6,6 +6,7 @@ import type { AuditEntry, Call, Caller } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { previewDomain, tenantById } from "../tenants/index.ts";
 import { buildRoutes } from "./builds.ts";
+import { registerFileUploads } from "./copied-files.ts";
 import { lifeRoutes } from "./life.ts";
 import { observeRoutes } from "./observe.ts";
 import { ClientProblem, toClientProblem } from "./problem.ts";
@@ -45,6 +46,7 @@ export function registerClientApi(app: FastifyInstance, platform: Platform, opti
         throw new ClientProblem(404, `${request.method} ${pathOf(request)} is not part of this API.`);
       });
       scope.get("/health", async (_request, reply) => reply.status(200).send("OK"));
+      registerFileUploads(scope, platform);
       for (const route of routes) register(scope, platform, options, route);
     },
     { prefix: clientApiPrefix },

@@ -3,9 +3,11 @@ import { builtInTemplates, findBuiltIn, type BuiltInTemplate } from "./built-in.
 export { deleteTemplate, templateHandlers } from "./routes.ts";
 export { createTemplateBuildStep } from "./reconciler.ts";
 export { resolveTemplate, type ResolvedTemplate, type SandboxImage } from "./resolve.ts";
+export { storeUpload } from "./uploads.ts";
 export {
   buildsOf,
   findOwnTemplate,
+  hasUpload,
   linesAfter,
   listOwnTemplates,
   loadTemplateBuild,

@@ -1,6 +1,6 @@
 import { faultPoint } from "@platform/daemon";
 import { ImageUploadId, PlatformError } from "@platform/contract";
-import { HostError, type ImageBuild, type ImageBuildSpec } from "@platform/host-api";
+import { HostError, type ImageBuild, type ImageBuildSpec, type ImageStep } from "@platform/host-api";
 import { transaction } from "@platform/postgres";
 import { recordIn } from "../events/index.ts";
 import type { Platform } from "../platform.ts";
@@ -71,7 +71,9 @@ async function hostSpec(platform: Platform, row: TemplateBuildRow): Promise<Imag
     },
     minimumIsolation,
   };
-  const steps = spec.steps.map(({ run }) => run);
+  const steps: ImageStep[] = [];
+  for (const { run, files } of spec.steps)
+    steps.push(files === undefined ? run : { run, upload: await ownUpload(platform, row.tenant_id, files) });
   const check = (env: Record<string, string>) => ({
     ...{ startCommand: spec.startCmd ?? null, readyCommand: spec.readyCmd ?? null },
     ...{ env, workdir: spec.workdir },
@@ -100,10 +102,14 @@ async function hostSpec(platform: Platform, row: TemplateBuildRow): Promise<Imag
 async function hostImage(platform: Platform, tenantId: string, image: string) {
   const id = ImageUploadId.exec(image)?.[1];
   if (id === undefined) return { type: "registry" as const, reference: image };
-  if (await findUpload(platform.pool, tenantId, id)) return { type: "upload" as const, key: uploadKey(id) };
+  return { type: "upload" as const, key: await ownUpload(platform, tenantId, id) };
+}
+
+async function ownUpload(platform: Platform, tenantId: string, id: string): Promise<string> {
+  if (await findUpload(platform.pool, tenantId, id)) return uploadKey(id);
   throw new PlatformError(
     "TEMPLATE_NOT_READY",
-    `There is no uploaded image ${id}: it is kept for a day. Upload it again with POST /sandbox-template-images.`,
+    `There is no upload ${id}: it is kept for a day. Upload it again with POST /sandbox-template-images.`,
   );
 }
 

@@ -1,5 +1,4 @@
 import { randomUUID } from "node:crypto";
-import { PassThrough, pipeline, Readable } from "node:stream";
 import {
   checkBuildSpec,
   notFound,
@@ -27,9 +26,9 @@ import {
   linesAfter,
   saveBuild,
   saveTemplate,
-  uploadKey,
   type TemplateRow,
 } from "./store.ts";
+import { storeUpload } from "./uploads.ts";
 import { builtInRow, buildView, catalogueRow, contractOf, ownRow, readinessStates, sizes } from "./views.ts";
 
 const mib = 1024 * 1024;
@@ -250,35 +249,10 @@ async function streamLog(platform: Platform, call: Call): Promise<void> {
   stream.close();
 }
 
-/** The row comes first: an upload that no row names cannot be used, and goes by itself. */
-async function uploadImage(platform: Platform, call: Call) {
-  const { caller, request, signal } = call;
+async function uploadImage(platform: Platform, { caller, request, signal }: Call) {
   const id = randomUUID();
-  try {
-    // Whoever sends it on destroys the stream at its end, and the request is still needed then.
-    const body = new PassThrough({ highWaterMark: 1024 * 1024 });
-    pipeline(request.body instanceof Readable ? request.body : Readable.from([]), body, () => undefined);
-    const { sizeBytes } = await platform.host.putImageUpload(uploadKey(id), body, signal);
-    await platform.pool.query(
-      "delete from template_image_uploads where created_at < now() - interval '1 day'",
-    );
-    await platform.pool.query(
-      "insert into template_image_uploads (id, tenant_id, size_bytes) values ($1, $2, $3)",
-      [id, caller.tenantId, sizeBytes],
-    );
-    return { id, image: `upload:${id}`, size_bytes: sizeBytes };
-  } catch (error) {
-    if (!(error instanceof HostError)) throw error;
-    if (error.code === "DISK_FULL")
-      throw new PlatformError("DISK_FULL", "There is no room for the image. Ask your operator.", {
-        cause: error,
-      });
-    if (error.status === 413)
-      throw new PlatformError("PAYLOAD_TOO_LARGE", "An image may have 20 GiB. Make it smaller.", {
-        cause: error,
-      });
-    throw error;
-  }
+  const sizeBytes = await storeUpload(platform, caller.tenantId, id, request.body, signal);
+  return { id, image: `upload:${id}`, size_bytes: sizeBytes };
 }
 
 function buildHandlers(platform: Platform): Handler[] {

@@ -94,6 +94,14 @@ export const findUpload = (db: Queryable, tenantId: string, id: string) =>
     [tenantId, id],
   );
 
+/** Long enough from now for a build that begins with it. */
+export const hasUpload = async (db: Queryable, tenantId: string, id: string): Promise<boolean> =>
+  (await queryOne(
+    db,
+    "select 1 from template_image_uploads where tenant_id = $1 and id = $2 and created_at > now() - interval '12 hours'",
+    [tenantId, id],
+  )) !== null;
+
 /** Holds secrets of its author: sealed in the database. */
 export const openSpec = (platform: Platform, row: { build_spec_sealed: Buffer }): TemplateBuildSpec =>
   parseBuildSpec(JSON.parse(platform.seal.open(row.build_spec_sealed)));

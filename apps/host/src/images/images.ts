@@ -391,6 +391,7 @@ export class Images {
       ...context,
       ...{ source, limits, base, key: boxKey, marker: `box.${tag}.${boxKey}`, tag, guestFolder, outbound },
       cgroups: this.#cgroups,
+      upload: (name) => this.uploads.find(name),
       onFreeze: () => this.#change(key, { state: "snapshotting" }),
     });
   }

@@ -1,7 +1,8 @@
+import { createReadStream } from "node:fs";
 import { lstat, open, readdir, rename, rm, link } from "node:fs/promises";
 import { join } from "node:path";
 import { Deadline } from "@platform/daemon";
-import type { ImageLimits, ImageSource } from "@platform/host-api";
+import type { ImageLimits, ImageSource, ImageStep } from "@platform/host-api";
 import { diskUsage } from "../boxes/index.ts";
 import type { Cgroups } from "../drivers/linux/cgroups.ts";
 import type { OutboundFactory } from "../outbound/index.ts";
@@ -26,6 +27,8 @@ export interface StepsContext extends MakeContext {
   readonly guestFolder: string;
   readonly cgroups: Cgroups;
   readonly outbound: OutboundFactory;
+  /** Path of the upload with this key, or `null`. */
+  readonly upload: (key: string) => Promise<string | null>;
   readonly onFreeze: () => Promise<void>;
 }
 
@@ -64,8 +67,8 @@ export async function makeFromSteps(work: string, context: StepsContext): Promis
     ...{ cgroups: context.cgroups, outbound: context.outbound },
   });
   try {
-    for (const [index, command] of source.steps.entries())
-      await runStep(box, index, command, context, join(work, "layer"));
+    for (const [index, step] of source.steps.entries())
+      await runStep(box, index, step, context, join(work, "layer"));
   } finally {
     await box.close();
   }
@@ -93,14 +96,37 @@ function lineWriter(stream: LogStream, onLine: MakeContext["onLine"]) {
   };
 }
 
+const filesFolder = "/var/tmp/.step-files";
+
+async function placeFiles(
+  box: StepBox,
+  upload: string,
+  { upload: find, signal }: StepsContext,
+): Promise<void> {
+  const path = await find(upload);
+  if (path === null) {
+    const detail = "The uploaded files of a step are gone: they are kept for a day. Upload them again.";
+    throw new ImageError("image_not_found", detail);
+  }
+  await box.guest.writeFile(`${filesFolder}.tar`, createReadStream(path), signal);
+}
+
+/** Unpacked in the box, by the box: what a tar may try harms nobody else. Nothing of it stays but what `command` took. */
+const withFiles = (command: string): string =>
+  `rm -rf ${filesFolder} && mkdir ${filesFolder} && tar -xf ${filesFolder}.tar --no-same-owner -C ${filesFolder} && (
+${command}
+)
+code=$?; rm -rf ${filesFolder} ${filesFolder}.tar; exit $code`;
+
 async function runStep(
   box: StepBox,
   index: number,
-  command: string,
+  step: ImageStep,
   context: StepsContext,
   layer: string,
 ): Promise<void> {
   const { source, limits, onLine, cgroups, key } = context;
+  const command = typeof step === "string" ? step : step.run;
   onLine("system", `step ${index + 1} of ${source.steps.length}: ${command.split("\n")[0]?.slice(0, 200)}`);
   const oomBefore = await cgroups.oomKills(key);
   const full = new AbortController();
@@ -117,10 +143,15 @@ async function runStep(
   const stderr = lineWriter("stderr", onLine);
   const deadline = new Deadline(limits.timeoutMs);
   try {
+    if (typeof step !== "string") await placeFiles(box, step.upload, context);
     const result = await box.guest
-      .exec(command, {
+      .exec(typeof step === "string" ? command : withFiles(command), {
         cwd: source.workdir,
-        env: { ...stepEnvironment, ...source.env },
+        env: {
+          ...stepEnvironment,
+          ...source.env,
+          ...(typeof step === "string" ? {} : { FILES: filesFolder }),
+        },
         timeoutMs: Math.ceil(deadline.remainingMs),
         maxOutputBytes: 4096,
         onStdout: stdout.add,
