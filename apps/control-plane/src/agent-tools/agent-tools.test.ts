@@ -213,6 +213,7 @@ test("work on the files of a sandbox", { skip }, async (t) => {
     assert.equal((await run("x + 1"))["result"], "21");
     const other = await run("x", { context: "other" });
     assert.deepEqual([other["ok"], (other["error"] as Row)["name"]], [false, "NameError"]);
+    assert.match(String(other["stderr"]), /line 1[\s\S]*NameError: name 'x' is not defined\n$/);
     assert.equal((await run("const n = 2; n * 2", { language: "javascript" }))["result"], "4");
     const late = await run("import time; time.sleep(600)", { timeout: 1 });
     assert.deepEqual(

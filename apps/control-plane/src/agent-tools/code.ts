@@ -81,7 +81,9 @@ export function codeHandlers(platform: Platform): Handler[] {
       const main = results.findLast((result) => result["is_main_result"] === true);
       return {
         ok: error === null,
-        ...text,
+        stdout: text.stdout,
+        // Clients that know outputs and a result alone would not see why it failed.
+        stderr: text.stderr + (error ? `${error.traceback.trimEnd()}\n` : ""),
         result: typeof main?.["text"] === "string" ? main["text"] : null,
         ...{ results, error, language, context, truncated, timed_out: late.aborted },
         execution_count: count,
