@@ -188,7 +188,15 @@ function sendError(
     "content-length": Buffer.byteLength(body),
     ...(isUnread(request) ? { connection: "close" } : {}),
   });
-  response.end(request.method === "HEAD" ? undefined : body);
+  const content = request.method === "HEAD" ? undefined : body;
+  if (!isUnread(request)) {
+    response.end(content);
+    return;
+  }
+  // The end of an answer closes the connection, and what the client still sends then would reset the answer away.
+  if (content) response.write(content);
+  const end = () => response.end();
+  request.once("end", end).once("close", end);
   drain(request);
 }
 
