@@ -1,17 +1,18 @@
 // `npm test`: format, types, lint, import rules, then every test. `--full` adds the slow suites; `--ci` adds as
-// many of them as fit into CI_BUDGET_MIN minutes (40), quick ones first, and names the others.
+// many of them as fit into CI_BUDGET_MIN minutes (38), quick ones first, and names the others.
 // A file with a failed test runs once more by itself; when it passes then, it counts as passed and is named.
 // The last line reads `N passed, N failed`.
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
+import { endTree, watchForStuckFiles } from "./stuck-files.mjs";
 
 const isFull = process.argv.includes("--full");
 const isCi = process.argv.includes("--ci");
 const startedAt = Number(process.argv.find((word) => word.startsWith("--since="))?.slice(8) ?? Date.now());
 const minutesLeft = () =>
-  isCi ? Number(process.env.CI_BUDGET_MIN ?? 40) - (Date.now() - startedAt) / 60_000 : Infinity;
+  isCi ? Number(process.env.CI_BUDGET_MIN ?? 38) - (Date.now() - startedAt) / 60_000 : Infinity;
 
 /**
  * Minutes that a slow suite takes on two busy cores; the shortest go first.
@@ -62,6 +63,8 @@ const steadyInCi = new Set([
 ]);
 /** Beyond CI_BUDGET_MIN, for second runs. */
 const MOST_MINUTES_OVER = 8;
+/** Beyond CI_BUDGET_MIN, after which whatever still runs is ended and counts as failed. */
+const MOST_MINUTES_IN_ALL_OVER = 15;
 /** Files with a failure that are run once more, of one suite. */
 const MOST_SECOND_RUNS = 5;
 /** Of a thousand creates, of two gigabytes and of all broken projects, what fits into a run with a budget. */
@@ -113,13 +116,24 @@ function run(args, environment = {}) {
     );
     const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "pipe"], env });
     let text = "";
+    const last = Math.min(2 ** 31 - 1, (minutesLeft() + MOST_MINUTES_IN_ALL_OVER) * 60_000);
+    const tooLate = setTimeout(() => {
+      console.log("\nFAILED: the budget is used up; what still ran was ended");
+      endTree(child.pid);
+      child.kill("SIGKILL");
+    }, last);
+    const stopWatching = environment.PROGRESS ? watchForStuckFiles(child, environment) : () => undefined;
     for (const stream of [child.stdout, child.stderr]) {
       stream.on("data", (chunk) => {
         text += chunk;
         process.stdout.write(chunk);
       });
     }
-    child.on("close", (code) => resolve({ code, text }));
+    child.on("close", (code) => {
+      clearTimeout(tooLate);
+      stopWatching();
+      resolve({ code, text });
+    });
   });
 }
 
@@ -153,7 +167,12 @@ async function main() {
         ...["--test-reporter=./scripts/failed-files.mjs", `--test-reporter-destination=${record}`],
         ...files,
       ],
-      { SCRATCH: scratch, ...environment },
+      {
+        SCRATCH: scratch,
+        PROGRESS: `${record}-progress`,
+        STUCK_MIN: `${timeoutMinutes + 1}`,
+        ...environment,
+      },
     );
     const lines = existsSync(record) ? readFileSync(record, "utf8").trim().split("\n") : [];
     const seen = lines.filter((line) => line !== "").map((line) => JSON.parse(line));
@@ -206,7 +225,7 @@ async function main() {
   );
   for (const suite of suites) {
     if (suite.files.length === 0) continue;
-    await runTests(suite.name, suite.files.sort(), suite.concurrency, 15, {});
+    await runTests(suite.name, suite.files.sort(), suite.concurrency, 8, {});
   }
   if (!isFull && !isCi) skipped.push(`slow tests (${slow.length} files): run npm run test:full`);
   for (const file of isFull || isCi ? slow : []) {

@@ -144,15 +144,16 @@ test("a client that opens streams only to reset them is sent away; others go on"
   const app = await rig.app((_req, res) => res.end("ok"));
   await rig.publish({ "reset.clinic.test": app.target });
   const session = await open(t, "reset.clinic.test");
-  const endsAt = Date.now() + 60_000;
-  while (!session.destroyed && !session.closed && Date.now() < endsAt) {
+  const isGone = () => session.destroyed || session.closed;
+  // Ten times what may be reset at once, and no more: while the edge is slow, whatever waits here costs memory.
+  for (let round = 0; round < 40 && !isGone(); round++) {
     const streams = Array.from({ length: 50 }, () => session.request({ ":path": "/" }, { endStream: false }));
     for (const stream of streams) stream.on("error", () => undefined); // Its end is what the test is about.
     await new Promise((resolve) => setImmediate(resolve));
     for (const stream of streams) stream.close(constants.NGHTTP2_CANCEL);
     await new Promise((resolve) => setImmediate(resolve));
   }
-  assert.ok(session.destroyed || session.closed, "sent away");
+  await waitFor("the edge to send the client away", isGone, 60_000);
   const other = await open(t, "reset.clinic.test");
   assert.equal((await ask(other, { ":path": "/" })).body, "ok");
 });
