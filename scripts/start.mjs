@@ -5,6 +5,7 @@ import { existsSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { ensureGvisorRuntime } from "./gvisor-runtime.mjs";
+import { ensurePostgresClient } from "./postgres-client.mjs";
 import { ensureSystemPackages } from "./system-packages.mjs";
 import { ensurePackages, ensureToolchain, root } from "./toolchain.mjs";
 
@@ -72,6 +73,7 @@ try {
   const missing = ensureSystemPackages({ path: process.env.PATH, isRoot: process.getuid?.() === 0, say });
   if (missing.length > 0) process.exit(1);
   ensureGvisorRuntime({ path: process.env.PATH, say });
+  ensurePostgresClient({ path: process.env.PATH, say });
 } catch (error) {
   say(`✗ set-up failed: ${error.message}`);
   say("  do:  Check that this machine reaches its package registry, then run it again.");

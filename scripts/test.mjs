@@ -91,6 +91,8 @@ async function onOwnNode() {
   if (missing.length > 0) say("• tests that need it are skipped");
   const gvisor = await import("./gvisor-runtime.mjs").catch(() => null);
   gvisor?.ensureGvisorRuntime({ path: process.env.PATH, say });
+  const client = await import("./postgres-client.mjs").catch(() => null);
+  client?.ensurePostgresClient({ path: process.env.PATH, say });
   const child = spawn(node, [...process.argv.slice(1), `--since=${startedAt}`], { stdio: "inherit" });
   for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => child.kill(signal));
   child.on("exit", (code) => process.exit(code ?? 1));

@@ -90,6 +90,15 @@ export const BackupPolicy = z.object({
     .describe("Also store the log, so that any moment can be restored; PostgreSQL only"),
   window_days: z.int().min(1).max(35).default(7).describe("How far back a moment may lie"),
 });
+export const UpgradeDatabase = z.object({
+  engine_version: z.coerce.string().describe("The major version wanted"),
+  keep_days: z
+    .int()
+    .min(0)
+    .max(30)
+    .default(7)
+    .describe("How long the server of the earlier version waits as the way back"),
+});
 
 const tag = "Databases";
 const d = { tag, envelope: "data" } as const;
@@ -300,5 +309,39 @@ export const databaseRoutes = {
     response: Database,
     idempotent: true,
     problems: ["DATABASE_NOT_READY"],
+  }),
+  upgrade: defineRoute({
+    id: "upgradeDatabase",
+    method: "POST",
+    path: `${base}/upgrade`,
+    summary: "A newer major version: same address, accounts and content, which is compared before it counts",
+    ...d,
+    scope: "databases:write",
+    status: 202,
+    body: UpgradeDatabase,
+    response: Database,
+    problems: ["DATABASE_NOT_READY", "ENGINE_VERSION_UNAVAILABLE", "CONFLICT"],
+  }),
+  goBack: defineRoute({
+    id: "undoDatabaseUpgrade",
+    method: "POST",
+    path: `${base}/upgrade/undo`,
+    summary: "The server of the earlier version again, without what was written since",
+    ...d,
+    scope: "databases:write",
+    status: 202,
+    body: NoBody,
+    response: Database,
+    problems: ["DATABASE_NOT_READY", "CONFLICT"],
+  }),
+  forgetWayBack: defineRoute({
+    id: "endDatabaseUpgrade",
+    method: "DELETE",
+    path: `${base}/upgrade`,
+    summary: "Remove the server of the earlier version that waits",
+    ...d,
+    scope: "databases:write",
+    response: Database,
+    problems: ["CONFLICT"],
   }),
 } as const;

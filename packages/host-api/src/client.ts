@@ -89,6 +89,7 @@ export class HostError extends Error {
  * | dialPort | CONNECT <key>:<port>: raw stream to a port in the box |
  * | databases | PUT, GET, DELETE /databases/:key; POST …/start, /stop, /restart, /rotate, /end-rotation, /probe; GET …/credentials, /stats, /logs?lines= |
  * | backup, restore, copyDatabase | POST /databases/:key/backup; PUT /databases/:key/restore; POST /databases/:key/copies {from, spec} |
+ * | upgradeDatabase, goBack, forgetBefore | POST /databases/:key/upgrade {version}, /databases/:key/back; DELETE /databases/:key/before |
  * | takeLog, stopLog, logSegment, forgetLog | POST, DELETE /databases/:key/log-stock; GET …/log-segment?name=; POST …/forgotten-log |
  * | databaseUsers, putDatabaseUser, removeDatabaseUser | GET, PUT /databases/:key/users; POST …/removed-users |
  *
@@ -280,6 +281,15 @@ export class HostClient {
   /** A new database with the content that another one has now. */
   copyDatabase = (key: string, from: string, spec: DatabaseSpec, signal?: AbortSignal) =>
     this.#json("POST", `/databases/${key}/copies`, HostedDatabase, { from, spec }, signal);
+  /** A newer server in its place, once its content was carried and compared; the one before waits. */
+  upgradeDatabase = (key: string, version: string, signal?: AbortSignal) =>
+    this.#json("POST", `/databases/${key}/upgrade`, HostedDatabase, { version }, signal);
+  /** The server before the upgrade again, without what was written since. */
+  goBack = (key: string, signal?: AbortSignal) =>
+    this.#json("POST", `/databases/${key}/back`, HostedDatabase, {}, signal);
+  /** There is no way back any more. */
+  forgetBefore = (key: string, signal?: AbortSignal) =>
+    this.#void("DELETE", `/databases/${key}/before`, undefined, signal);
   probe = (key: string, signal?: AbortSignal) =>
     this.#json("POST", `/databases/${key}/probe`, LoginProof, {}, signal);
   /** A statement that fails is an answer. */

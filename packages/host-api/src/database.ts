@@ -19,7 +19,7 @@ export const LoginProof = z.object({
   ok: z.boolean(),
   /**
    * `auth_failed`, `unreachable`, `too_many_connections`, `disk_full`, `read_only`, `out_of_memory`,
-   * `tls_failed`, `timeout`, `starting`, `query_failed`
+   * `tls_failed`, `timeout`, `starting`, `query_failed`, `upgrading`
    */
   reason: z.string().nullable(),
   detail: z.string().nullable(),
@@ -59,6 +59,8 @@ export const HostedDatabase = z.object({
   rotating: z.boolean(),
   /** `null` for engines that have none. */
   pooling: PoolingSeen.nullable(),
+  /** The server that waits since an upgrade: its major version. */
+  wayBack: z.object({ version: z.string() }).nullable(),
 });
 export type HostedDatabase = z.output<typeof HostedDatabase>;
 
@@ -175,4 +177,5 @@ export const RestoreSpec = z.object({
   targetTime: z.iso.datetime().nullable(),
 });
 export type RestoreSpec = z.input<typeof RestoreSpec>;
+export const UpgradeSpec = z.object({ version: z.string() });
 export const CopySpec = z.object({ from: BoxKey, spec: DatabaseSpec });

@@ -39,6 +39,11 @@ export interface PointInTime {
   readonly spans: readonly { readonly earliest: string; readonly latest: string }[];
 }
 
+interface DatabaseUpgrade {
+  readonly state: string;
+  readonly last_error: string | null;
+}
+
 export class Databases {
   readonly #http: Transport;
   constructor(http: Transport) {
@@ -102,6 +107,39 @@ export class Databases {
       body: name === undefined ? {} : { name },
       idempotencyKey,
     });
+  /** A newer major version; `waitUntilUpgraded` tells when it serves. @param keepDays how long the way back stays */
+  upgrade = (id: string, engineVersion: string, keepDays?: number) =>
+    this.#http.json<Database>("POST", `/databases/${encodeURIComponent(id)}/upgrade`, {
+      body: { engine_version: engineVersion, ...(keepDays === undefined ? {} : { keep_days: keepDays }) },
+    });
+  /** The server of the earlier version again, without what was written since. */
+  undoUpgrade = (id: string) =>
+    this.#http.json<Database>("POST", `/databases/${encodeURIComponent(id)}/upgrade/undo`, { body: {} });
+  /** Gives up the way back. */
+  endUpgrade = (id: string) =>
+    this.#http.json<Database>("DELETE", `/databases/${encodeURIComponent(id)}/upgrade`);
+  /** @throws ApiError UPGRADE_FAILED when the database stayed on its version; with why */
+  waitUntilUpgraded = async (id: string, timeoutMs = 6 * 3_600_000): Promise<Database> => {
+    const endsAt = performance.now() + timeoutMs;
+    for (;;) {
+      const database = await this.get(id);
+      const { upgrade = null } = database as { upgrade?: DatabaseUpgrade | null };
+      const hasEnded = upgrade !== null && !["upgrading", "going_back"].includes(upgrade.state);
+      if (hasEnded && upgrade.last_error !== null)
+        throw new ApiError({
+          code: "UPGRADE_FAILED",
+          message: upgrade.last_error,
+          status: 409,
+          retryable: false,
+        });
+      if (hasEnded && database.state === "running") return database;
+      if (performance.now() > endsAt) {
+        const message = `The database is still ${database.state} after ${Math.round(timeoutMs / 1000)} s. It goes on; look again.`;
+        throw new ApiError({ code: "TIMEOUT", message, status: 408, retryable: true });
+      }
+      await delay(1000);
+    }
+  };
   query = (id: string, body: DatabaseQuery) =>
     this.#http.json<DatabaseQueryResult>("POST", `/databases/${encodeURIComponent(id)}/query`, { body });
   metrics = (id: string) =>

@@ -3,6 +3,7 @@ import { withClient, type Context } from "../context.ts";
 import { table } from "../output.ts";
 import { parseCount } from "../pairs.ts";
 import { addAccess } from "./database-access.ts";
+import { addUpgrade } from "./database-upgrade.ts";
 
 interface CreateOptions {
   readonly engine: string;
@@ -124,6 +125,7 @@ export function addDatabase(program: Command, context: () => Context): void {
         context().output.result(ready, ready.id);
       }),
     );
+  addUpgrade(database, context);
   addAccess(database, context);
   database
     .command("rm")

@@ -31,6 +31,8 @@ export interface BackupRow {
   readonly created_at: Date;
   /** Of a base: the first segment of the log that leads on from it. */
   readonly wal_from: string | null;
+  /** Major version of the server that it is of; null for those of earlier releases: the database's own. */
+  readonly engine_version: string | null;
 }
 
 const idleMs = 3_600_000;
@@ -51,10 +53,15 @@ export const backupsOf = (db: Queryable, databaseId: string) =>
     [databaseId],
   );
 
+/** The database as it was at the backup: an upgrade may lie between. */
+export const ofBackup = (database: DatabaseRow, { engine_version }: BackupRow): DatabaseRow =>
+  engine_version === null ? database : { ...database, engine_version };
+
 export const backupView = (row: BackupRow) => ({
   id: row.id,
   database_id: row.database_id,
   kind: row.kind,
+  engine_version: row.engine_version,
   state: row.state,
   size_bytes: row.size_bytes === null ? null : Number(row.size_bytes),
   encrypted: true,
@@ -76,8 +83,8 @@ export async function requestBackup(
   walFrom: string | null = null,
 ): Promise<BackupRow> {
   await platform.pool.query(
-    `insert into database_backups (id, tenant_id, database_id, kind, object_key, key_sealed, wal_from)
-     values ($1, $2, $3, $4, $5, $6, $7) on conflict (id) do nothing`,
+    `insert into database_backups (id, tenant_id, database_id, kind, object_key, key_sealed, wal_from, engine_version)
+     values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (id) do nothing`,
     [
       id,
       row.tenant_id,
@@ -86,6 +93,7 @@ export async function requestBackup(
       `${row.id}/${id}`,
       platform.seal.close(randomBytes(32).toString("hex")),
       walFrom,
+      row.engine_version,
     ],
   );
   platform.signals.announce("work:database_backups");
@@ -146,6 +154,7 @@ async function take(
   faultPoint("control-plane.backup.stored");
   await set(platform, row, {
     state: "completed",
+    engine_version: database.engine_version,
     size_bytes: size,
     parts,
     completed_at: new Date(),
@@ -242,7 +251,12 @@ async function drill(
     await platform.host.deleteDatabase(key, signal);
     const content = contentOf(platform, row, signal);
     content.once("error", (error) => (damage = error));
-    await platform.host.restore(key, { spec: specOf(platform, database), targetTime: null }, content, signal);
+    await platform.host.restore(
+      key,
+      { spec: specOf(platform, ofBackup(database, row)), targetTime: null },
+      content,
+      signal,
+    );
     const proof = await platform.host.probe(key, signal);
     if (!proof.ok) throw new Error(`the restored database does not let in: ${proof.reason}`);
   } catch (error) {

@@ -20,14 +20,15 @@ async function insertCopy(
   like: DatabaseRow,
   name: string,
   source: Source,
+  version = like.engine_version,
 ): Promise<DatabaseRow> {
   const inserted = await platform.pool.query(
     `insert into databases (id, tenant_id, workspace_id, project_id, external_workspace_id, external_user_id, external_project_id,
        metadata, name, engine, engine_version, cpu_count, memory_mb, storage_mb, region, environment_id, host_key, source)
      select $1, tenant_id, workspace_id, project_id, external_workspace_id, external_user_id, external_project_id,
-       metadata, $3, engine, engine_version, cpu_count, memory_mb, storage_mb, region, environment_id, $4, $5
+       metadata, $3, engine, $6, cpu_count, memory_mb, storage_mb, region, environment_id, $4, $5
      from databases where id = $2 on conflict (id) do nothing`,
-    [id, like.id, name, `db-${id}`, JSON.stringify(source)],
+    [id, like.id, name, `db-${id}`, JSON.stringify(source), version],
   );
   if (inserted.rowCount === 1) {
     await recordIn(platform.pool, {
@@ -54,7 +55,14 @@ export async function restoreBackup(
   if (wanted.target_time !== undefined) {
     const base = await baseFor(platform, row, new Date(wanted.target_time));
     const source = { backup_id: base.id, target_time: new Date(wanted.target_time).toISOString() };
-    return insertCopy(platform, call.idFor("restored"), row, copyName, source);
+    return insertCopy(
+      platform,
+      call.idFor("restored"),
+      row,
+      copyName,
+      source,
+      base.engine_version ?? undefined,
+    );
   }
   if (wanted.backup_id === undefined) throw new Error("either a backup or a moment is asked for");
   const backup = await loadBackup(platform.pool, wanted.backup_id);
@@ -66,7 +74,9 @@ export async function restoreBackup(
       `The backup is ${backup.state}${backup.error ? ` (${backup.error})` : ""}. Restore one whose state is completed.`,
       { details: { state: backup.state, reason: backup.reason }, retryAfterMs: 2000 },
     );
-  return insertCopy(platform, call.idFor("restored"), row, copyName, { backup_id: backup.id });
+  // An upgrade may lie between: a backup is read by a server of its own version.
+  const version = backup.engine_version ?? undefined;
+  return insertCopy(platform, call.idFor("restored"), row, copyName, { backup_id: backup.id }, version);
 }
 
 export function branchDatabase(

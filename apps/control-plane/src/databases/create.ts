@@ -45,7 +45,7 @@ export function engineOf(name: string): string {
 }
 
 /** Clients of older releases ask for PostgreSQL 15; it gets the oldest one offered, and the answer says so. */
-function versionOf(engine: string, wanted: string | undefined): string {
+export function versionOf(engine: string, wanted: string | undefined): string {
   if (!wanted) return standardVersion[engine]!;
   const list = offered[engine]!;
   const found = list.find((version) => wanted === version || wanted.startsWith(`${version}.`));

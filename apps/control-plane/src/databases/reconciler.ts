@@ -5,6 +5,7 @@ import type { Platform } from "../platform.ts";
 import { fillFromSource, lastBackupGoesOn, lastBackupsExpire, scheduleBackup } from "./copies.ts";
 import { continueRotation } from "./rotation.ts";
 import { specOf } from "./spec.ts";
+import { changeVersion, endWayBack, isChanging } from "./upgrade.ts";
 import { announce, databaseEvent, loadDatabase, type DatabaseRow, type DatabaseState } from "./store.ts";
 
 /** A canary logs in this often, milliseconds; a failure is looked at again sooner. */
@@ -38,7 +39,9 @@ export function createDatabaseStep(platform: Platform) {
     if (row.desired === "deleted") return remove(platform, row, signal);
     if (row.state === "failed") return canaryMs;
     if (row.desired === "stopped") return stop(platform, row, signal);
-    return run(platform, row, signal);
+    if (!isChanging(row)) return run(platform, row, signal);
+    await changeVersion(platform, row, signal);
+    return run(platform, (await loadDatabase(platform.pool, id)) ?? row, signal);
   };
 }
 
@@ -116,6 +119,7 @@ async function run(platform: Platform, row: DatabaseRow, signal: AbortSignal): P
     await record(platform, databaseEvent(row, type, { latency_ms: Math.round(proof.latencyMs) }));
     platform.signals.announce("work:sandboxes", "work:deployments", "work:builds");
   }
+  await endWayBack(platform, row);
   await scheduleBackup(platform, row);
   const isRotating = await continueRotation(platform, row, hosted.rotating);
   return isRotating ? rotationMs : canaryMs;

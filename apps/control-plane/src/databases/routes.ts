@@ -9,6 +9,7 @@ import { wantArchive } from "./archive.ts";
 import { windowView } from "./point-in-time.ts";
 import { branchDatabase, restoreBackup } from "./copies.ts";
 import { rotateCredentials } from "./rotation.ts";
+import { forgetWayBack, requestUpgrade, requestWayBack } from "./upgrade.ts";
 import { createDatabase } from "./create.ts";
 import {
   credentialsView,
@@ -204,6 +205,21 @@ export function databaseHandlers(platform: Platform): Handler[] {
     handler(r.branch, async (call) => {
       const row = await running(call as unknown as Call);
       return databaseView(await branchDatabase(platform, call as unknown as Call, row, call.body.name));
+    }),
+    handler(r.upgrade, async (call) => {
+      const row = await own(call as unknown as Call);
+      await requestUpgrade(platform, row, call.body);
+      return databaseView((await loadDatabase(pool, row.id))!);
+    }),
+    handler(r.goBack, async (call) => {
+      const row = await own(call as Call);
+      await requestWayBack(platform, row);
+      return databaseView((await loadDatabase(pool, row.id))!);
+    }),
+    handler(r.forgetWayBack, async (call) => {
+      const row = await own(call as Call);
+      await forgetWayBack(platform, row);
+      return databaseView((await loadDatabase(pool, row.id))!);
     }),
     handler(r.pointInTime, async (call) => windowView(platform, await own(call as Call))),
     handler(r.backupPolicy, async (call) => {

@@ -38,4 +38,8 @@ create table database_log_segments (
   size_bytes bigint not null, primary key (archive_id, name));
 `,
   },
+  {
+    name: "databases-5-upgrades",
+    sql: "alter table databases add column upgrade jsonb; alter table database_backups add column engine_version text",
+  },
 ];

@@ -6,7 +6,8 @@ import type { Platform } from "../platform.ts";
 import { isUuid, mayUse, type OwnedRow } from "../tenants/index.ts";
 
 /** `running` is stored only together with a login that succeeded. */
-export type DatabaseState = "creating" | "running" | "stopping" | "stopped" | "error" | "failed" | "deleted";
+export type DatabaseState =
+  "creating" | "running" | "restarting" | "stopping" | "stopped" | "error" | "failed" | "deleted";
 
 export interface DatabaseRow extends OwnedRow {
   readonly generation: string;
@@ -42,8 +43,24 @@ export interface DatabaseRow extends OwnedRow {
   } | null;
   readonly backup_policy: BackupPolicy | null;
   readonly backup_state: BackupState | null;
+  /** The last change of its major version. */
+  readonly upgrade: Upgrade | null;
   /** As last seen; null for engines without a pooler. */
   readonly pooling: PoolingSeen | null;
+}
+
+export interface Upgrade {
+  /** `upgrading` and `going_back`: asked for; the others: how it ended. */
+  readonly state: "upgrading" | "done" | "failed" | "going_back" | "went_back";
+  readonly from: string;
+  readonly to: string;
+  readonly started_at: string;
+  readonly finished_at: string | null;
+  readonly reason: string | null;
+  readonly last_error: string | null;
+  /** Until then the server of the earlier version waits; null: there is no way back. */
+  readonly way_back_until: string | null;
+  readonly keep_days: number;
 }
 
 export interface BackupPolicy {
@@ -143,6 +160,7 @@ export function databaseView(row: DatabaseRow): Record<string, unknown> {
     backup_policy: row.backup_policy,
     backup_state: row.backup_state,
     pooling: poolingView(row),
+    upgrade: row.upgrade,
     reason: row.reason,
     rotation: row.rotation
       ? { state: "overlapping", started_at: row.rotation.started_at, not_before: row.rotation.not_before }

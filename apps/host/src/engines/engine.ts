@@ -39,6 +39,16 @@ export interface DatabaseEngine {
   /** A further account by name; the same name again returns the same one. */
   putUser(key: string, name: string, access: DatabaseUser["access"]): Promise<DatabaseCredentials>;
   users(key: string): Promise<DatabaseUser[]>;
+  /**
+   * A server of a newer major version takes its place; the one before is kept, stopped.
+   *
+   * @throws HostError `INVALID` when the content cannot be carried: the database goes on as it was
+   */
+  upgrade(key: string, version: string, signal: AbortSignal): Promise<HostedDatabase>;
+  /** The server before the upgrade again, without what was written since. @throws HostError `CONFLICT` without one */
+  goBack(key: string): Promise<HostedDatabase>;
+  /** Ends the way back. */
+  forgetBefore(key: string): Promise<void>;
   /** Ends its sessions too; resolves also when there is none. */
   dropUser(key: string, name: string): Promise<void>;
   /**

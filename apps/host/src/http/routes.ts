@@ -10,6 +10,7 @@ import {
   ForgottenLog,
   HostError,
   ImageBuildSpec,
+  UpgradeSpec,
   StandingQuery,
   type Doctor,
 } from "@platform/host-api";
@@ -129,6 +130,10 @@ function databaseRoutes({ engines }: Services): Record<string, Handler> {
       const { from, spec } = CopySpec.parse(body);
       return engines.copy(key, from, spec, signal);
     },
+    "POST /databases/:key/upgrade": async ({ key, body, signal }) =>
+      (await engines.engineOf(key)).upgrade(key, UpgradeSpec.parse(body).version, signal),
+    "POST /databases/:key/back": async ({ key }) => (await engines.engineOf(key)).goBack(key),
+    "DELETE /databases/:key/before": async ({ key }) => (await engines.engineOf(key)).forgetBefore(key),
     "POST /databases/:key/log-stock": async ({ key }) => (await engines.log(key)).take(),
     "DELETE /databases/:key/log-stock": async ({ key }) => (await engines.log(key)).stop(),
     "POST /databases/:key/forgotten-log": async ({ key, body }) =>

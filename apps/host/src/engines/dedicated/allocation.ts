@@ -93,5 +93,8 @@ export async function newState(
     superuserPassword: randomBytes(24).toString("base64url"),
     pool: null,
     restricted: false,
+    closed: false,
+    standsBy: null,
+    replaces: null,
   };
 }

@@ -40,6 +40,15 @@ export const DatabaseState = z.object({
   pool: z.object({ port: z.int(), previewsPort: z.int(), innerPort: z.int() }).nullable().default(null),
   /** Its accounts may not write, because the database is larger than it may be. */
   restricted: z.boolean().default(false),
+  /** Nobody but the platform is let in: its content is being carried to another version. */
+  closed: z.boolean().default(false),
+  /** Key of the database that another server serves since an upgrade. */
+  standsBy: BoxKey.nullable().default(null),
+  /** The server, by its home, that this one has just taken the place of; `port` becomes its own. */
+  replaces: z
+    .object({ home: z.string(), port: z.int(), then: z.enum(["keep", "remove"]) })
+    .nullable()
+    .default(null),
 });
 export type DatabaseState = z.output<typeof DatabaseState>;
 

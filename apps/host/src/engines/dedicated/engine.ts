@@ -42,6 +42,7 @@ import { bringUp, dropOldAccounts, halt, removeDatabase, settleAccount, type Act
 import { Spares, type SpareSettings } from "./spares.ts";
 import { recover, supervise, type Watched } from "./supervision.ts";
 import { Turns } from "./turns.ts";
+import { forgetBefore, goBack, upgrade, wayBackOf, type Upgrading } from "./upgrade.ts";
 import { assertAlive, dropUser, newAccount, putUser } from "./users.ts";
 
 export interface EngineOptions {
@@ -75,6 +76,7 @@ export class DedicatedEngine implements DatabaseEngine {
   readonly #spares: Spares;
   #creating = 0;
   readonly #watched: Watched;
+  readonly #upgrading: Upgrading;
   readonly #timer: NodeJS.Timeout;
   #opened: Promise<Acting> | null = null;
   #acting: Acting | null = null;
@@ -103,6 +105,15 @@ export class DedicatedEngine implements DatabaseEngine {
       ...{ entries: this.#entries, turns: this.#turns, pooling: this.#pooling, log: options.log },
       acting: () => this.#acting,
       isClosed: () => this.#closed,
+      settlePool: (entry, acting) => this.#settlePool(entry, acting),
+    };
+    this.#upgrading = {
+      entries: this.#entries,
+      reserve: (home, spec, version, limits) => this.#reserve(home, spec, version, limits),
+      prepare: (entry, acting) => this.#prepare(entry, acting),
+      freePort: () => this.#freePort(),
+      remove: (entry, acting) => this.#remove(entry, acting),
+      stopPool: async (entry) => this.#pooling?.stop(entry),
       settlePool: (entry, acting) => this.#settlePool(entry, acting),
     };
     this.#timer = setInterval(() => supervise(this.#watched), options.superviseEveryMs ?? 500);
@@ -277,7 +288,8 @@ export class DedicatedEngine implements DatabaseEngine {
 
   async list(): Promise<HostedDatabase[]> {
     const acting = await this.#open();
-    return [...this.#entries.values()].map((entry) => this.#view(entry, acting));
+    const served = [...this.#entries.values()].filter(({ state }) => state.standsBy === null);
+    return served.map((entry) => this.#view(entry, acting));
   }
 
   start(key: string): Promise<HostedDatabase> {
@@ -348,6 +360,27 @@ export class DedicatedEngine implements DatabaseEngine {
     });
   }
 
+  /** A newer server in its place, with the same address, accounts and content. */
+  upgrade(key: string, version: string, signal: AbortSignal): Promise<HostedDatabase> {
+    return this.#withReady(key, async (entry, acting) => {
+      // What was asked for is there already.
+      if (entry.state.spec.version === version) return this.#view(entry, acting);
+      assertAlive(entry);
+      return this.#view(await upgrade(entry, version, acting, this.#upgrading, signal), acting);
+    });
+  }
+
+  /** The server before the last upgrade in its place again. */
+  goBack(key: string): Promise<HostedDatabase> {
+    return this.#withReady(key, async (entry, acting) =>
+      this.#view(await goBack(entry, acting, this.#upgrading), acting),
+    );
+  }
+
+  forgetBefore(key: string): Promise<void> {
+    return this.#withReady(key, (_entry, acting) => forgetBefore(key, acting, this.#upgrading));
+  }
+
   async probe(key: string, dial?: Dial): Promise<LoginProof> {
     const acting = await this.#open();
     const entry = this.#get(key);
@@ -393,6 +426,7 @@ export class DedicatedEngine implements DatabaseEngine {
     await this.#turns.run(key, async () => {
       const entry = this.#get(key);
       if (!entry) return;
+      await forgetBefore(key, acting, this.#upgrading);
       save(entry, { phase: "deleting" });
       await this.#remove(entry, acting);
     });
@@ -439,11 +473,19 @@ export class DedicatedEngine implements DatabaseEngine {
   #get(key: string): Entry | undefined {
     const damage = this.#damaged.get(key);
     if (damage) throw new HostError("INTERNAL", 500, damage, { reason: "state_damaged" });
-    return this.#entries.get(key);
+    const entry = this.#entries.get(key);
+    // The server before an upgrade is nobody's database.
+    return entry?.state.standsBy === null ? entry : undefined;
   }
 
   #view(entry: Entry, { limits }: Acting): HostedDatabase {
-    return viewOf(entry, this.#kind, limits.hasMemory, this.#poolingSeen(entry));
+    return viewOf(
+      entry,
+      this.#kind,
+      limits.hasMemory,
+      this.#poolingSeen(entry),
+      wayBackOf(entry, this.#entries),
+    );
   }
 
   async #remove(entry: Entry, acting: Acting): Promise<void> {

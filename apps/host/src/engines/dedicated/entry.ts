@@ -53,6 +53,7 @@ export function viewOf(
   kind: Product,
   hasMemoryLimit: boolean,
   pooling: PoolingSeen | null,
+  wayBack: HostedDatabase["wayBack"],
 ): HostedDatabase {
   const { state, proof } = entry;
   const alive = entry.server !== null && isAlive(entry.server);
@@ -70,6 +71,7 @@ export function viewOf(
     isolation: { ownUid: state.uid !== null, memoryLimit: hasMemoryLimit, diskLimit: state.hasDisk },
     rotating: state.oldAccounts.length > 0,
     pooling,
+    wayBack,
   };
 }
 

@@ -46,6 +46,22 @@ export interface LogArchive {
   stop(entry: Entry): Promise<void>;
 }
 
+/** How a kind of server changes its major version; left out where there is no way. */
+export interface MajorUpgrade {
+  /** @throws HostError `INVALID`, `ENGINE_UNAVAILABLE` when it cannot be done here */
+  assertPossible(from: string, to: string): Promise<void>;
+  /** Lets in nobody but the platform and ends all sessions. Safe to run again. */
+  close(entry: Entry, authority: Authority): Promise<void>;
+  /** Lets in the accounts of the state and no others. Safe to run again. */
+  open(entry: Entry, authority: Authority): Promise<void>;
+  /**
+   * Everything of one server's database into the other's empty one, compared afterwards.
+   *
+   * @throws HostError `INVALID` when it cannot be carried, or is not the same there
+   */
+  carry(from: Entry, to: Entry, authority: Authority, signal: AbortSignal): Promise<void>;
+}
+
 /** What differs between the servers that a dedicated engine runs; nothing in it decides when. */
 export interface ServerKind {
   readonly backup: BackupMethod;
@@ -96,6 +112,8 @@ export interface ServerKind {
   dropAccount(entry: Entry, authority: Authority, username: string): Promise<void>;
   /** What only the server itself knows. */
   insights(entry: Entry, authority: Authority): Promise<Insights>;
+  /** Left out where there is one version. */
+  readonly majorUpgrade?: MajorUpgrade;
   /** Left out where there is no query language. A statement that fails is an answer. */
   query?(login: Login, request: QueryRequest): Promise<QueryAnswer>;
 }

@@ -8,6 +8,7 @@ import { foldersOf, readState } from "./database-state.ts";
 import { newEntry, type Entry } from "./entry.ts";
 import type { ServerKind } from "./kind.ts";
 import { openServerLimits } from "./limits.ts";
+import { finishSwaps } from "./upgrade.ts";
 import { removeDatabase, type Acting } from "./server.ts";
 
 /**
@@ -36,6 +37,7 @@ export async function load(options: {
   const incomplete: string[] = [];
   const damaged = new Map<string, string>();
   const links: string[] = [];
+  const ready: Entry[] = [];
   for (const dirent of readdirSync(databases, { withFileTypes: true })) {
     const key = dirent.name;
     if (dirent.isSymbolicLink()) {
@@ -52,8 +54,13 @@ export async function load(options: {
     entry.server = kind.running(entry);
     entry.oomKills = await limits.oomKills(key);
     const runs = entry.server !== null && isAlive(entry.server);
-    if (state.phase === "ready") found.set(state.key, entry);
+    if (state.phase === "ready") ready.push(entry);
     else if (state.phase === "spare" && runs) spares.set(key, entry);
+    else await removeDatabase(entry, acting);
+  }
+  finishSwaps(ready);
+  for (const entry of ready) {
+    if (entry.state.phase === "ready") found.set(entry.state.key, entry);
     else await removeDatabase(entry, acting);
   }
   const homes = [...found.values(), ...spares.values()].map(({ state }) => state.home);

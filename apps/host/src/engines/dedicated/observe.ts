@@ -37,6 +37,8 @@ export async function statsOf(entry: Entry, { limits, kind, authority }: Acting)
   return { ...storage, memoryBytes, ...(counted ?? unknown) };
 }
 
+const upgrading = { reason: "upgrading", detail: "Its content is being carried to a newer version." };
+
 /** Logs in as clients do, straight and through the pooler, and notes what that says. */
 export async function look(
   entry: Entry,
@@ -49,7 +51,8 @@ export async function look(
     acting.kind.prove(dial ? { ...login, dial } : login),
     pooling?.prove(entry, acting),
   ]);
-  const proof = await judge(entry, acting, made);
+  const seen = await judge(entry, acting, made);
+  const proof = entry.state.closed && !seen.ok ? { ...seen, ...upgrading } : seen;
   entry.proof = proof;
   entry.failure = proof.ok ? null : failureOf(proof);
   return proof;

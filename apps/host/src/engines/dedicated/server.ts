@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { closeSync, openSync, rmSync, statfsSync, writeFileSync } from "node:fs";
+import { closeSync, lstatSync, openSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { waitFor } from "@platform/daemon";
 import { HostError, type LoginProof } from "@platform/host-api";
@@ -86,6 +86,14 @@ export async function bringUp(entry: Entry, acting: Acting): Promise<LoginProof>
     await launch(entry, acting);
   }
   let proof: LoginProof;
+  // An upgrade was cut off after it had closed the server.
+  if (entry.state.closed) {
+    const isThere = await awaitLogin(entry, () => kind.proveAdministrator(entry, authority));
+    if (isThere.ok) {
+      await kind.majorUpgrade?.open(entry, authority);
+      save(entry, { closed: false });
+    }
+  }
   if (entry.state.pendingAccount === null) {
     proof = await awaitLogin(entry, () => kind.prove(loginOf(entry, authority)));
   } else {
@@ -240,5 +248,8 @@ export async function removeDatabase(
   await limits.removeGroup(home);
   await limits.removeDisks(entry.folders);
   rmSync(entry.folders.root, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
-  if (key !== home) rmSync(join(dirname(entry.folders.root), key), { force: true });
+  const link = join(dirname(entry.folders.root), key);
+  // By the key's name there may also be the folder of a server that this one took the place of.
+  if (key !== home && lstatSync(link, { throwIfNoEntry: false })?.isSymbolicLink())
+    rmSync(link, { force: true });
 }

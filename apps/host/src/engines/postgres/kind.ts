@@ -8,6 +8,7 @@ import { PostgresPooling } from "./pooling/index.ts";
 import { createAndDropTable, prove, superuserLogin } from "./login.ts";
 import { insights } from "./insights.ts";
 import { query } from "./query.ts";
+import { majorUpgrade } from "./major-upgrade.ts";
 import { addRole, makeRoleAndDatabase, removeRole, secureServer } from "./roles.ts";
 import { binariesOf, reportVersions } from "./versions.ts";
 
@@ -68,5 +69,6 @@ export const postgres: ServerKind = {
   addAccount: (entry, { certificate }, account, access) => addRole(entry.state, certificate, account, access),
   dropAccount: (entry, { certificate }, username) => removeRole(entry.state, certificate, username),
   insights: (entry, { certificate }) => insights(entry.state, certificate),
+  majorUpgrade,
   query,
 };
