@@ -70,6 +70,22 @@ test("an upload keeps the mode of the file and follows links", async (t) => {
   assert.deepEqual([entry?.type, entry?.symlinkTarget], [FileType.FILE, join(home, "run.sh")]);
 });
 
+test("a part that cannot be stored is refused, whatever its size and however soon that shows", async (t) => {
+  const agent = await startAgent(t);
+  const headers = { "content-type": "multipart/form-data; boundary=b" };
+  const part = (disposition: string, content: string) =>
+    `--b\r\nContent-Disposition: form-data; name="file"${disposition}\r\n\r\n${content}\r\n`;
+  await agent.client.writeFile("file.txt", "a file");
+  const large = "x".repeat(3 * 1024 * 1024);
+  // Below a file there is no folder, the kernel takes no file here, and a null character is in no name.
+  for (const disposition of ['; filename="file.txt/below"', '; filename="/proc/new"', '; filename="a\u0000b"']) {
+    const body = `${part(disposition, large)}${part('; filename="next.txt"', "next")}--b--\r\n`;
+    const answer = await call(agent, "POST", "/files", headers, body);
+    assert.ok(answer.status >= 400 && answer.status < 500, `${disposition}: ${answer.status} ${answer.body}`);
+  }
+  assert.equal((await call(agent, "GET", "/files?path=file.txt")).body, "a file");
+});
+
 test("a multipart upload stores each part named file", async (t) => {
   const agent = await startAgent(t);
   const part = (name: string, content: string) =>

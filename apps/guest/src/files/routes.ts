@@ -1,6 +1,6 @@
 import { createReadStream } from "node:fs";
 import { open, rm, stat } from "node:fs/promises";
-import type { Readable } from "node:stream";
+import { PassThrough, type Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGzip } from "node:zlib";
 import type { Environment } from "../environment.ts";
@@ -128,10 +128,10 @@ async function storeParts(
       content.resume();
       return;
     }
-    const write = storeFile(pathOf(environment, path ?? info.filename), content).catch((error: unknown) => {
-      content.resume();
-      throw error;
-    });
+    const own = ownOf(content);
+    const write = Promise.resolve()
+      .then(() => storeFile(pathOf(environment, path ?? info.filename), own))
+      .finally(() => own.destroy());
     write.catch(() => undefined);
     writes.push(write);
   });
@@ -144,6 +144,15 @@ async function storeParts(
   const stored = await Promise.all(writes);
   if (stored.length === 0) throw new EnvdError(400, "the multipart body has no part named 'file'");
   return stored;
+}
+
+/** What may be destroyed at any time: the parser never ends when one of its parts is, before it was read. */
+function ownOf(content: Readable): Readable {
+  const own = new PassThrough();
+  own.on("error", () => undefined); // Whoever reads it gets it as well.
+  own.once("close", () => content.unpipe(own).resume());
+  content.once("error", (error) => own.destroy(error));
+  return content.pipe(own);
 }
 
 /** POST /files/compose: joins files in order, then removes them. */
