@@ -78,7 +78,11 @@ test("a part that cannot be stored is refused, whatever its size and however soo
   await agent.client.writeFile("file.txt", "a file");
   const large = "x".repeat(3 * 1024 * 1024);
   // Below a file there is no folder, the kernel takes no file here, and a null character is in no name.
-  for (const disposition of ['; filename="file.txt/below"', '; filename="/proc/new"', '; filename="a\u0000b"']) {
+  for (const disposition of [
+    '; filename="file.txt/below"',
+    '; filename="/proc/new"',
+    '; filename="a\u0000b"',
+  ]) {
     const body = `${part(disposition, large)}${part('; filename="next.txt"', "next")}--b--\r\n`;
     const answer = await call(agent, "POST", "/files", headers, body);
     assert.ok(answer.status >= 400 && answer.status < 500, `${disposition}: ${answer.status} ${answer.body}`);

@@ -16,6 +16,7 @@ const segmentBytes = 16n * 1024n * 1024n;
 /** What a copy makes anew, or must not have. */
 const leftOut = [
   "./pg_wal",
+  "./pg_logical",
   "./postmaster.pid",
   "./postmaster.opts",
   "./server.crt",
@@ -122,6 +123,8 @@ async function unpack(entry: Entry, frames: AsyncIterable<Frame>, targetTime: st
     mkdirSync(folders.journal, { recursive: true, mode: 0o700 });
     symlinkSync(folders.journal, join(folders.data, "pg_wal"));
   } else mkdirSync(join(folders.data, "pg_wal"), { mode: 0o700 });
+  for (const name of ["snapshots", "mappings"])
+    mkdirSync(join(folders.data, "pg_logical", name), { recursive: true, mode: 0o700 });
   writeRecovery(entry, targetTime);
   writeFileSync(join(folders.data, "recovery.signal"), "", { mode: 0o600 });
   if (state.uid !== null) await chownTree(log, state.uid);

@@ -1,6 +1,7 @@
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, lstatSync, mkdirSync, readFileSync } from "node:fs";
+import { renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { chownTree, makeCluster, serverEnvironment, type PostgresBinaries } from "@platform/postgres";
@@ -59,6 +60,22 @@ export async function cloneCluster(
   mkdirSync(dirname(folders.journal), { recursive: true });
   await run("mv", ["--", join(folders.data, "pg_wal"), folders.journal], { env: serverEnvironment });
   symlinkSync(folders.journal, join(folders.data, "pg_wal"));
+}
+
+/**
+ * What every checkpoint writes lies beside the log: without room for it the server ends. Before each start, so that
+ * servers of earlier releases and restored ones have it too; safe to run again after a crash at any point.
+ */
+export async function keepCheckpointsWritable({ data, journal }: DatabaseFolders): Promise<void> {
+  const [inData, beside] = [join(data, "pg_logical"), join(dirname(journal), "logical")];
+  const found = lstatSync(inData, { throwIfNoEntry: false });
+  if (found?.isSymbolicLink()) return;
+  if (found) {
+    rmSync(beside, { recursive: true, force: true });
+    await run("cp", ["-a", "--", inData, beside], { env: serverEnvironment });
+    rmSync(inData, { recursive: true });
+  }
+  symlinkSync(beside, inData);
 }
 
 /** Connections that a server of this memory takes. */

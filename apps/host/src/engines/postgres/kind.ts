@@ -2,7 +2,13 @@ import { randomBytes } from "node:crypto";
 import { isAlive, runningServer } from "@platform/postgres";
 import type { ServerKind } from "../dedicated/kind.ts";
 import { backup } from "./backup.ts";
-import { cloneCluster, prepareTemplate, serverSettings, templatePassword } from "./cluster.ts";
+import {
+  cloneCluster,
+  keepCheckpointsWritable,
+  prepareTemplate,
+  serverSettings,
+  templatePassword,
+} from "./cluster.ts";
 import { archiveSettings, logArchive } from "./log-archive.ts";
 import { PostgresPooling } from "./pooling/index.ts";
 import { createAndDropTable, prove, superuserLogin } from "./login.ts";
@@ -41,6 +47,7 @@ export const postgres: ServerKind = {
     await cloneCluster(template, entry.folders, entry.state, authority);
   },
   command: async (entry) => {
+    if (entry.state.hasDisk) await keepCheckpointsWritable(entry.folders);
     const { postgres: program } = await binariesOf(entry.state.spec.version);
     const all = { ...serverSettings(entry.state), ...archiveSettings(entry.folders) };
     const settings = Object.entries(all).flatMap(([name, value]) => ["-c", `${name}=${value}`]);

@@ -12,6 +12,7 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
+import { writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -455,6 +456,23 @@ test("over its disk quota a database refuses writes, still answers reads, and su
     );
     assert.deepEqual((await client.query("select n from kept")).rows, [{ n: 7 }]);
   });
+  // A checkpoint writes files of its own, and a server that cannot ends.
+  const { superuserPassword: password } = readState(join(dataDir, "databases"), "database-1")!;
+  const pid = serverPid(dataDir, "database-1");
+  const fill = writeFile(
+    join(dataDir, "databases/database-1/disk/data/filler"),
+    Buffer.alloc(200 * 1024 * 1024),
+  );
+  await assert.rejects(fill, { code: "ENOSPC" });
+  await asUser({ ...one, username: "postgres", password, database: "postgres" }, async (client) => {
+    for (let count = 0; count < 3; count++) await client.query("checkpoint");
+    const { rows } = await client.query(
+      "select pg_postmaster_start_time() < now() - interval '1 second' as old",
+    );
+    assert.deepEqual(rows, [{ old: true }]);
+  });
+  assert.equal(serverPid(dataDir, "database-1"), pid);
+  rmSync(join(dataDir, "databases/database-1/disk/data/filler"));
   const proof = await engine.probe("database-1");
   assert.deepEqual([proof.ok, proof.reason], [false, "disk_full"]);
   const before = serverPid(dataDir, "database-1");
