@@ -22,6 +22,7 @@ import { createSeal } from "./seal.ts";
 import { Signals } from "./signals.ts";
 import { ensureTenant, tenantById } from "./tenants/index.ts";
 import { WebhookWorker } from "./webhooks/index.ts";
+import { PricesSetting } from "./prices.ts";
 
 clearInheritedPostgresSettings();
 
@@ -58,6 +59,8 @@ const Config = z.object({
   DNS_RESOLVER: z.string().min(1).optional(),
   /** Between two points of a sandbox's metrics, milliseconds. */
   METRICS_EVERY_MS: z.coerce.number().int().min(500).default(30_000),
+  /** Cents an hour, as JSON. */
+  PRICES: PricesSetting,
   OBJECT_STORE_URL: z.string().optional(),
   OBJECT_STORE_TOKEN: z.string().optional(),
   /** true: webhooks may lead to private and loopback addresses. For development on one machine. */
@@ -108,6 +111,7 @@ const platform: Platform = {
     sampleEveryMs: config.METRICS_EVERY_MS,
     dnsResolver: config.DNS_RESOLVER ?? dnsServers?.[0] ?? null,
     acme: readAcmeSettings(config),
+    prices: config.PRICES,
     objectStore: config.OBJECT_STORE_URL
       ? { url: config.OBJECT_STORE_URL, token: config.OBJECT_STORE_TOKEN ?? "" }
       : null,

@@ -1,6 +1,7 @@
 import type { Log } from "@platform/daemon";
 import type { Pool } from "pg";
 import type { HostClient } from "@platform/host-api";
+import type { Prices } from "./prices.ts";
 import type { AcmeSettings } from "./certificates/settings.ts";
 import type { Seal } from "./seal.ts";
 import type { Signals } from "./signals.ts";
@@ -23,6 +24,8 @@ export interface Settings {
   readonly sampleEveryMs?: number;
   /** Where certificates are ordered; absent or null: nowhere. */
   readonly acme?: AcmeSettings | null;
+  /** What running costs; absent: nothing is billed. */
+  readonly prices?: Prices;
   readonly objectStore: { readonly url: string; readonly token: string } | null;
 }
 

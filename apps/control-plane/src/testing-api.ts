@@ -8,9 +8,8 @@ import { createPool, migrate } from "@platform/postgres";
 import { createTestDatabase } from "@platform/postgres/testing";
 import { createServer, type AuditEntry, type Handler } from "./http/index.ts";
 import { createAuthenticator, hashSecret, keyHandlers, newSecret } from "./keys/index.ts";
-import type { Platform } from "./platform.ts";
+import type { Platform, Settings } from "./platform.ts";
 import { migrations } from "./schema.ts";
-import { tenancyMigration } from "./schema-tenancy.ts";
 import { appear } from "./presence.ts";
 import { createSeal } from "./seal.ts";
 import { Signals } from "./signals.ts";
@@ -45,6 +44,7 @@ interface CallOptions {
 }
 
 interface Options {
+  readonly settings?: Partial<Settings>;
   readonly handlers: (platform: Platform) => Handler[];
   readonly host?: HostAddress;
   readonly audit?: (platform: Platform) => (entry: AuditEntry) => void;
@@ -75,7 +75,7 @@ export async function startTestApi(t: TestContext, options: Options): Promise<Te
     await pool.end();
     await database.drop();
   });
-  await migrate(pool, [...migrations.filter(({ name }) => name !== tenancyMigration.name), tenancyMigration]);
+  await migrate(pool, migrations);
   const sealKey = randomBytes(32).toString("hex");
   const platform: Platform = {
     log: createLog("test", "silent"),
@@ -91,6 +91,7 @@ export async function startTestApi(t: TestContext, options: Options): Promise<Te
       instanceMemoryBytes: 256 * 1024 * 1024,
       edgeUrl: "http://127.0.0.1:9",
       objectStore: null,
+      ...options.settings,
     },
   };
   const tenantId = await ensureTenant(pool, { name: "Clinic", domain: "clinic.example" });

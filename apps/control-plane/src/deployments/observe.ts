@@ -2,6 +2,7 @@ import { deploymentRoutes as r } from "@platform/contract";
 import { query } from "@platform/postgres";
 import { handler, openEventStream, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
+import { noPrices, perSecond } from "../prices.ts";
 import { loadBuild } from "../releases/index.ts";
 import { followLogs, searchLogs } from "./logs.ts";
 import { recentRequests, requestById, trafficOf } from "./requests.ts";
@@ -17,6 +18,18 @@ export async function servingInstance(platform: Platform, row: DeploymentRow): P
     (one) => one.release_id === row.active_release_id && one.retire_at === null,
   );
   return rows.at(-1) ?? null;
+}
+
+/** Of all its instances, ever. */
+async function runtimeOf(platform: Platform, id: string) {
+  const [row] = await query<{ seconds: number | null; cents: number | null }>(
+    platform.pool,
+    `select sum(lasted)::float8 as seconds, sum(lasted * ${perSecond(platform.settings.prices ?? noPrices)})::float8 as cents
+     from (select metered.*, extract(epoch from coalesce(ended_at, now()) - started_at) as lasted
+       from metered where resource_type = 'deployment' and resource_id = $1) runs`,
+    [id],
+  );
+  return { runtime_sec: Math.round(row?.seconds ?? 0), cost_cents: Math.round(row?.cents ?? 0) };
 }
 
 export function deploymentObserveHandlers(platform: Platform): Handler[] {
@@ -85,7 +98,7 @@ export function deploymentObserveHandlers(platform: Platform): Handler[] {
             error: count("error"),
             restarts: all.reduce((sum, one) => sum + one.restarts, 0),
           },
-          usage: { runtime_sec: null, cost_cents: 0 },
+          usage: await runtimeOf(platform, row.id),
           cpu_limit_millicores: 4000,
           memory_limit_mb: Math.round(platform.settings.instanceMemoryBytes / 1024 / 1024),
           last_health_check_at: instance?.last_health_check_at?.toISOString() ?? null,

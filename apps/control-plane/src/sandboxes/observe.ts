@@ -2,6 +2,7 @@ import { sandboxRoutes as r } from "@platform/contract";
 import type { LogLine } from "@platform/guest-protocol";
 import { handler, openEventStream, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
+import { hourly, noPrices } from "../prices.ts";
 import { seriesOf, totalsOf } from "./series.ts";
 import { liveSandbox } from "./access.ts";
 import { ownSandbox, type SandboxRow } from "./store.ts";
@@ -12,6 +13,7 @@ const runSeconds = (row: SandboxRow) =>
 /** Usage, metrics and logs of one sandbox: the kernel's own figures; what is not measured is null. */
 export function sandboxObserveHandlers(platform: Platform): Handler[] {
   const { pool } = platform;
+  const { prices = noPrices } = platform.settings;
   const stats = async (row: SandboxRow) =>
     row.state === "running" || row.state === "paused"
       ? platform.host.stats(row.box_key).catch(() => null)
@@ -39,8 +41,8 @@ export function sandboxObserveHandlers(platform: Platform): Handler[] {
           network: sentBytes === null ? "not_measured" : "measured",
           provisioned_resources: "measured",
         },
-        estimated_cost_cents: 0,
-        billing_rate_cents_per_hour: 0,
+        estimated_cost_cents: Math.round((seconds / 3600) * hourly(prices, row)),
+        billing_rate_cents_per_hour: Math.round(hourly(prices, row)),
         paused_rate_cents_per_hour: 0,
         timeout_sec: row.timeout_sec,
         timeout_remaining_ms: row.expires_at ? Math.max(0, row.expires_at.getTime() - Date.now()) : null,

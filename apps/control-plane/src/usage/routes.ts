@@ -2,7 +2,8 @@ import { PlatformError, usageRoutes as r } from "@platform/contract";
 import { query, queryOne } from "@platform/postgres";
 import { handler, type Caller, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
-import { runTime, visibleRuns, type Group } from "./measure.ts";
+import { runTime, spent, visibleRuns, type Group } from "./measure.ts";
+import { hourly, noPrices } from "../prices.ts";
 import { periodOf, periodView } from "./period.ts";
 
 interface RunRow {
@@ -13,13 +14,16 @@ interface RunRow {
   readonly external_user_id: string | null;
   readonly started_at: Date;
   readonly ended_at: Date | null;
+  readonly cpu_count: number;
+  readonly memory_mb: number;
 }
 
 const defaultGroups: readonly Group[] = ["workspace_id", "external_user_id"];
 const rounded = (seconds: number) => Math.round(seconds * 1000) / 1000;
 
-/** Nothing is billed, so credits are 0, not unknown; what is not measured is null. */
-const unbilled = { compute_credits: 0, ai_credits: 0, total_credits: 0 };
+/** Without prices nothing is billed: then credits are 0, not unknown. What is not measured is null. */
+const creditsOf = (cents: number) => ({ compute_credits: cents, ai_credits: 0, total_credits: cents });
+const everSince = new Date(0);
 
 const counts = (platform: Platform, caller: Caller) =>
   queryOne<Record<string, number>>(
@@ -40,10 +44,14 @@ async function sessions(platform: Platform, caller: Caller, limit: number, curso
   }
   const rows = await query<RunRow>(
     platform.pool,
-    `select * from sandbox_runs where ${conditions.sql} order by id desc limit ${limit + 1}`,
+    `select r.*, (select cpu_count from sandboxes s where s.id = r.sandbox_id) as cpu_count, (select memory_mb from sandboxes s where s.id = r.sandbox_id) as memory_mb
+     from sandbox_runs r where ${conditions.sql} order by id desc limit ${limit + 1}`,
     conditions.values,
   );
   const kept = rows.slice(0, limit);
+  const prices = platform.settings.prices ?? noPrices;
+  const secondsOf = (row: RunRow) =>
+    ((row.ended_at?.getTime() ?? Date.now()) - row.started_at.getTime()) / 1000;
   const data = kept.map((row) => ({
     id: row.id,
     resource_type: "sandbox",
@@ -53,14 +61,15 @@ async function sessions(platform: Platform, caller: Caller, limit: number, curso
     external_user_id: row.external_user_id,
     started_at: row.started_at.toISOString(),
     ended_at: row.ended_at?.toISOString() ?? null,
-    duration_seconds: rounded(((row.ended_at?.getTime() ?? Date.now()) - row.started_at.getTime()) / 1000),
-    credit_cents: 0,
+    duration_seconds: rounded(secondsOf(row)),
+    credit_cents: Math.round((secondsOf(row) / 3600) * hourly(prices, row)),
   }));
   return { data, ...(rows.length > kept.length ? { next_cursor: kept.at(-1)!.id } : {}) };
 }
 
 export function usageHandlers(platform: Platform): Handler[] {
   const { pool } = platform;
+  const { prices = noPrices } = platform.settings;
   return [
     handler(r.usage, async ({ caller, query: filter }) => {
       const period = periodOf(filter);
@@ -68,15 +77,15 @@ export function usageHandlers(platform: Platform): Handler[] {
       if (filter.workspace_id) conditions.add("workspace_id::text = $?", filter.workspace_id);
       if (filter.external_user_id) conditions.add("external_user_id = $?", filter.external_user_id);
       const groups = filter.group_by ? [filter.group_by] : defaultGroups;
-      const rows = await runTime(pool, conditions, period, groups, filter.bucket === "day");
+      const rows = await runTime(pool, conditions, period, groups, filter.bucket === "day", prices);
       return {
         ...periodView(period),
-        results: rows.map(({ bucket, seconds, sandboxes, ...group }) => ({
+        results: rows.map(({ bucket, seconds, cents, sandboxes, ...group }) => ({
           workspace_id: null,
           external_user_id: null,
           ...group,
           ...(bucket ? { bucket: bucket.toISOString().slice(0, 10) } : {}),
-          credit_cents: 0,
+          credit_cents: Math.round(cents),
           sandbox_seconds: rounded(seconds),
           sandbox_count: sandboxes,
           computer_seconds: null,
@@ -86,10 +95,11 @@ export function usageHandlers(platform: Platform): Handler[] {
     handler(r.summary, async ({ caller, query: filter }) => {
       const period = periodOf({ start: filter.period_start, end: filter.period_end });
       const [total] = await runTime(pool, visibleRuns(caller), period, [], false);
+      const cents = await spent(pool, visibleRuns(caller), period, prices);
       return {
         ...periodView(period),
-        ...unbilled,
-        credit_cents: 0,
+        ...creditsOf(cents),
+        credit_cents: cents,
         sandbox_seconds: rounded(total?.seconds ?? 0),
         sandboxes_used: total?.sandboxes ?? 0,
         computer_seconds: null,
@@ -101,21 +111,21 @@ export function usageHandlers(platform: Platform): Handler[] {
     handler(r.sessions, async ({ caller, query: filter }) =>
       sessions(platform, caller, filter.limit, filter.cursor),
     ),
-    handler(r.balance, async () => ({
+    handler(r.balance, async ({ caller }) => ({
       balance: 0,
       balance_credits: 0,
       expires_at: null,
       credit_expiry_at: null,
       lifetime_earned: 0,
-      lifetime_spent: 0,
+      lifetime_spent: await spent(pool, visibleRuns(caller), { start: everSince, end: new Date() }, prices),
     })),
     handler(r.transactions, async ({ query: filter }) => ({
       data: [],
       meta: { total: 0, page: filter.page, per_page: filter.per_page },
     })),
-    handler(r.creditUsage, async ({ query: filter }) => ({
-      ...periodView(periodOf({ start: filter.period_start, end: filter.period_end })),
-      ...unbilled,
-    })),
+    handler(r.creditUsage, async ({ caller, query: filter }) => {
+      const period = periodOf({ start: filter.period_start, end: filter.period_end });
+      return { ...periodView(period), ...creditsOf(await spent(pool, visibleRuns(caller), period, prices)) };
+    }),
   ];
 }

@@ -3,10 +3,19 @@ import { randomUUID } from "node:crypto";
 import { test, type TestContext } from "node:test";
 import { workspaceHandlers } from "../tenants/index.ts";
 import { startTestApi, type TestApi } from "../testing-api.ts";
+import type { Settings } from "../platform.ts";
+import { resourceHandlers } from "../resources/index.ts";
 import { usageHandlers } from "./index.ts";
 
-const start = (t: TestContext) =>
-  startTestApi(t, { handlers: (platform) => [...usageHandlers(platform), ...workspaceHandlers(platform)] });
+const start = (t: TestContext, settings: Partial<Settings> = {}) =>
+  startTestApi(t, {
+    settings,
+    handlers: (platform) => [
+      ...usageHandlers(platform),
+      ...workspaceHandlers(platform),
+      ...resourceHandlers(platform),
+    ],
+  });
 
 type Result = {
   external_user_id: string | null;
@@ -127,5 +136,73 @@ test("usage of others is not seen, bad periods and missing scopes are refused", 
   assert.equal(
     (refused.body["error"] as { details: { required_scope: string } }).details.required_scope,
     "billing:read",
+  );
+});
+
+test("with prices, what ran has its cost: sandboxes, databases and instances alike", async (t) => {
+  const api = await start(t, { prices: { vcpu_hour: 10, memory_gib_hour: 4, instance_hour: 7 } });
+  const { pool } = api.platform;
+  const sandbox = await insertSandbox(api, "ann");
+  await run(api, sandbox, "2026-01-10T00:00:00Z", 36_000);
+  const [database, deployment, instance] = [randomUUID(), randomUUID(), randomUUID()];
+  await pool.query(
+    `insert into databases (id, tenant_id, name, engine, engine_version, cpu_count, memory_mb, storage_mb, host_key, external_user_id)
+     values ($1, $2, 'shop', 'postgresql', '16', 1, 2048, 1024, $3, 'ann')`,
+    [database, api.tenantId, `db-${database}`],
+  );
+  const state = (value: string) =>
+    pool.query("update databases set state = $2 where id = $1", [database, value]);
+  for (const value of ["running", "error", "running", "stopped", "stopped"]) await state(value);
+  await pool.query(
+    "insert into deployments (id, tenant_id, name, slug, external_user_id) values ($1, $2, 'app', 'app', 'ann')",
+    [deployment, api.tenantId],
+  );
+  await pool.query(
+    "insert into instances (id, deployment_id, release_id, box_key, config_version) values ($1, $2, $1, $3, 1)",
+    [instance, deployment, `in-${instance}`],
+  );
+  await pool.query("update instances set state = 'healthy' where id = $1", [instance]);
+  await pool.query("delete from instances where id = $1", [instance]);
+  const runs = await pool.query(
+    "select resource_type, ended_at is not null as ended from metered_runs order by resource_type",
+  );
+  assert.deepEqual(runs.rows, [
+    { resource_type: "database", ended: true },
+    { resource_type: "deployment", ended: true },
+  ]);
+  await pool.query(
+    "update metered_runs set started_at = '2026-01-10T00:00:00Z', ended_at = '2026-01-10T10:00:00Z'",
+  );
+  const get = async (path: string) => (await api.call("GET", path, { key: api.operator })).body;
+  const period = "period_start=2026-01-01T00:00:00Z&period_end=2026-02-01T00:00:00Z";
+  // Ten hours each: a core and half a GiB, a core and two GiB, an instance.
+  assert.equal((await get(`/credits/usage?${period}`))["total_credits"], 120 + 180 + 70);
+  assert.equal((await get("/credits/balance"))["lifetime_spent"], 370);
+  const ofSandboxes = await results(
+    api,
+    "start=2026-01-01T00:00:00Z&end=2026-02-01T00:00:00Z&group_by=external_user_id",
+  );
+  assert.deepEqual(
+    ofSandboxes.map(({ external_user_id, credit_cents }) => [external_user_id, credit_cents]),
+    [["ann", 120]],
+  );
+  const sessions = (await get("/usage/sessions"))["data"] as { credit_cents: number }[];
+  assert.deepEqual(
+    sessions.map(({ credit_cents }) => credit_cents),
+    [120],
+  );
+  await pool.query("update metered_runs set started_at = now() - interval '10 hours', ended_at = now()");
+  const all = (await get("/resources"))["data"] as {
+    type: string;
+    cost: { cents: number; running_seconds: number };
+  }[];
+  assert.deepEqual(
+    all
+      .filter(({ type }) => type !== "sandbox")
+      .map(({ type, cost }) => [type, cost.cents, cost.running_seconds]),
+    [
+      ["database", 180, 36_000],
+      ["deployment", 70, 36_000],
+    ],
   );
 });
