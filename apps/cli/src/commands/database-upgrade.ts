@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import { withClient, type Context } from "../context.ts";
+import { CliError } from "../failure.ts";
 import { parseCount } from "../pairs.ts";
 
 interface UpgradeOptions {
@@ -21,6 +22,8 @@ export function addUpgrade(database: Command, context: () => Context): void {
       const { output } = context();
       await withClient(context(), async ({ databases }) => {
         const { id } = await databases.find(idOrName);
+        if (version === undefined && !options.undo && !options.end)
+          throw new CliError("VERSION_MISSING", "No version is named.", "Name it: miosa db upgrade shop 18");
         if (options.end)
           return output.result(await databases.endUpgrade(id), "there is no way back any more");
         const step = output.step(options.undo ? "earlier version" : "upgrade");

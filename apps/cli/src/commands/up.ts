@@ -56,8 +56,11 @@ function platformOptions(
     // Beside the toolchain, so that each data folder need not build its own.
     imagesDir: context.environment["IMAGES_DIR"] ?? join(context.repository, ".toolchain", "images"),
     mustBuildImages: mustBuildImages && context.environment["IMAGES_BUILD"] !== "0",
-    hostSettings: named(context, /^(HOST_(POOL_|SPARES_|BOOT_|DRIVERS$)|RUNSC_BIN$|IMAGE_REGISTRIES$)/),
-    buildSettings: named(context, /^BUILD_(MEMORY_BYTES|TIMEOUT_MS)$/),
+    hostSettings: named(
+      context,
+      /^(HOST_(POOL_|SPARES_|BOOT_|DRIVERS$)|RUNSC_BIN$|IMAGE_REGISTRIES$|POSTGRES_CLIENT_DIR$)/,
+    ),
+    controlPlaneSettings: named(context, /^(BUILD_(MEMORY_BYTES|TIMEOUT_MS)|INSTANCE_MEMORY_BYTES|PRICES)$/),
     tenant: {
       name: context.environment["TENANT_NAME"] ?? "ClinicIQ",
       domain: context.environment["TENANT_DOMAIN"] ?? "cliniciq.localhost",

@@ -27,7 +27,7 @@ export interface Layout {
   /** Settings of the host program that the starter chose: its drivers, the size of its pool. */
   readonly hostSettings?: Readonly<Record<string, string>>;
   /** The same for the control plane: the limits of builds. */
-  readonly buildSettings?: Readonly<Record<string, string>>;
+  readonly controlPlaneSettings?: Readonly<Record<string, string>>;
   /** Whether images of templates are built in the background; a test says no. */
   readonly mustBuildImages: boolean;
   readonly imagesDir: string;
@@ -82,7 +82,7 @@ function settingsOf(layout: Layout): Record<ProgramName, Settings> {
       OBJECT_STORE_TOKEN: storeUrl === null ? null : secrets.objectStoreToken,
       BOOTSTRAP_KEY_FILE: bootstrapKeyFile(dataDir),
       DATA_DIR: join(dataDir, "control-plane"),
-      ...layout.buildSettings,
+      ...layout.controlPlaneSettings,
     },
     edge: {
       EDGE_LISTEN_PORT: ports.edge,
