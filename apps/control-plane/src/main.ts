@@ -59,6 +59,8 @@ const Config = z.object({
   DNS_RESOLVER: z.string().min(1).optional(),
   /** Between two points of a sandbox's metrics, milliseconds. */
   METRICS_EVERY_MS: z.coerce.number().int().min(500).default(30_000),
+  /** Between two logins that prove a database, milliseconds. */
+  CANARY_EVERY_MS: z.coerce.number().int().min(200).max(60_000).default(30_000),
   /** Cents an hour, as JSON. */
   PRICES: PricesSetting,
   OBJECT_STORE_URL: z.string().optional(),
@@ -111,6 +113,7 @@ const platform: Platform = {
     sampleEveryMs: config.METRICS_EVERY_MS,
     dnsResolver: config.DNS_RESOLVER ?? dnsServers?.[0] ?? null,
     acme: readAcmeSettings(config),
+    canaryEveryMs: config.CANARY_EVERY_MS,
     prices: config.PRICES,
     objectStore: config.OBJECT_STORE_URL
       ? { url: config.OBJECT_STORE_URL, token: config.OBJECT_STORE_TOKEN ?? "" }

@@ -22,6 +22,8 @@ export interface Settings {
   readonly dnsResolver?: string | null;
   /** Between two points of a sandbox's series, milliseconds; absent: half a minute. */
   readonly sampleEveryMs?: number;
+  /** Between two logins that prove a database, milliseconds; absent: half a minute. */
+  readonly canaryEveryMs?: number;
   /** Where certificates are ordered; absent or null: nowhere. */
   readonly acme?: AcmeSettings | null;
   /** What running costs; absent: nothing is billed. */

@@ -33,6 +33,8 @@ export const needsGroups: string | false =
 
 export interface Boxes extends Programs {
   readonly host: HostClient;
+  /** Where the host keeps what is its own. */
+  readonly hostFolder: string;
   /** Ends the host's process and starts another one on the same data and port. */
   /** By a fault point, or from outside. */
   hostWasKilled(): boolean;
@@ -137,6 +139,7 @@ export async function startBoxes(t: TestContext, extra: Record<string, string> =
   return {
     ...programs,
     host,
+    hostFolder: join(folder, "host"),
     must,
     until,
     hostWasKilled: () => running?.child.signalCode === "SIGKILL",

@@ -60,7 +60,10 @@ function platformOptions(
       context,
       /^(HOST_(POOL_|SPARES_|BOOT_|DRIVERS$)|RUNSC_BIN$|IMAGE_REGISTRIES$|POSTGRES_CLIENT_DIR$)/,
     ),
-    controlPlaneSettings: named(context, /^(BUILD_(MEMORY_BYTES|TIMEOUT_MS)|INSTANCE_MEMORY_BYTES|PRICES)$/),
+    controlPlaneSettings: named(
+      context,
+      /^(BUILD_(MEMORY_BYTES|TIMEOUT_MS)|INSTANCE_MEMORY_BYTES|PRICES|CANARY_EVERY_MS)$/,
+    ),
     tenant: {
       name: context.environment["TENANT_NAME"] ?? "ClinicIQ",
       domain: context.environment["TENANT_DOMAIN"] ?? "cliniciq.localhost",

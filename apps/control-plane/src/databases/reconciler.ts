@@ -8,9 +8,9 @@ import { specOf } from "./spec.ts";
 import { changeVersion, endWayBack, isChanging } from "./upgrade.ts";
 import { announce, databaseEvent, loadDatabase, type DatabaseRow, type DatabaseState } from "./store.ts";
 
-/** A canary logs in this often, milliseconds; a failure is looked at again sooner. */
-const canaryMs = 30_000;
-const unwellMs = 3_000;
+/** A canary logs in this often unless the settings say otherwise, milliseconds; a failure is looked at again sooner. */
+const standardCanaryMs = 30_000;
+const mostUnwellMs = 3_000;
 /** While a database that is to be deleted is backed up. */
 const finalMs = 1_000;
 /** While linked apps get new credentials. */
@@ -31,7 +31,10 @@ async function store(
   return result.rowCount === 1;
 }
 
+const canaryOf = ({ settings }: Platform) => settings.canaryEveryMs ?? standardCanaryMs;
+
 export function createDatabaseStep(platform: Platform) {
+  const canaryMs = canaryOf(platform);
   return async (id: string, signal: AbortSignal): Promise<number> => {
     const row = await loadDatabase(platform.pool, id);
     if (!row || row.state === "deleted") return canaryMs;
@@ -53,14 +56,14 @@ async function remove(platform: Platform, row: DatabaseRow, signal: AbortSignal)
   await platform.pool.query("delete from database_links where database_id = $1", [row.id]);
   if (await store(platform, row, "deleted", { proof: null, host: null, port: null }))
     await record(platform, databaseEvent(row, "database.deleted"));
-  return canaryMs;
+  return canaryOf(platform);
 }
 
 async function stop(platform: Platform, row: DatabaseRow, signal: AbortSignal): Promise<number> {
   const found = await platform.host.database(row.host_key, signal);
   if (found && found.state !== "stopped") await platform.host.databaseAction(row.host_key, "stop", signal);
   if (row.state !== "stopped") await store(platform, row, "stopped", { proof: null });
-  return canaryMs;
+  return canaryOf(platform);
 }
 
 async function bringUp(platform: Platform, row: DatabaseRow, signal: AbortSignal): Promise<HostedDatabase> {
@@ -73,6 +76,7 @@ async function bringUp(platform: Platform, row: DatabaseRow, signal: AbortSignal
 }
 
 async function run(platform: Platform, row: DatabaseRow, signal: AbortSignal): Promise<number> {
+  const canaryMs = canaryOf(platform);
   let hosted: HostedDatabase;
   try {
     hosted = await bringUp(platform, row, signal);
@@ -111,7 +115,7 @@ async function run(platform: Platform, row: DatabaseRow, signal: AbortSignal): P
     });
     if (stored && row.state === "running")
       await record(platform, databaseEvent(row, "database.unavailable", { reason: proof.reason }));
-    return unwellMs;
+    return Math.min(mostUnwellMs, canaryMs);
   }
   const stored = await store(platform, row, "running", { ...facts, reason: null, last_error: null });
   if (stored && row.state !== "running") {

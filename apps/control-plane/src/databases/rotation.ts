@@ -20,7 +20,9 @@ export async function rotateCredentials(
   row: DatabaseRow,
   overlapSec: number,
 ): Promise<DatabaseCredentials> {
-  if (row.state !== "running") throw notReady(row);
+  // Whose password was changed behind our back gets one that holds.
+  const isLockedOut = row.state === "error" && row.reason === "auth_failed";
+  if (row.state !== "running" && !isLockedOut) throw notReady(row);
   const now = Date.now();
   const rotation: Rotation = {
     started_at: new Date(now).toISOString(),

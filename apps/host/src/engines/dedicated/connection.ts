@@ -45,6 +45,8 @@ const unreachableCodes = new Set([
   "EAI_AGAIN",
   "EPIPE",
   "PROTOCOL_CONNECTION_LOST",
+  // Of the way that connections of apps take, when nobody answers at its end.
+  "UNREACHABLE",
 ]);
 
 /** Of an error that no server sent: by errno, never by message text. */

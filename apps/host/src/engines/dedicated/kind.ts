@@ -110,6 +110,8 @@ export interface ServerKind {
   addAccount(entry: Entry, authority: Authority, account: Account, access: "owner" | "read"): Promise<void>;
   /** Lets the account in no more and ends its sessions. Safe to run again. */
   dropAccount(entry: Entry, authority: Authority, username: string): Promise<void>;
+  /** Where a server that is full hangs up without a word: how many connections it takes. */
+  readonly silentAt?: (state: DatabaseState) => number;
   /** What only the server itself knows. */
   insights(entry: Entry, authority: Authority): Promise<Insights>;
   /** Left out where there is one version. */

@@ -23,6 +23,18 @@ export function diskUsage(folder: string): number {
   return bytes;
 }
 
+const established = "01";
+
+/** Connections that are open to a port of 127.0.0.1, by the kernel's own list. */
+export function connectionsTo(port: number): number {
+  const local = `0100007F:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+  const lines = readFileSync("/proc/net/tcp", "utf8").split("\n");
+  return lines.filter((line) => {
+    const [, from, , state] = line.trim().split(/\s+/);
+    return from === local && state === established;
+  }).length;
+}
+
 /** A process and all its descendants. */
 export function processTree(root: number): number[] {
   const children = new Map<number, number[]>();

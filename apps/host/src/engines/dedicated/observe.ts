@@ -2,7 +2,7 @@ import type { DatabaseStats, LoginProof } from "@platform/host-api";
 import { isAlive } from "@platform/postgres";
 import { failureOf, loginOf, type Entry } from "./entry.ts";
 import type { Dial } from "./login.ts";
-import { diskUsage, memoryOf, processTree } from "./measure.ts";
+import { connectionsTo, diskUsage, memoryOf, processTree } from "./measure.ts";
 import type { Pooling } from "./pooling.ts";
 import { memoryDetail, type Acting } from "./server.ts";
 
@@ -13,6 +13,11 @@ async function judge(entry: Entry, { limits, kind }: Acting, proof: LoginProof):
     const detail =
       "The database has used up its storage: reads work, writes do not. Delete data or enlarge it.";
     return { ...proof, ok: false, reason: "disk_full", detail };
+  }
+  const most = kind.silentAt?.(entry.state);
+  if (most !== undefined && proof.reason === "unreachable" && connectionsTo(entry.state.port) >= most) {
+    const detail = `All ${most} connections are taken. Close some, or make the database larger.`;
+    return { ...proof, reason: "too_many_connections", detail };
   }
   const oomKills = await limits.oomKills(entry.state.home);
   if (oomKills <= entry.oomKills) return proof;

@@ -3,7 +3,7 @@ import { findServer } from "../dedicated/running.ts";
 import { backup } from "./backup.ts";
 import { administratorLogin, infoOf, prove, withLogin } from "./login.ts";
 import { programsOf, report } from "./programs.ts";
-import { rules, settingsFile, writeFirstFiles, writeSettings } from "./settings.ts";
+import { rules, settingsFile, writeFirstFiles, writeSettings, maxConnections } from "./settings.ts";
 
 const mib = 1024 * 1024;
 
@@ -33,6 +33,8 @@ export const redis: ServerKind = {
   proveAdministrator: (entry, authority) => prove(administratorLogin(entry, authority)),
   furnish: async () => undefined,
   prove,
+  // Its word for that comes before the encryption, where no client hears it.
+  silentAt: ({ spec }) => maxConnections(spec.memoryBytes),
   addAccount: async (entry, authority, account, access) => {
     await withLogin(administratorLogin(entry, authority), async (client) => {
       await client.call("ACL", "SETUSER", account.username, ...rules(account, access));

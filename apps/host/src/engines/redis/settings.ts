@@ -6,6 +6,10 @@ import type { Entry } from "../dedicated/entry.ts";
 import type { Account } from "../dedicated/login.ts";
 
 const mib = 1024 * 1024;
+
+/** Connections that a server of this memory takes. */
+export const maxConnections = (memoryBytes: number) =>
+  Math.round(Math.min(1000, Math.max(64, memoryBytes / mib)));
 /** The platform's own account. */
 export const administrator = "administrator";
 
@@ -72,7 +76,7 @@ export function writeSettings(entry: Entry): void {
     ["enable-debug-command", "no"],
     ["enable-module-command", "no"],
     ["enable-protected-configs", "no"],
-    ["maxclients", Math.round(Math.min(1000, Math.max(64, memoryBytes / mib)))],
+    ["maxclients", maxConnections(memoryBytes)],
     // The rest is for connections, for scripts and for the copy that a rewrite of the log makes.
     ["maxmemory", Math.floor(memoryBytes * 0.6)],
     ["maxmemory-policy", "noeviction"],
