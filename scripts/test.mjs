@@ -27,6 +27,7 @@ const slowMinutes = {
   "e2e/full/lost-process.test.ts": 3,
   "apps/control-plane/src/certificates/acme.slow-test.ts": 6,
   "e2e/full/kill.test.ts": 15,
+  "e2e/full/database-kill.test.ts": 7,
   "apps/control-plane/src/deployments/deploys.slow-test.ts": 4,
   "e2e/full/same-digest.test.ts": 3,
   "e2e/full/cancel-build.test.ts": 2,

@@ -68,7 +68,7 @@ const host: Plan[] = [
   {
     upTo: "delete",
     points: {
-      database: "host.postgres.after-clone",
+      database: "host.postgresql.after-clone",
       sandbox: "host.box.before-state",
       publish: "host.freeze.after-copy",
       republish: "host.bundle.before-answer",
@@ -78,15 +78,15 @@ const host: Plan[] = [
   {
     upTo: "delete",
     points: {
-      database: "host.postgres.after-start",
+      database: "host.postgresql.after-start",
       sandbox: "host.box.after-state",
       publish: "host.box.after-start",
       republish: "host.box.before-ready",
       delete: "host.box.delete-before-forget",
     },
   },
-  { upTo: "files", points: { database: "host.postgres.after-role", sandbox: "host.box.after-ready" } },
-  { upTo: "files", points: { database: "host.postgres.before-state", sandbox: "host.box.after-start" } },
+  { upTo: "files", points: { database: "host.postgresql.after-role", sandbox: "host.box.after-ready" } },
+  { upTo: "files", points: { database: "host.postgresql.before-state", sandbox: "host.box.after-start" } },
   { upTo: "files", points: { database: "host.database.before-answer", sandbox: "host.box.before-ready" } },
 ];
 
