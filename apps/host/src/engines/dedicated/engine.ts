@@ -1,5 +1,3 @@
-import { randomBytes } from "node:crypto";
-import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { faultPoint, type Log } from "@platform/daemon";
 import {
@@ -15,16 +13,13 @@ import {
 } from "@platform/host-api";
 import { lastLines, serverHome } from "@platform/postgres";
 import type { DatabaseEngine, EngineSpec } from "../engine.ts";
-import { assertRoom, assertSize, freePort, newState } from "./allocation.ts";
 import { manifestOf } from "./backup.ts";
 import type { Manifest } from "./manifest.ts";
-import { foldersOf, writeState, type DatabaseState } from "./database-state.ts";
 import {
   assertSameSpec,
   credentialsOf,
   loginFailed,
   loginOf,
-  newEntry,
   notFound,
   save,
   viewOf,
@@ -32,18 +27,18 @@ import {
 } from "./entry.ts";
 import type { ServerKind } from "./kind.ts";
 import type { Dial } from "./login.ts";
-import type { ServerLimits } from "./limits.ts";
 import { load } from "./loading.ts";
 import { logOf } from "./log-archive.ts";
-import { assertSameMajor, fill, makeOfBackup, restoreFailure, startAndFurnish } from "./making.ts";
+import { assertSameMajor } from "./making.ts";
 import { look, statsOf } from "./observe.ts";
 import type { Pooling, Share } from "./pooling.ts";
-import { bringUp, dropOldAccounts, halt, removeDatabase, settleAccount, type Acting } from "./server.ts";
-import { Spares, type SpareSettings } from "./spares.ts";
+import { bringUp, dropOldAccounts, halt, settleAccount, type Acting } from "./server.ts";
+import type { SpareSettings } from "./spares.ts";
 import { recover, supervise, type Watched } from "./supervision.ts";
 import { Turns } from "./turns.ts";
-import { forgetBefore, goBack, upgrade, wayBackOf, type Upgrading } from "./upgrade.ts";
+import { forgetBefore, goBack, upgrade, wayBackOf } from "./upgrade.ts";
 import { assertAlive, dropUser, newAccount, putUser } from "./users.ts";
+import { Workshop } from "./workshop.ts";
 
 export interface EngineOptions {
   /** Folder of this engine alone. */
@@ -66,17 +61,12 @@ export class DedicatedEngine implements DatabaseEngine {
   readonly #kind: ServerKind;
   readonly #options: EngineOptions;
   readonly #home: string;
-  readonly #log: Log;
-  readonly #asRoot: boolean;
-  readonly #entries = new Map<string, Entry>();
   /** Databases whose state cannot be read: neither served nor touched, nor reported as absent. */
   #damaged: ReadonlyMap<string, string> = new Map();
   readonly #pooling: Pooling | null;
   readonly #turns = new Turns();
-  readonly #spares: Spares;
-  #creating = 0;
+  readonly #workshop: Workshop;
   readonly #watched: Watched;
-  readonly #upgrading: Upgrading;
   readonly #timer: NodeJS.Timeout;
   #opened: Promise<Acting> | null = null;
   #acting: Acting | null = null;
@@ -87,34 +77,17 @@ export class DedicatedEngine implements DatabaseEngine {
     this.#kind = kind;
     this.#options = options;
     this.#home = serverHome(options.dataDir);
-    this.#log = options.log;
-    this.#asRoot = options.runsAsRoot;
-    mkdirSync(this.#databases, { recursive: true, mode: 0o711 });
     this.#pooling = kind.openPooling?.() ?? null;
-    this.#spares = new Spares(
-      options.spares ?? noSpares,
-      {
-        make: (spec, signal) => this.#makeSpare(spec, signal),
-        remove: async (entry) => this.#remove(entry, await this.#open()),
-        exactVersion: (version) => kind.exactVersion(version),
-        isBusy: () => this.#creating > 0,
-      },
-      options.log,
-    );
+    this.#workshop = new Workshop({
+      ...{ kind, home: this.#home, runsAsRoot: options.runsAsRoot, log: options.log },
+      ...{ turns: this.#turns, pooling: this.#pooling, spares: options.spares ?? noSpares },
+      open: () => this.#open(),
+    });
     this.#watched = {
-      ...{ entries: this.#entries, turns: this.#turns, pooling: this.#pooling, log: options.log },
+      ...{ entries: this.#workshop.entries, turns: this.#turns, pooling: this.#pooling, log: options.log },
       acting: () => this.#acting,
       isClosed: () => this.#closed,
-      settlePool: (entry, acting) => this.#settlePool(entry, acting),
-    };
-    this.#upgrading = {
-      entries: this.#entries,
-      reserve: (home, spec, version, limits) => this.#reserve(home, spec, version, limits),
-      prepare: (entry, acting) => this.#prepare(entry, acting),
-      freePort: () => this.#freePort(),
-      remove: (entry, acting) => this.#remove(entry, acting),
-      stopPool: async (entry) => this.#pooling?.stop(entry),
-      settlePool: (entry, acting) => this.#settlePool(entry, acting),
+      settlePool: (entry, acting) => this.#workshop.settlePool(entry, acting),
     };
     this.#timer = setInterval(() => supervise(this.#watched), options.superviseEveryMs ?? 500);
     this.#timer.unref();
@@ -123,7 +96,7 @@ export class DedicatedEngine implements DatabaseEngine {
   async close(): Promise<void> {
     this.#closed = true;
     clearInterval(this.#timer);
-    await this.#spares.close();
+    await this.#workshop.spares.close();
     await this.#turns.idle();
     await this.#pooling?.close();
     await (await this.#opened)?.limits.forget();
@@ -136,7 +109,7 @@ export class DedicatedEngine implements DatabaseEngine {
 
   report = () => this.#kind.report();
   /** What is made before anybody asks. */
-  spares = () => this.#spares.report();
+  spares = () => this.#workshop.spares.report();
 
   async create(key: string, spec: EngineSpec, signal: AbortSignal): Promise<HostedDatabase> {
     const acting = await this.#open();
@@ -146,57 +119,12 @@ export class DedicatedEngine implements DatabaseEngine {
         assertSameSpec(existing.state, spec);
         return this.#view(existing, acting);
       }
-      if (existing) await this.#remove(existing, acting);
+      if (existing) await this.#workshop.remove(existing, acting);
       signal.throwIfAborted();
-      const version = await this.#kind.exactVersion(spec.version);
-      assertSize(this.#kind, spec);
-      assertRoom(this.#home);
-      const spare = await this.#spares.claim(key, spec, version, acting);
-      if (spare) this.#entries.set(key, spare);
-      const entry = spare ?? (await this.#make(key, spec, version, acting, signal));
-      await this.#settlePool(entry, acting);
+      const entry = await this.#workshop.make(key, spec, acting, signal);
+      await this.#workshop.settlePool(entry, acting);
       return this.#view(entry, acting);
     });
-  }
-
-  /** A server of this key that nobody had before, up to the login that was proved. */
-  async #make(key: string, spec: EngineSpec, version: string, acting: Acting, signal: AbortSignal) {
-    this.#creating++;
-    try {
-      const entry = await this.#reserve(key, spec, version, acting.limits);
-      await this.#complete(entry, acting, signal, "ready");
-      return entry;
-    } finally {
-      this.#creating--;
-    }
-  }
-
-  async #makeSpare(spec: EngineSpec, signal: AbortSignal): Promise<Entry> {
-    const acting = await this.#open();
-    const version = await this.#kind.exactVersion(spec.version);
-    assertRoom(this.#home);
-    const key = `spare-${randomBytes(8).toString("hex")}`;
-    const entry = await this.#reserve(key, spec, version, acting.limits, this.#spares.entries);
-    await this.#complete(entry, acting, signal, "spare");
-    return entry;
-  }
-
-  async #complete(
-    entry: Entry,
-    acting: Acting,
-    signal: AbortSignal,
-    phase: "ready" | "spare",
-  ): Promise<void> {
-    try {
-      await this.#prepare(entry, acting);
-      faultPoint(`host.${this.engine}.after-clone`);
-      await startAndFurnish(entry, acting, signal, () => this.#freePort());
-      faultPoint(`host.${this.engine}.before-state`);
-      save(entry, { phase });
-    } catch (error) {
-      await this.#remove(entry, acting);
-      throw error;
-    }
   }
 
   /** The frames of a backup; it fails as a whole or ends with the frame that says so. */
@@ -225,59 +153,10 @@ export class DedicatedEngine implements DatabaseEngine {
     return this.#turns.run(key, async () => {
       const existing = this.#get(key);
       if (existing?.state.phase === "ready") return this.#view(existing, acting);
-      if (existing) await this.#remove(existing, acting);
-      const version = await this.#kind.exactVersion(spec.version);
-      assertRoom(this.#home);
-      const entry = await this.#reserve(key, spec, version, acting.limits);
-      try {
-        const nextPort = () => this.#freePort();
-        await makeOfBackup(entry, acting, { manifest, frames, targetTime, signal, nextPort });
-        save(entry, { phase: "ready" });
-        await this.#settlePool(entry, acting);
-        return this.#view(entry, acting);
-      } catch (error) {
-        await this.#remove(entry, acting);
-        throw restoreFailure(error);
-      }
+      if (existing) await this.#workshop.remove(existing, acting);
+      const from = { manifest, frames, targetTime, signal };
+      return this.#view(await this.#workshop.makeOfBackup(key, spec, acting, from), acting);
     });
-  }
-
-  /** Writes down uid, port and names before anything exists that would have to be found again. */
-  async #reserve(
-    key: string,
-    spec: EngineSpec,
-    version: string,
-    limits: ServerLimits,
-    into = this.#entries,
-  ): Promise<Entry> {
-    // Choosing and recording are one turn, so that two creations never choose alike.
-    return this.#turns.run("reserve", async () => {
-      const folders = foldersOf(this.#databases, key, limits.hasDisk);
-      const state = await newState(this.#states(), {
-        ...{ key, spec, version, hasDisk: limits.hasDisk, database: this.#kind.databaseName() },
-        uidsOf: this.#asRoot ? this.#home : null,
-      });
-      mkdirSync(folders.root, { mode: 0o711 });
-      writeState(folders, state);
-      const entry = newEntry(state, folders);
-      into.set(key, entry);
-      return entry;
-    });
-  }
-
-  async #prepare(entry: Entry, acting: Acting): Promise<void> {
-    const templates = join(this.#home, "templates");
-    mkdirSync(templates, { recursive: true, mode: 0o711 });
-    // A template is made by one creation while the others wait for it.
-    const { version } = entry.state.spec;
-    const template = await this.#turns.run(`template ${version}`, () =>
-      this.#kind.template(templates, version),
-    );
-    await fill(entry, acting, () => this.#kind.prepare(entry, template, acting.authority));
-  }
-
-  #freePort(): Promise<number> {
-    return freePort(this.#states());
   }
 
   async find(key: string): Promise<HostedDatabase | null> {
@@ -288,7 +167,7 @@ export class DedicatedEngine implements DatabaseEngine {
 
   async list(): Promise<HostedDatabase[]> {
     const acting = await this.#open();
-    const served = [...this.#entries.values()].filter(({ state }) => state.standsBy === null);
+    const served = [...this.#workshop.entries.values()].filter(({ state }) => state.standsBy === null);
     return served.map((entry) => this.#view(entry, acting));
   }
 
@@ -297,7 +176,7 @@ export class DedicatedEngine implements DatabaseEngine {
       if (entry.state.wanted !== "running") save(entry, { wanted: "running" });
       const proof = await bringUp(entry, acting);
       if (!proof.ok) throw loginFailed(entry, proof);
-      await this.#settlePool(entry, acting);
+      await this.#workshop.settlePool(entry, acting);
       return this.#view(entry, acting);
     });
   }
@@ -324,7 +203,7 @@ export class DedicatedEngine implements DatabaseEngine {
       faultPoint(`host.${this.engine}.rotation-noted`);
       entry.proof = await settleAccount(entry, acting);
       entry.failure = null;
-      await this.#settlePool(entry, acting);
+      await this.#workshop.settlePool(entry, acting);
       return credentialsOf(this.#kind, entry.state, acting.authority, entry.state, this.#poolingSeen(entry));
     });
   }
@@ -333,7 +212,7 @@ export class DedicatedEngine implements DatabaseEngine {
     return this.#withReady(key, async (entry, acting) => {
       assertAlive(entry);
       await dropOldAccounts(entry, acting);
-      await this.#settlePool(entry, acting);
+      await this.#workshop.settlePool(entry, acting);
       return this.#view(entry, acting);
     });
   }
@@ -341,7 +220,7 @@ export class DedicatedEngine implements DatabaseEngine {
   putUser(key: string, name: string, access: "owner" | "read"): Promise<DatabaseCredentials> {
     return this.#withReady(key, async (entry, acting) => {
       const { username, password } = await putUser(entry, acting, name, access);
-      await this.#settlePool(entry, acting);
+      await this.#workshop.settlePool(entry, acting);
       const account = { username, password };
       return credentialsOf(this.#kind, entry.state, acting.authority, account, this.#poolingSeen(entry));
     });
@@ -356,7 +235,7 @@ export class DedicatedEngine implements DatabaseEngine {
   dropUser(key: string, name: string): Promise<void> {
     return this.#withReady(key, async (entry, acting) => {
       await dropUser(entry, acting, name);
-      await this.#settlePool(entry, acting);
+      await this.#workshop.settlePool(entry, acting);
     });
   }
 
@@ -366,19 +245,19 @@ export class DedicatedEngine implements DatabaseEngine {
       // What was asked for is there already.
       if (entry.state.spec.version === version) return this.#view(entry, acting);
       assertAlive(entry);
-      return this.#view(await upgrade(entry, version, acting, this.#upgrading, signal), acting);
+      return this.#view(await upgrade(entry, version, acting, this.#workshop, signal), acting);
     });
   }
 
   /** The server before the last upgrade in its place again. */
   goBack(key: string): Promise<HostedDatabase> {
     return this.#withReady(key, async (entry, acting) =>
-      this.#view(await goBack(entry, acting, this.#upgrading), acting),
+      this.#view(await goBack(entry, acting, this.#workshop), acting),
     );
   }
 
   forgetBefore(key: string): Promise<void> {
-    return this.#withReady(key, (_entry, acting) => forgetBefore(key, acting, this.#upgrading));
+    return this.#withReady(key, (_entry, acting) => forgetBefore(key, acting, this.#workshop));
   }
 
   async probe(key: string, dial?: Dial): Promise<LoginProof> {
@@ -426,16 +305,16 @@ export class DedicatedEngine implements DatabaseEngine {
     await this.#turns.run(key, async () => {
       const entry = this.#get(key);
       if (!entry) return;
-      await forgetBefore(key, acting, this.#upgrading);
+      await forgetBefore(key, acting, this.#workshop);
       save(entry, { phase: "deleting" });
-      await this.#remove(entry, acting);
+      await this.#workshop.remove(entry, acting);
     });
   }
 
   async recover(): Promise<void> {
     const acting = await this.#open();
     await recover(this.#watched, acting);
-    this.#spares.start();
+    this.#workshop.spares.start();
   }
 
   /** PEM of the authority that signs every server's certificate here. */
@@ -455,17 +334,16 @@ export class DedicatedEngine implements DatabaseEngine {
   async #load(): Promise<Acting> {
     const { runsAsRoot, log } = this.#options;
     const { acting, damaged } = await load({
-      ...{ kind: this.#kind, home: this.#home, databases: this.#databases, runsAsRoot, log },
-      ...{ authorityDir: this.authorityDir, found: this.#entries, spares: this.#spares.entries },
+      ...{ kind: this.#kind, home: this.#home, databases: this.#workshop.databases, runsAsRoot, log },
+      ...{
+        authorityDir: this.authorityDir,
+        found: this.#workshop.entries,
+        spares: this.#workshop.spares.entries,
+      },
     });
     this.#damaged = damaged;
     this.#acting = acting;
     return acting;
-  }
-
-  async #settlePool(entry: Entry, acting: Acting): Promise<void> {
-    await this.#pooling?.settle(entry, acting, () => this.#freePort());
-    if (this.#poolingSeen(entry)?.state === "running") entry.poolFailures = 0;
   }
 
   readonly #poolingSeen = (entry: Entry) => this.#pooling?.view(entry) ?? null;
@@ -473,7 +351,7 @@ export class DedicatedEngine implements DatabaseEngine {
   #get(key: string): Entry | undefined {
     const damage = this.#damaged.get(key);
     if (damage) throw new HostError("INTERNAL", 500, damage, { reason: "state_damaged" });
-    const entry = this.#entries.get(key);
+    const entry = this.#workshop.entries.get(key);
     // The server before an upgrade is nobody's database.
     return entry?.state.standsBy === null ? entry : undefined;
   }
@@ -484,15 +362,8 @@ export class DedicatedEngine implements DatabaseEngine {
       this.#kind,
       limits.hasMemory,
       this.#poolingSeen(entry),
-      wayBackOf(entry, this.#entries),
+      wayBackOf(entry, this.#workshop.entries),
     );
-  }
-
-  async #remove(entry: Entry, acting: Acting): Promise<void> {
-    await this.#pooling?.stop(entry);
-    await removeDatabase(entry, acting);
-    if (this.#entries.get(entry.state.key) === entry) this.#entries.delete(entry.state.key);
-    this.#spares.entries.delete(entry.state.home);
   }
 
   async #withReady<T>(key: string, work: (entry: Entry, acting: Acting) => Promise<T>): Promise<T> {
@@ -502,13 +373,5 @@ export class DedicatedEngine implements DatabaseEngine {
       if (entry?.state.phase !== "ready") throw notFound(key);
       return work(entry, acting);
     });
-  }
-
-  #states(): DatabaseState[] {
-    return [...this.#entries.values(), ...this.#spares.entries.values()].map(({ state }) => state);
-  }
-
-  get #databases(): string {
-    return join(this.#home, "databases");
   }
 }

@@ -79,20 +79,23 @@ export function assertSameMajor(manifest: Manifest, engine: string, { version }:
   throw new HostError("INVALID", 422, message, { reason: "backup_of_other_engine" });
 }
 
+export interface BackupSource {
+  readonly manifest: Manifest;
+  readonly frames: AsyncIterable<Frame>;
+  /** Nothing later shall be in it. */
+  readonly targetTime: string | null;
+  readonly signal: AbortSignal;
+}
+
 /** Fills the reserved database with what a backup holds, up to a login with ways in of its own. */
 export async function makeOfBackup(
   entry: Entry,
   acting: Acting,
-  from: {
-    readonly manifest: Manifest;
-    readonly frames: AsyncIterable<Frame>;
-    readonly targetTime: string | null;
-    readonly signal: AbortSignal;
-    readonly nextPort: () => Promise<number>;
-  },
+  from: BackupSource,
+  nextPort: () => Promise<number>,
 ): Promise<void> {
   const { kind, authority } = acting;
-  const { manifest, frames, targetTime, signal, nextPort } = from;
+  const { manifest, frames, targetTime, signal } = from;
   const { database, owner, superuserPassword } = manifest;
   // The accounts of Redis are no part of its data.
   const isRedis = kind.engine === "redis";

@@ -8,7 +8,7 @@ import { awaitLogin, bringUp, halt, launch, type Acting } from "./server.ts";
 import type { ServerLimits } from "./limits.ts";
 import { newAccount } from "./users.ts";
 
-/** What the engine lends to its upgrades. */
+/** What the workshop lends to upgrades. */
 export interface Upgrading {
   readonly entries: Map<string, Entry>;
   reserve(home: string, spec: EngineSpec, version: string, limits: ServerLimits): Promise<Entry>;
