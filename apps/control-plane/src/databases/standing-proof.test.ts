@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
@@ -6,12 +7,14 @@ import { setTimeout as delay } from "node:timers/promises";
 import { Redis } from "ioredis";
 import { createConnection } from "mysql2/promise";
 import { Client } from "pg";
+import { waitFor } from "@platform/daemon";
 import { loginOptions } from "@platform/postgres";
 import { needsGroups, startBoxes, whyNoBoxes, type Boxes } from "../testing-boxes.ts";
 import { ask, until } from "./testing.ts";
 
 type Row = Record<string, unknown>;
 const skip = whyNoBoxes() ?? false;
+const needed = { skip: needsGroups };
 
 /** A database, what was last proved of it, and what was told of it. */
 class Watched {
@@ -58,6 +61,17 @@ class Watched {
     assert.ok((await this.#told("database.recovered")).length >= Math.max(1, before));
   }
 
+  /** Its server is killed and cannot start, as the file is not there, until the state was left. */
+  async isGoneWithout(file: string, engine: string): Promise<void> {
+    renameSync(file, `${file}.aside`);
+    for (const pid of processesBelow(this.home(engine))) kill(pid);
+    try {
+      await this.hasLeft("unreachable");
+    } finally {
+      renameSync(`${file}.aside`, file);
+    }
+  }
+
   async #told(type: string): Promise<Row[]> {
     const events = await this.boxes.must<Row[]>(
       "GET",
@@ -66,9 +80,12 @@ class Watched {
     return events.map((event) => event["payload"] as Row).filter((data) => data["id"] === this.id);
   }
 
-  /** Folder of its server, and the process that its file of that name holds. */
+  /** Of its server, on the host. */
+  home = (engine: string) => join(this.boxes.hostFolder, "engines", engine, "databases", `db-${this.id}`);
+
+  /** Something in its server's data. */
   folder(engine: string, ...inside: string[]): string {
-    const home = join(this.boxes.hostFolder, "engines", engine, "databases", `db-${this.id}`);
+    const home = this.home(engine);
     const data = ["disk/data", "cluster"].map((name) => join(home, name)).find((path) => existsSync(path));
     return join(data!, ...inside);
   }
@@ -146,40 +163,25 @@ test("a PostgreSQL database is not available while its login fails, and says why
   });
 
   await t.test("unreachable: the server is gone and does not come back", async () => {
-    const [version, aside] = [
-      shop.folder("postgres", "PG_VERSION"),
-      shop.folder("postgres", "PG_VERSION.aside"),
-    ];
-    const pid = Number(readFileSync(shop.folder("postgres", "postmaster.pid"), "utf8").split("\n")[0]);
-    renameSync(version, aside);
-    process.kill(pid, "SIGKILL");
-    try {
-      await shop.hasLeft("unreachable", "login_failed");
-    } finally {
-      renameSync(aside, version);
-    }
+    await shop.isGoneWithout(shop.folder("postgres", "PG_VERSION"), "postgres");
     await shop.hasRecovered();
   });
 
-  await t.test(
-    "disk_full: its storage is used up; it is back when there is room",
-    { skip: needsGroups },
-    async () => {
-      const client = await open(await shop.credentials());
-      await client.query("create table big (data text); alter table big alter data set storage external");
-      await assert.rejects(
-        async () => {
-          for (let count = 0; count < 400; count++)
-            await client.query("insert into big values (repeat('x', 1000000))");
-        },
-        { code: "53100" },
-      );
-      await shop.hasLeft("disk_full");
-      await client.query("drop table big");
-      await client.end();
-      await shop.hasRecovered();
-    },
-  );
+  await t.test("disk_full: its storage is used up; it is back when there is room", needed, async () => {
+    const client = await open(await shop.credentials());
+    await client.query("create table big (data text); alter table big alter data set storage external");
+    await assert.rejects(
+      async () => {
+        for (let count = 0; count < 400; count++)
+          await client.query("insert into big values (repeat('x', 1000000))");
+      },
+      { code: "53100" },
+    );
+    await shop.hasLeft("disk_full");
+    await client.query("drop table big");
+    await client.end();
+    await shop.hasRecovered();
+  });
 });
 
 test("so is a MySQL database", { skip }, async (t) => {
@@ -214,6 +216,30 @@ test("so is a MySQL database", { skip }, async (t) => {
     await letGo();
     await words.hasRecovered();
   });
+
+  await t.test("unreachable: the server is gone and does not come back", async () => {
+    await words.isGoneWithout(words.folder("mariadb", "../tmp"), "mariadb");
+    await words.hasRecovered();
+  });
+
+  await t.test("disk_full: its storage is used up; it is back when there is room", needed, async () => {
+    const open = await connect();
+    const ask = async (sql: string) => {
+      const session = await open();
+      await session.query(sql).finally(() => session.destroy());
+    };
+    await ask("create table big (data longblob)");
+    const fill = async () => {
+      for (let count = 0; count < 400; count++) await ask("insert into big values (repeat('x', 4000000))");
+    };
+    // The session that is on when the limit is seen is ended; every later one has no right to insert.
+    await assert.rejects(fill);
+    await assert.rejects(fill, { errno: 1142 });
+    await words.hasLeft("disk_full");
+    await ask("drop table big");
+    await words.hasRecovered();
+    await ask("create table small (n int)");
+  });
 });
 
 test("so is a Redis database", { skip }, async (t) => {
@@ -222,15 +248,60 @@ test("so is a Redis database", { skip }, async (t) => {
   if (asked.status === 503) return t.skip(asked.at("error", "message"));
   await boxes.must("DELETE", `/databases/${asked.at("data", "id")}`);
   const cache = await Watched.create(boxes, {
-    name: "cache",
-    engine: "redis",
-    memory_mb: 128,
-    storage_mb: 512,
+    ...{ name: "cache", engine: "redis", memory_mb: 128, storage_mb: 64 },
+  });
+  const open = async (login: { username?: string; password?: string } = {}) => {
+    const { user, password, port, ssl } = await cache.credentials();
+    const client = new Redis({
+      ...{ lazyConnect: true, retryStrategy: null, maxRetriesPerRequest: 0, enableReadyCheck: false },
+      ...{ host: "127.0.0.1", port: Number(port), username: String(user), password: String(password) },
+      tls: { ca: String((ssl as Row)["ca_certificate"]), checkServerIdentity: () => undefined },
+      ...login,
+    });
+    client.on("error", () => undefined);
+    await client.connect();
+    await client.ping();
+    return client;
+  };
+
+  await t.test("auth_failed: its password was changed in the server; a rotation repairs it", async () => {
+    const { user } = await cache.credentials();
+    const state = readFileSync(join(cache.home("redis"), "state.json"), "utf8");
+    const { superuserPassword } = JSON.parse(state) as { superuserPassword: string };
+    const client = await open({ username: "administrator", password: superuserPassword });
+    await client.call("ACL", "SETUSER", String(user), "resetpass", ">somebody else knows it");
+    client.disconnect();
+    await cache.hasLeft("auth_failed");
+    await boxes.must("POST", `/databases/${cache.id}/rotate`, {});
+    await cache.hasRecovered();
+  });
+
+  await t.test("unreachable: the server is gone and does not come back", async () => {
+    await cache.isGoneWithout(join(cache.home("redis"), "settings/server.key"), "redis");
+    await cache.hasRecovered();
+  });
+
+  await t.test("disk_full: its storage is used up; it is back when there is room", needed, async () => {
+    const client = await open();
+    // Up to the limit of memory each time, so that the log of it grows beyond the storage.
+    const refused = async () => {
+      for (let count = 0; count < 60; count++) await client.set(`big${count}`, randomBytes(1_000_000));
+      return false;
+    };
+    await waitFor(
+      "writes to be refused",
+      () => refused().catch((error: Error) => /NOPERM/.test(error.message)),
+      60_000,
+    );
+    await cache.hasLeft("disk_full");
+    await client.flushall();
+    await cache.hasRecovered();
+    await client.set("small", "1");
+    client.disconnect();
   });
 
   await t.test("timeout: the server is held up", async () => {
-    const folder = join(boxes.hostFolder, "engines/redis/databases", `db-${cache.id}`);
-    const held = processesBelow(folder);
+    const held = processesBelow(cache.home("redis"));
     assert.ok(held.length > 0);
     for (const pid of held) process.kill(pid, "SIGSTOP");
     try {
@@ -242,18 +313,8 @@ test("so is a Redis database", { skip }, async (t) => {
   });
 
   await t.test("too_many_connections", async () => {
-    const credentials = await cache.credentials();
     const letGo = crowd(async () => {
-      const client = new Redis(String(credentials["url"]), {
-        ...{ lazyConnect: true, retryStrategy: null, maxRetriesPerRequest: 0, enableReadyCheck: false },
-        tls: {
-          ca: String((credentials["ssl"] as Row)["ca_certificate"]),
-          checkServerIdentity: () => undefined,
-        },
-      });
-      client.on("error", () => undefined);
-      await client.connect();
-      await client.ping();
+      const client = await open();
       return { end: async () => client.disconnect() };
     });
     await cache.hasLeft("too_many_connections");
@@ -262,7 +323,15 @@ test("so is a Redis database", { skip }, async (t) => {
   });
 });
 
-/** Processes whose working folder lies there. */
+function kill(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch {
+    // A worker that ended with its server.
+  }
+}
+
+/** Processes that were started with something there. */
 function processesBelow(folder: string): number[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))

@@ -27,6 +27,8 @@ export interface Entry {
   /** Failed starts in a row, and when the next one is due (performance.now). */
   failures: number;
   nextStartAt: number;
+  /** When its files may be made smaller the next time (performance.now). */
+  nextReclaimAt: number;
   /** Processes that the kernel had killed for memory when the server was started or last looked at. */
   oomKills: number;
   /** The same of its pooler. */
@@ -36,7 +38,7 @@ export interface Entry {
 
 export function newEntry(state: DatabaseState, folders: DatabaseFolders): Entry {
   const seen = { server: null, proof: null, failure: null, failures: 0, nextStartAt: 0, oomKills: 0 };
-  const pooler = { poolFailures: 0, nextPoolAt: 0 };
+  const pooler = { poolFailures: 0, nextPoolAt: 0, nextReclaimAt: 0 };
   return { state, folders, ...seen, ...pooler };
 }
 

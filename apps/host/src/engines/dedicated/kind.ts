@@ -26,12 +26,16 @@ export type Insights = Pick<DatabaseStats, "connections" | "uptimeSec" | "cacheH
 
 export type EngineReport = { usable: boolean; versions: string[]; why: string | null };
 
-/** For a server that does not survive a full disk: it is stopped from writing before that. */
+/** For a server that a full disk ends, or lets nobody delete: it is stopped from writing before that. */
 export interface SoftQuota {
   /** Room on the disk beyond the database's size, for what is written between two looks and for undoing it. */
-  readonly reserveBytes: number;
-  /** Takes the right to write more from every account and ends their sessions, or gives it back. Safe to run again. */
+  reserveBytes(spec: DatabaseSpec): number;
+  /** Takes the right to write more from every account and their sessions, or gives it back. Safe to run again. */
   restrict(entry: Entry, authority: Authority, isRestricted: boolean): Promise<void>;
+  /** Bytes that are only there while the server makes its files smaller. */
+  passingBytes?(entry: Entry): number;
+  /** Begins to make the files as small as their content; left out where deleting does that. */
+  reclaim?(entry: Entry, authority: Authority): Promise<void>;
 }
 
 /** The server's log, kept on this machine until somebody has stored it elsewhere. */

@@ -48,7 +48,7 @@ export class ServerLimits {
   async makeDisks(folders: DatabaseFolders, spec: DatabaseState["spec"], kind: ServerKind) {
     if (!this.#disks) return;
     const limits = limitsOf(spec);
-    const reserve = kind.quota === null ? 0 : kind.quota.reserveBytes + ballastBytes;
+    const reserve = kind.quota === null ? 0 : kind.quota.reserveBytes(spec) + ballastBytes;
     await this.#disks.makeVolume(folders.disk, { ...limits, diskBytes: limits.diskBytes + reserve });
     if (kind.quota !== null) await fillBallast(folders);
     if (kind.journalBytes !== null) {
@@ -112,15 +112,17 @@ export class ServerLimits {
   }
 
   /** `null` where the disk is not limited, or not there now. */
-  disk({ folders, state }: Entry, kind: ServerKind): DiskSeen | null {
+  disk(entry: Entry, kind: ServerKind): DiskSeen | null {
+    const { folders, state } = entry;
     if (!state.hasDisk || !existsSync(folders.data)) return null;
     const { blocks, bavail, bfree, bsize } = statfsSync(folders.disk.mount);
     const ballast = (statSync(folders.ballast, { throwIfNoEntry: false })?.blocks ?? 0) * 512;
-    const usedBytes = (blocks - bfree) * bsize - ballast;
+    const passing = kind.quota?.passingBytes?.(entry) ?? 0;
+    const usedBytes = (blocks - bfree) * bsize - ballast - passing;
     const room = bavail * bsize;
     if (kind.quota === null) return { usedBytes, limitBytes: blocks * bsize, isFull: room < leastRoomBytes };
     const limitBytes = state.spec.storageBytes;
-    return { usedBytes, limitBytes, isFull: usedBytes > limitBytes };
+    return { usedBytes, limitBytes, isFull: usedBytes > limitBytes || room < leastRoomBytes };
   }
 
   /** A server that ended on a full disk gets the room that was kept for this moment. */

@@ -2,11 +2,13 @@ import { statSync, truncateSync } from "node:fs";
 import type { Log } from "@platform/daemon";
 import { isAlive } from "@platform/postgres";
 import { loginFailed, save, type Entry } from "./entry.ts";
+import type { SoftQuota } from "./kind.ts";
 import type { Pooling } from "./pooling.ts";
 import { bringUp, halt, type Acting } from "./server.ts";
 import type { Turns } from "./turns.ts";
 
 const logLimitBytes = 16 * 1024 * 1024;
+const reclaimEveryMs = 2000;
 
 /** The server runs and answers; starting it again would cure none of these. */
 const cannotBeRevived = new Set(["disk_full", "read_only", "too_many_connections", "auth_failed"]);
@@ -73,12 +75,16 @@ function watchPool(watched: Watched, acting: Acting, key: string, entry: Entry):
   settle.catch((error: unknown) => watched.log.error({ err: error, database: key }, "the pooler failed"));
 }
 
-function watchQuota({ turns, entries, log }: Watched, acting: Acting, key: string, entry: Entry): void {
+function watchQuota(watched: Watched, acting: Acting, key: string, entry: Entry): void {
+  const { turns, entries, log } = watched;
   const { limits, authority, kind } = acting;
   const { quota } = kind;
   if (quota === null) return;
   const isOver = () => limits.disk(entry, kind)?.isFull ?? false;
-  if (isOver() === entry.state.restricted) return;
+  if (isOver() === entry.state.restricted) {
+    if (entry.state.restricted && quota.reclaim) reclaim(quota.reclaim, watched, acting, key, entry);
+    return;
+  }
   const settle = turns.run(key, async () => {
     if (entries.get(key) !== entry || entry.state.phase !== "ready") return;
     const isRestricted = isOver();
@@ -90,6 +96,28 @@ function watchQuota({ turns, entries, log }: Watched, acting: Acting, key: strin
   });
   settle.catch((error: unknown) =>
     log.error({ err: error, database: key }, "the size of a database could not be enforced; trying again"),
+  );
+}
+
+function reclaim(
+  begin: NonNullable<SoftQuota["reclaim"]>,
+  { turns, entries, log }: Watched,
+  acting: Acting,
+  key: string,
+  entry: Entry,
+): void {
+  if (performance.now() < entry.nextReclaimAt) return;
+  entry.nextReclaimAt = performance.now() + reclaimEveryMs;
+  const begun = turns.run(key, async () => {
+    if (entries.get(key) !== entry || entry.state.phase !== "ready") return;
+    await acting.limits.makeRoom(entry);
+    await begin(entry, acting.authority);
+  });
+  begun.catch((error: unknown) =>
+    log.warn(
+      { err: error, database: key },
+      "the files of a full database were not made smaller; trying again",
+    ),
   );
 }
 

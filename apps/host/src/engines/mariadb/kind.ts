@@ -28,7 +28,7 @@ export const mariadb: ServerKind = {
   /** The redo log has its whole size from the start and is written in place. */
   journalBytes: null,
   quota: {
-    reserveBytes: 64 * mib,
+    reserveBytes: () => 64 * mib,
     restrict: async (entry, authority, isRestricted) => {
       const { username, oldAccounts, users } = entry.state;
       const owners = users.filter(({ access }) => access === "owner");

@@ -3,6 +3,7 @@ import { findServer } from "../dedicated/running.ts";
 import { backup } from "./backup.ts";
 import { administratorLogin, infoOf, prove, withLogin } from "./login.ts";
 import { programsOf, report } from "./programs.ts";
+import { quota } from "./quota.ts";
 import { rules, settingsFile, writeFirstFiles, writeSettings, maxConnections } from "./settings.ts";
 
 const mib = 1024 * 1024;
@@ -13,7 +14,7 @@ export const redis: ServerKind = {
   leastMemoryBytes: 32 * mib,
   stopSignals: ["SIGTERM"],
   journalBytes: null,
-  quota: null,
+  quota,
   report,
   exactVersion: async (version) => (await programsOf(version)).version,
   product: (version) => `Redis ${version}`,
@@ -37,7 +38,12 @@ export const redis: ServerKind = {
   silentAt: ({ spec }) => maxConnections(spec.memoryBytes),
   addAccount: async (entry, authority, account, access) => {
     await withLogin(administratorLogin(entry, authority), async (client) => {
-      await client.call("ACL", "SETUSER", account.username, ...rules(account, access));
+      await client.call(
+        "ACL",
+        "SETUSER",
+        account.username,
+        ...rules(account, access, entry.state.restricted),
+      );
       await client.call("ACL", "SAVE");
     });
   },

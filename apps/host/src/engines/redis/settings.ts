@@ -10,6 +10,7 @@ const mib = 1024 * 1024;
 /** Connections that a server of this memory takes. */
 export const maxConnections = (memoryBytes: number) =>
   Math.round(Math.min(1000, Math.max(64, memoryBytes / mib)));
+export const maxMemory = (memoryBytes: number) => Math.floor(memoryBytes * 0.6);
 /** The platform's own account. */
 export const administrator = "administrator";
 
@@ -23,12 +24,18 @@ const accountsFile = (entry: Entry) => join(settingsFolder(entry), "accounts.acl
  * that dials elsewhere. Of the commands that Redis calls dangerous, those that only concern the own data.
  */
 const owner = "+@all -@admin -@dangerous +info +keys +flushdb +flushall +sort +sort_ro";
+/** What an owner keeps while the database is too large: reading, and what only makes it smaller. */
+const shrinking =
+  "-@write +del +unlink +flushdb +flushall +hdel +srem +zrem +lrem +ltrim +lpop +rpop +spop +xdel +xtrim";
 const reader = "+@read +@connection -@dangerous +info +keys";
 
-export const rules = (account: Account, access: "owner" | "read"): string[] => [
+export const rules = (account: Account, access: "owner" | "read", isRestricted = false): string[] => [
   ...["reset", "on", `#${digest(account.password)}`, "~*", "&*"],
-  ...(access === "owner" ? owner : reader).split(" "),
+  ...(access === "owner" ? ownerRights(isRestricted) : reader.split(" ")),
 ];
+
+export const ownerRights = (isRestricted: boolean): string[] =>
+  (isRestricted ? `${owner} ${shrinking}` : owner).split(" ");
 
 const digest = (password: string) => createHash("sha256").update(password).digest("hex");
 
@@ -78,7 +85,7 @@ export function writeSettings(entry: Entry): void {
     ["enable-protected-configs", "no"],
     ["maxclients", maxConnections(memoryBytes)],
     // The rest is for connections, for scripts and for the copy that a rewrite of the log makes.
-    ["maxmemory", Math.floor(memoryBytes * 0.6)],
+    ["maxmemory", maxMemory(memoryBytes)],
     ["maxmemory-policy", "noeviction"],
     // A snapshot left by an import would hide the log, so there is only the log.
     ["save", '""'],
