@@ -11,7 +11,7 @@ import { connectionsWithin } from "./connections.ts";
 import { ConsoleLog } from "./console/index.ts";
 import { DnsServer } from "./dns/index.ts";
 import { Gateway } from "./gateway.ts";
-import { countLine, HaproxyPlane } from "./haproxy/index.ts";
+import { countLines, HaproxyPlane } from "./haproxy/index.ts";
 import { BoxPools, ServiceOrigin, ServiceOrigins, Tunnels } from "./proxy/index.ts";
 import { Lease, LocalCopy, LocalCopyRefused, RouteFeed, RouteTable } from "./routes/index.ts";
 import { EdgeServer } from "./server.ts";
@@ -198,7 +198,7 @@ async function listenBehind(): Promise<number> {
     table,
     isShared: (hostname, route) => gateway.isShared(hostname, route),
     isPlain: (route) => gateway.isPlain(route),
-    onLine: (line) => countLine(line, { table, requestLog, accessFile, metrics }),
+    onLines: countLines({ table, requestLog, accessFile, metrics }),
     onLost: (code) => {
       log.fatal({ code }, "HAProxy ended; this edge ends too, to be started again with it");
       process.exit(1);

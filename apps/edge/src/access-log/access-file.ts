@@ -5,7 +5,7 @@ import type { Log } from "@platform/daemon";
 
 /** Then the file is put aside and the one put aside before is gone. */
 const MAX_FILE_BYTES = 64 * 1024 * 1024;
-const MAX_WAITING_BYTES = 4 * 1024 * 1024;
+const MAX_WAITING_BYTES = 32 * 1024 * 1024;
 const FLUSH_MS = 500;
 
 export interface AccessFileOptions {
@@ -50,7 +50,11 @@ export class AccessFile {
   }
 
   add(line: Readonly<Record<string, unknown>>): void {
-    const text = `${JSON.stringify(line)}\n`;
+    this.addText(`${JSON.stringify(line)}\n`);
+  }
+
+  /** @param text one JSON object and a line feed */
+  addText(text: string): void {
     if (this.#waitingBytes + text.length > MAX_WAITING_BYTES) {
       this.#dropped++;
       return;

@@ -21,6 +21,8 @@ interface Shape {
   readonly maxBatch: number;
   /** Most entries that wait. */
   readonly maxKept: number;
+  /** Most entries that are taken between two flushes; any number when left out. */
+  readonly maxTaken?: number;
 }
 
 /**
@@ -32,6 +34,7 @@ export class Outbox<Entry> {
   readonly #shape: Shape;
   #entries: Entry[] = [];
   #dropped = 0;
+  #taken = 0;
   #timer: NodeJS.Timeout | null = null;
   #flushing: Promise<void> | null = null;
 
@@ -40,7 +43,7 @@ export class Outbox<Entry> {
     this.#shape = shape;
   }
 
-  /** Entries lost because the control plane took none for too long. */
+  /** Entries lost because the control plane took none for too long, or because they were too many. */
   get dropped(): number {
     return this.#dropped;
   }
@@ -55,8 +58,19 @@ export class Outbox<Entry> {
     await this.flush();
   }
 
+  /** Whether `add` would take an entry now; one that is not made at all is counted by `leaveOut`. */
+  get hasRoom(): boolean {
+    return this.#taken < (this.#shape.maxTaken ?? Infinity);
+  }
+
+  leaveOut(): void {
+    this.#dropped++;
+  }
+
   add(entry: Entry): void {
     const { maxBatch, maxKept } = this.#shape;
+    if (!this.hasRoom) return this.leaveOut();
+    this.#taken++;
     this.#entries.push(entry);
     // In steps: removing the first of 20,000 elements each time would cost more than the request.
     if (this.#entries.length > maxKept) {
@@ -68,6 +82,7 @@ export class Outbox<Entry> {
 
   /** Sends all entries in batches; stops at the first failure and keeps the rest for the next time. */
   flush(): Promise<void> {
+    this.#taken = 0;
     this.#flushing ??= this.#flushAll().finally(() => (this.#flushing = null));
     return this.#flushing;
   }

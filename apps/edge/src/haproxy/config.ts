@@ -51,7 +51,8 @@ export function planeConfig(options: PlaneConfig): string {
   # Each takes two descriptors; a body that finds none free is copied instead.
   maxpipes 100
   nbthread ${threads}
-  tune.bufsize 131072
+  # A block of headers that the Node edge has a page for passes; larger buffers cost each request.
+  tune.bufsize 81920
   tune.maxrewrite 4096
   tune.http.maxhdr 512
   tune.pool-low-fd-ratio 40

@@ -1,3 +1,3 @@
 export { findProgram } from "./process.ts";
 export { HaproxyPlane } from "./plane.ts";
-export { countLine } from "./traffic.ts";
+export { countLines } from "./traffic.ts";

@@ -42,7 +42,7 @@ export interface PlaneOptions {
   readonly isShared: (hostname: string, route: Route) => boolean;
   /** Whether HAProxy may do what the Node edge does for this route. */
   readonly isPlain: (route: Route) => boolean;
-  readonly onLine: (line: string) => void;
+  readonly onLines: (lines: readonly string[]) => void;
   readonly onLost: (code: number | null) => void;
   readonly log: Log;
 }
@@ -85,7 +85,7 @@ export class HaproxyPlane {
 
   /** @returns the port it listens on */
   async start(): Promise<number> {
-    const { folder, port: wanted, onLine, onLost, log } = this.#options;
+    const { folder, port: wanted, onLines, onLost, log } = this.#options;
     const port = wanted === 0 ? await freePort() : wanted;
     await mkdir(folder, { recursive: true, mode: 0o700 });
     for (const path of [adminSocket(folder)]) await rm(path, { force: true });
@@ -96,7 +96,7 @@ export class HaproxyPlane {
       threads: Math.min(4, availableParallelism()),
     });
     await writeFile(configFile(folder), text, { mode: 0o600 });
-    const options = { configPath: configFile(folder), runtime: this.#runtime, onLine, onLost, log };
+    const options = { configPath: configFile(folder), runtime: this.#runtime, onLines, onLost, log };
     this.#process = await Haproxy.start(options);
     this.#loop = this.#run();
     return port;

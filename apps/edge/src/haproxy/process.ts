@@ -2,12 +2,20 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { accessSync, constants } from "node:fs";
 import { createInterface } from "node:readline";
+import { StringDecoder } from "node:string_decoder";
 import { waitFor, type Log } from "@platform/daemon";
 import type { Runtime } from "./runtime.ts";
 
 const START_MS = 20_000;
 const STOP_MS = 12_000;
 const folders = ["/usr/local/sbin", "/usr/sbin", "/usr/local/bin", "/usr/bin", "/sbin", "/bin"];
+
+/** Of the C library: memory of buffers is kept for the next request instead of given back and asked for each time. */
+const keepsMemory = {
+  MALLOC_MMAP_THRESHOLD_: String(64 * 1024 * 1024),
+  MALLOC_TRIM_THRESHOLD_: String(256 * 1024 * 1024),
+  MALLOC_TOP_PAD_: String(16 * 1024 * 1024),
+};
 
 /** @returns null where the program is not installed */
 export function findProgram(name: string): string | null {
@@ -25,7 +33,8 @@ export function findProgram(name: string): string | null {
 export interface HaproxyOptions {
   readonly configPath: string;
   readonly runtime: Runtime;
-  readonly onLine: (line: string) => void;
+  /** Lines of its access log, as many as have arrived. */
+  readonly onLines: (lines: readonly string[]) => void;
   /** It ended without being told to. */
   readonly onLost: (code: number | null) => void;
   readonly log: Log;
@@ -37,12 +46,18 @@ export class Haproxy {
   readonly #exited: Promise<unknown>;
   #isStopping = false;
 
-  private constructor(child: ChildProcess, { onLine, onLost, log }: HaproxyOptions) {
+  private constructor(child: ChildProcess, { onLines, onLost, log }: HaproxyOptions) {
     this.#child = child;
     this.#exited = once(child, "exit").then(([code]) => {
       if (!this.#isStopping) onLost(code as number | null);
     });
-    createInterface({ input: child.stdout! }).on("line", onLine);
+    const decoder = new StringDecoder("utf8");
+    let rest = "";
+    child.stdout!.on("data", (chunk: Buffer) => {
+      const lines = (rest + decoder.write(chunk)).split("\n");
+      rest = lines.pop()!;
+      onLines(lines);
+    });
     createInterface({ input: child.stderr! }).on("line", (line) => log.warn({ line }, "haproxy"));
   }
 
@@ -55,7 +70,7 @@ export class Haproxy {
       );
     const child = spawn(setpriv, ["--pdeathsig", "KILL", haproxy, "-db", "-f", options.configPath], {
       stdio: ["ignore", "pipe", "pipe"],
-      env: { PATH: folders.join(":"), LANG: "C.UTF-8" },
+      env: { PATH: folders.join(":"), LANG: "C.UTF-8", ...keepsMemory },
     });
     const started = new Haproxy(child, options);
     try {

@@ -93,7 +93,8 @@ test("a header block over 64 KiB gets the brand's page, a smaller one passes", a
   const branded = await rig.raw(large(70_000));
   assert.match(branded, /^HTTP\/1\.1 431 /);
   assert.match(branded, /Clinic &lt;IQ&gt;/);
-  assert.match(await rig.raw(large(200_000)), /^HTTP\/1\.1 431 /);
+  // What does not even fit into HAProxy's buffer is malformed to it.
+  assert.match(await rig.raw(large(200_000)), /^HTTP\/1\.1 4(?:00|31) /);
   assert.match(await rig.raw(large(10_000)), /^HTTP\/1\.1 200 /);
 });
 
