@@ -277,6 +277,10 @@ export const sandboxRoutes = {
         template_id: z.string().optional(),
         metadata: Metadata.optional(),
         external_user_id: z.string().optional(),
+        database: z
+          .enum(["share", "branch", "none"])
+          .optional()
+          .describe("Linked databases: the same ones (standard), a copy of each of its own, or none"),
         count: z.coerce
           .number()
           .int()

@@ -39,8 +39,9 @@ export class Sandboxes {
   pause = (id: string) => this.#post<{ id: string; state: string }>(id, "pause", {});
   resume = (id: string) => this.#post<Sandbox>(id, "resume", {});
   /** Copies of one moment. */
-  fork = async (id: string, count = 1): Promise<readonly Sandbox[]> =>
-    (await this.#post<{ forks: Sandbox[] }>(id, "fork", { count })).forks;
+  /** @param database what becomes of linked databases: the same ones unless said otherwise, a branch of each, or none */
+  fork = async (id: string, count = 1, database?: "share" | "branch" | "none"): Promise<readonly Sandbox[]> =>
+    (await this.#post<{ forks: Sandbox[] }>(id, "fork", { count, ...(database ? { database } : {}) })).forks;
   /** A new sandbox from the disk of a failed one. */
   recover = (id: string) => this.#post<Sandbox & { restored_from: string }>(id, "recover", {});
   logs = async (id: string, lines = 100): Promise<{ line: string; stream: string }[]> =>

@@ -1,4 +1,4 @@
-import type { Command } from "commander";
+import { Option, type Command } from "commander";
 import type { CreateSandbox } from "@platform/sdk";
 import { withClient, type Context } from "../context.ts";
 import { exitCodes } from "../failure.ts";
@@ -71,9 +71,17 @@ export function addSandbox(program: Command, context: () => Context): void {
     .description("copy a sandbox as it is now, once or many times")
     .argument("<sandbox>", "id or name")
     .option("--count <count>", "", parseCount, 1)
-    .action(async (id: string, options: { count: number }) =>
+    .addOption(
+      new Option("--database <way>", "linked databases: the same ones, a branch of each, or none").choices([
+        "share",
+        "branch",
+        "none",
+      ]),
+    )
+    .action(async (id: string, options: { count: number; database?: "share" | "branch" | "none" }) =>
       withClient(context(), async (client) => {
-        const forks = await client.sandboxes.fork((await client.sandboxes.find(id)).id, options.count);
+        const source = await client.sandboxes.find(id);
+        const forks = await client.sandboxes.fork(source.id, options.count, options.database);
         context().output.result(
           forks,
           forks.map((one) => one.id),

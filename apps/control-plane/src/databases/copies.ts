@@ -1,7 +1,7 @@
 import { Readable } from "node:stream";
 import { notFound, PlatformError } from "@platform/contract";
 import { HostError, type HostedDatabase } from "@platform/host-api";
-import { queryOne } from "@platform/postgres";
+import { query, queryOne, type Queryable } from "@platform/postgres";
 import { recordIn } from "../events/index.ts";
 import { derivedId, type Call } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
@@ -13,25 +13,26 @@ import { loadDatabase, type DatabaseRow } from "./store.ts";
 
 type Source = NonNullable<DatabaseRow["source"]>;
 
-/** A row like another one, whose first content the reconciler brings. */
-async function insertCopy(
-  platform: Platform,
+/** A row like another one, whose first content the reconciler brings; the caller announces it. */
+async function insertCopyIn(
+  db: Queryable,
   id: string,
   like: DatabaseRow,
   name: string,
   source: Source,
   version = like.engine_version,
-): Promise<DatabaseRow> {
-  const inserted = await platform.pool.query(
+  ownerSandboxId: string | null = null,
+): Promise<void> {
+  const inserted = await db.query(
     `insert into databases (id, tenant_id, workspace_id, project_id, external_workspace_id, external_user_id, external_project_id,
-       metadata, name, engine, engine_version, cpu_count, memory_mb, storage_mb, region, environment_id, host_key, source)
+       metadata, name, engine, engine_version, cpu_count, memory_mb, storage_mb, region, environment_id, host_key, source, owner_sandbox_id)
      select $1, tenant_id, workspace_id, project_id, external_workspace_id, external_user_id, external_project_id,
-       metadata, $3, engine, $6, cpu_count, memory_mb, storage_mb, region, environment_id, $4, $5
+       metadata, $3, engine, $6, cpu_count, memory_mb, storage_mb, region, environment_id, $4, $5, $7
      from databases where id = $2 on conflict (id) do nothing`,
-    [id, like.id, name, `db-${id}`, JSON.stringify(source), version],
+    [id, like.id, name, `db-${id}`, JSON.stringify(source), version, ownerSandboxId],
   );
   if (inserted.rowCount === 1) {
-    await recordIn(platform.pool, {
+    await recordIn(db, {
       tenantId: like.tenant_id,
       workspaceId: like.workspace_id,
       type: "database.created",
@@ -40,8 +41,66 @@ async function insertCopy(
       data: { id, name, engine: like.engine, source },
     });
   }
+}
+
+async function insertCopy(
+  platform: Platform,
+  id: string,
+  like: DatabaseRow,
+  name: string,
+  source: Source,
+  version?: string,
+): Promise<DatabaseRow> {
+  await insertCopyIn(platform.pool, id, like, name, source, version);
   platform.signals.announce("work:databases", "events");
   return (await loadDatabase(platform.pool, id))!;
+}
+
+/**
+ * Gives a new sandbox a branch of each database that another one is linked to. They are the sandbox's own and end
+ * with it, unless something else was linked to them meanwhile.
+ */
+export async function branchLinks(
+  db: Queryable,
+  fromSandboxId: string,
+  sandbox: { readonly id: string; readonly slug: string },
+): Promise<void> {
+  const links = await query<{ database_id: string; env_name: string }>(
+    db,
+    "select database_id, env_name from database_links where resource_type = 'sandbox' and resource_id = $1",
+    [fromSandboxId],
+  );
+  for (const { database_id, env_name } of links) {
+    const like = await loadDatabase(db, database_id);
+    if (like?.state !== "running")
+      throw new PlatformError(
+        "DATABASE_NOT_READY",
+        `The linked database ${like?.name ?? database_id} is ${like?.state ?? "gone"}, so it has no content to branch. Retry when it runs.`,
+        { details: { database_id, state: like?.state ?? null }, retryAfterMs: 2000 },
+      );
+    const id = derivedId(sandbox.id, "branch", database_id);
+    const name = `${like.name.slice(0, 40)}-${sandbox.slug}`;
+    await insertCopyIn(db, id, like, name, { database_id }, undefined, sandbox.id);
+    await db.query(
+      `insert into database_links (database_id, resource_type, resource_id, env_name) values ($1, 'sandbox', $2, $3) on conflict do nothing`,
+      [id, sandbox.id, env_name],
+    );
+  }
+}
+
+/** Ends the branches of a sandbox that is gone; those that something else uses by now go on as anybody's. */
+export async function endBranchesOf(platform: Platform, sandboxId: string): Promise<void> {
+  const isUsed = "exists (select 1 from database_links l where l.database_id = databases.id)";
+  await platform.pool.query(
+    `update databases set owner_sandbox_id = null where owner_sandbox_id = $1 and ${isUsed}`,
+    [sandboxId],
+  );
+  const { rowCount } = await platform.pool.query(
+    `update databases set desired = 'deleted', generation = generation + 1, next_look_at = now(), updated_at = now()
+     where owner_sandbox_id = $1 and desired <> 'deleted' and not ${isUsed}`,
+    [sandboxId],
+  );
+  if (rowCount) platform.signals.announce("work:databases");
 }
 
 /** The original stays as it is. @throws PlatformError NOT_FOUND, DATABASE_NOT_READY */

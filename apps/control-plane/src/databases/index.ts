@@ -4,5 +4,6 @@ export { databaseAccessHandlers } from "./access.ts";
 export { databaseHandlers } from "./routes.ts";
 export { createArchiveStep } from "./archive.ts";
 export { createBackupStep } from "./backups.ts";
+export { branchLinks, endBranchesOf } from "./copies.ts";
 export { createDatabaseStep } from "./reconciler.ts";
 export { loadDatabase, ownDatabase } from "./store.ts";

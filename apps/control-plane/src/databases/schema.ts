@@ -42,4 +42,11 @@ create table database_log_segments (
     name: "databases-5-upgrades",
     sql: "alter table databases add column upgrade jsonb; alter table database_backups add column engine_version text",
   },
+  {
+    name: "databases-6-branches",
+    sql: `
+alter table databases add column owner_sandbox_id uuid;
+create index databases_by_owner on databases (owner_sandbox_id) where owner_sandbox_id is not null;
+`,
+  },
 ];

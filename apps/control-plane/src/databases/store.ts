@@ -45,6 +45,8 @@ export interface DatabaseRow extends OwnedRow {
   readonly backup_state: BackupState | null;
   /** The last change of its major version. */
   readonly upgrade: Upgrade | null;
+  /** A branch that ends with this sandbox. */
+  readonly owner_sandbox_id: string | null;
   /** As last seen; null for engines without a pooler. */
   readonly pooling: PoolingSeen | null;
 }
@@ -161,6 +163,7 @@ export function databaseView(row: DatabaseRow): Record<string, unknown> {
     backup_state: row.backup_state,
     pooling: poolingView(row),
     upgrade: row.upgrade,
+    owner_sandbox_id: row.owner_sandbox_id,
     reason: row.reason,
     rotation: row.rotation
       ? { state: "overlapping", started_at: row.rotation.started_at, not_before: row.rotation.not_before }

@@ -7,7 +7,7 @@ import {
   type SandboxSize,
 } from "@platform/contract";
 import { query, queryOne, transaction, type Queryable } from "@platform/postgres";
-import { createLinkedDatabase } from "../databases/index.ts";
+import { branchLinks, createLinkedDatabase } from "../databases/index.ts";
 import { recordIn } from "../events/index.ts";
 import type { Call } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
@@ -125,8 +125,10 @@ export interface Plan {
   readonly content?: SandboxContent;
   readonly env?: Record<string, string>;
   readonly services?: readonly DesiredService[];
-  /** Gets links to the same databases as this sandbox. */
+  /** Boots what this sandbox does, and gets links to the same databases. */
   readonly linksOf?: string;
+  /** To a branch of each instead, or to none. */
+  readonly links?: "share" | "branch" | "none";
   readonly restoredFrom?: string;
   readonly group?: { readonly id: string; readonly index: number; readonly limit: number };
 }
@@ -182,7 +184,7 @@ export async function storeSandboxes(
   else place?.free();
   platform.signals.announce(
     ...(place ? [] : ["work:sandboxes"]),
-    ...(plans.some(({ input }) => input.database) ? ["work:databases"] : []),
+    ...(plans.some(({ input, links }) => input.database || links === "branch") ? ["work:databases"] : []),
     "events",
     ...plans.map(({ id }) => `events:${id}`),
   );
@@ -309,7 +311,9 @@ async function insertSandbox(
       workspaceId,
       projectId,
     });
-  if (plan.linksOf)
+  const { links = "share" } = plan;
+  if (plan.linksOf && links === "branch") await branchLinks(db, plan.linksOf, { id, slug });
+  else if (plan.linksOf && links === "share")
     await db.query(
       `insert into database_links (database_id, resource_type, resource_id, env_name)
        select database_id, resource_type, $2, env_name from database_links where resource_type = 'sandbox' and resource_id = $1

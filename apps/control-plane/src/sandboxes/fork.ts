@@ -44,11 +44,13 @@ const planOf = (
   platform: Platform,
   source: SandboxRow,
   plan: Pick<Plan, "id" | "input" | "content" | "group" | "restoredFrom">,
+  database: "share" | "branch" | "none" = "share",
 ): Plan => ({
   ...plan,
   env: ownEnvironment(platform, source),
   services: source.services,
   linksOf: source.id,
+  links: database,
 });
 
 /**
@@ -77,17 +79,22 @@ export async function forkSandbox(
     platform,
     call as unknown as Call,
     ids.map((id, index) =>
-      planOf(platform, source, {
-        id,
-        input: inputFrom(
-          source,
-          body,
-          many && body.name !== undefined ? `${body.name}-${index + 1}` : body.name,
-        ),
-        content,
-        restoredFrom: source.id,
-        ...(many ? { group: { id: groupId, index, limit: body.concurrency ?? 8 } } : {}),
-      }),
+      planOf(
+        platform,
+        source,
+        {
+          id,
+          input: inputFrom(
+            source,
+            body,
+            many && body.name !== undefined ? `${body.name}-${index + 1}` : body.name,
+          ),
+          content,
+          restoredFrom: source.id,
+          ...(many ? { group: { id: groupId, index, limit: body.concurrency ?? 8 } } : {}),
+        },
+        body.database,
+      ),
     ),
   );
   await copied(platform, rows[0]!.id, call.signal);

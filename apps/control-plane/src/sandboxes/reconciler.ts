@@ -2,6 +2,7 @@ import { faultPoint } from "@platform/daemon";
 import { PlatformError } from "@platform/contract";
 import { HostError, type Box } from "@platform/host-api";
 import { transaction } from "@platform/postgres";
+import { endBranchesOf } from "../databases/index.ts";
 import { acknowledged, pointPreviews, removeRoutes } from "../edges/index.ts";
 import { record } from "../events/index.ts";
 import { effectiveEgress } from "../egress/index.ts";
@@ -264,6 +265,7 @@ async function destroy(platform: Platform, row: SandboxRow, signal: AbortSignal)
     "delete from database_links where resource_type = 'sandbox' and resource_id = $1",
     [row.id],
   );
+  await endBranchesOf(platform, row.id);
   faultPoint("control-plane.sandbox.before-destroyed");
   if (await moveTo(platform, row, "destroyed", { destroyed_at: new Date(), ready: false }))
     await record(platform, event(row, "sandbox.destroyed"));
