@@ -234,7 +234,7 @@ export function createReconcilers(platform: Platform): Worker[] {
     }),
     new Reconciler(platform, {
       table: "database_backups",
-      due: "state in ('pending', 'running', 'completed')",
+      due: "state in ('pending', 'running', 'completed', 'damaged') or (state = 'failed' and parts is null)",
       concurrency: 2,
       step: createBackupStep(platform),
     }),

@@ -10,6 +10,7 @@ import { derivedId } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
 import { deleteStoreObject, getStoreObject, putStoreObject } from "../storage/index.ts";
 import { bucketOf, putBackupBucket, reasonOf, requestBackup, setState, type BackupRow } from "./backups.ts";
+import { discardObjects } from "./discarding.ts";
 import { DamagedStreamError, openStream, sealStream } from "./sealed-stream.ts";
 import { announce, databaseEvent, loadDatabase, type DatabaseRow } from "./store.ts";
 
@@ -158,7 +159,7 @@ async function dropOld(platform: Platform, row: ArchiveRow): Promise<void> {
   await dropSegments(platform, row, oldest.wal_from);
 }
 
-/** Objects first: a row without an object would be taken for damage, an object without a row is written again. */
+/** Objects first, as none may be left without a row; nothing is ever restored from what is dropped here. */
 async function dropSegments(platform: Platform, row: ArchiveRow, before: string | null): Promise<void> {
   const old = await query<{ name: string }>(
     platform.pool,
@@ -166,11 +167,11 @@ async function dropSegments(platform: Platform, row: ArchiveRow, before: string 
     [row.id, before],
   );
   for (const { name } of old) {
+    await deleteStoreObject(platform, bucketOf(row), objectKey(row, name));
     await platform.pool.query("delete from database_log_segments where archive_id = $1 and name = $2", [
       row.id,
       name,
     ]);
-    await deleteStoreObject(platform, bucketOf(row), objectKey(row, name));
   }
 }
 
@@ -192,6 +193,8 @@ async function end(
     [row.id],
   );
   if (left) return 0;
+  // Stored by a control plane that ended before it wrote that down.
+  await discardObjects(platform, bucketOf(row), objectKey(row, ""));
   // Not if it was switched on again meanwhile.
   await platform.pool.query("delete from database_archives where id = $1 and generation = $2", [
     row.id,

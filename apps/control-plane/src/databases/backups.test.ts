@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { readFileSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 import { waitFor } from "@platform/daemon";
 import { startBoxes, whyNoBoxes, type Boxes } from "../testing-boxes.ts";
-import { ask, filesBelow, until } from "./testing.ts";
+import { ask, filesBelow, openClient, until } from "./testing.ts";
 
 type Row = Record<string, unknown>;
 const skip = whyNoBoxes() ?? false;
@@ -89,6 +90,65 @@ test("backups, restores and branches of a database", { skip }, async (t) => {
     );
     await boxes.restartControlPlane();
     await proved(boxes, id, made["id"]);
+  });
+
+  /** Bytes that the store keeps, and those of the backups that are told of. */
+  const stored = () =>
+    filesBelow(join(boxes.objectsFolder, "blobs")).reduce((sum, file) => sum + statSync(file).size, 0);
+  const told = async () => {
+    const all = await must<Row[]>("GET", `/databases/${id}/backups`);
+    return all.reduce((sum, one) => sum + (one["state"] === "failed" ? 0 : Number(one["size_bytes"])), 0);
+  };
+  const nothingElseIsStored = () =>
+    waitFor("nothing else to be stored", async () => stored() === (await told()), 30_000).catch(async () =>
+      assert.equal(stored(), await told()),
+    );
+  const cutOffWhenStored = async () => {
+    await boxes.armFault("control-plane.backup.stored");
+    const made = await must("POST", `/databases/${id}/backups`, {});
+    const isAway = async () => (await api("GET", "/whoami")).status !== 200;
+    await waitFor("the control plane to end", isAway, 120_000);
+    return made["id"];
+  };
+
+  await t.test(
+    "of an attempt that was cut off nothing is left, though the next one stores less",
+    async () => {
+      const client = await openClient(boxes, id);
+      await client.query(
+        `create table noise as select (select string_agg(md5(random()::text || n || m), '') from generate_series(1, 32) m)
+       from generate_series(1, 30000) n`,
+      );
+      const before = await told();
+      const backup = await cutOffWhenStored();
+      assert.ok(stored() - before > 2 * 8 * 1024 * 1024, "it was stored in several parts");
+      await client.query("drop table noise");
+      await client.end();
+      await boxes.restartControlPlane();
+      await proved(boxes, id, backup);
+      await nothingElseIsStored();
+    },
+  );
+
+  await t.test("nor of a backup that was given up", async () => {
+    const before = stored();
+    const backup = await cutOffWhenStored();
+    assert.ok(stored() > before);
+    const home = join(boxes.hostFolder, "engines/postgres/databases", `db-${id}`);
+    const data = ["disk/data", "cluster"].map((name) => join(home, name)).find((path) => existsSync(path))!;
+    const [version, pid] = ["PG_VERSION", "postmaster.pid"].map((name) => join(data, name)) as [
+      string,
+      string,
+    ];
+    renameSync(version, `${version}.aside`);
+    process.kill(Number(readFileSync(pid, "utf8").split("\n")[0]), "SIGKILL");
+    await boxes.restartControlPlane();
+    const isGivenUp = async () => (await backupOf(boxes, id, backup))["state"] === "failed";
+    await waitFor("the backup to be given up", isGivenUp, 120_000);
+    await nothingElseIsStored();
+    renameSync(`${version}.aside`, version);
+    await until(boxes, `/databases/${id}`, "the database to run", (row) => row["state"] === "running");
+    await proved(boxes, id, (await must("POST", `/databases/${id}/backups`, {}))["id"]);
   });
 
   await t.test("a stored backup that was changed makes no database and says so", async () => {

@@ -6,7 +6,8 @@ import { HostError } from "@platform/host-api";
 import { query, queryOne, type Queryable } from "@platform/postgres";
 import { record } from "../events/index.ts";
 import type { Platform } from "../platform.ts";
-import { deleteStoreObject, getStoreObject, putStoreBucket, putStoreObject } from "../storage/index.ts";
+import { getStoreObject, putStoreBucket, putStoreObject } from "../storage/index.ts";
+import { discardObjects } from "./discarding.ts";
 import { DamagedStreamError, openStream, sealStream } from "./sealed-stream.ts";
 import { specOf } from "./spec.ts";
 import { announce, databaseEvent, loadDatabase, type BackupState, type DatabaseRow } from "./store.ts";
@@ -106,8 +107,10 @@ export function createBackupStep(platform: Platform) {
     const database = row && (await loadDatabase(platform.pool, row.database_id));
     if (!row || !database) return idleMs;
     if (row.state === "pending" || row.state === "running") return take(platform, row, database, signal);
-    if (row.state !== "completed") return idleMs;
+    if (row.state === "failed") return row.parts === null ? discardFailed(platform, row) : idleMs;
     if (row.expires_at && row.expires_at.getTime() <= Date.now()) return expire(platform, row);
+    // A damaged one stays until it expires: what was changed in it may be wanted by whoever asks why.
+    if (row.state !== "completed") return idleMs;
     if (!row.restored_ok_at) return drill(platform, row, database, signal);
     return row.expires_at ? Math.max(1000, row.expires_at.getTime() - Date.now()) : idleMs;
   };
@@ -145,6 +148,13 @@ async function take(
       parts += 1;
       size += part.length;
     }
+    // An attempt that was cut off may have stored more.
+    await discardObjects(
+      platform,
+      bucketOf(row),
+      partsPrefix(row),
+      parts === 0 ? "" : partKey(row, parts - 1),
+    );
   } catch (error) {
     // The host's session ends with it.
     frames?.destroy();
@@ -201,7 +211,7 @@ async function failed(
   if (isFinal) await set(platform, row, { state: given });
   const type = "database.backup_failed";
   await record(platform, databaseEvent(database, type, { backup_id: row.id, reason, final: isFinal }));
-  return isFinal ? idleMs : 2_000;
+  return isFinal ? 0 : 2_000;
 }
 
 /** The store wants to know how long an object is, which a stream does not: so it becomes several. */
@@ -219,7 +229,8 @@ async function* partsOf(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   if (size > 0) yield Buffer.concat(kept);
 }
 
-const partKey = (row: BackupRow, index: number) => `${row.object_key}/${String(index).padStart(6, "0")}`;
+const partsPrefix = (row: BackupRow) => `${row.object_key}/`;
+const partKey = (row: BackupRow, index: number) => `${partsPrefix(row)}${String(index).padStart(6, "0")}`;
 
 async function* storedParts(platform: Platform, row: BackupRow, signal: AbortSignal): AsyncGenerator<Buffer> {
   for (let index = 0; index < (row.parts ?? 0); index++) {
@@ -277,9 +288,16 @@ async function drill(
 }
 
 async function expire(platform: Platform, row: BackupRow): Promise<number> {
-  for (let index = 0; index < (row.parts ?? 0); index++)
-    await deleteStoreObject(platform, bucketOf(row), partKey(row, index));
+  await discardObjects(platform, bucketOf(row), partsPrefix(row));
   await set(platform, row, { state: "expired" });
+  return idleMs;
+}
+
+/** Of a backup that was given up nothing stays; with the store away that waits for it. */
+async function discardFailed(platform: Platform, row: BackupRow): Promise<number> {
+  await putBackupBucket(platform, row);
+  await discardObjects(platform, bucketOf(row), partsPrefix(row));
+  await set(platform, row, { parts: 0 });
   return idleMs;
 }
 

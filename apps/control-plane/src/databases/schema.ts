@@ -49,4 +49,11 @@ alter table databases add column owner_sandbox_id uuid;
 create index databases_by_owner on databases (owner_sandbox_id) where owner_sandbox_id is not null;
 `,
   },
+  {
+    name: "databases-7-discarded-backups",
+    sql: `
+drop index database_backups_due;
+create index database_backups_due on database_backups (next_look_at)
+  where state in ('pending', 'running', 'completed', 'damaged') or (state = 'failed' and parts is null)`,
+  },
 ];

@@ -27,8 +27,8 @@ export async function until(
   });
 }
 
-/** As a client of the direct URL. */
-export async function ask(boxes: Boxes, id: string, sql: string): Promise<Row[]> {
+/** A client of the direct URL, logged in. */
+export async function openClient(boxes: Boxes, id: string): Promise<Client> {
   const found = await boxes.must("GET", `/databases/${id}/credentials`);
   const ca = String((found["ssl"] as Row)["ca_certificate"]);
   const client = new Client(
@@ -43,6 +43,11 @@ export async function ask(boxes: Boxes, id: string, sql: string): Promise<Row[]>
   );
   client.on("error", () => undefined);
   await client.connect();
+  return client;
+}
+
+export async function ask(boxes: Boxes, id: string, sql: string): Promise<Row[]> {
+  const client = await openClient(boxes, id);
   try {
     return (await client.query<Row>(sql)).rows;
   } finally {
