@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { openSession, Writer, type Credentials, type Engine } from "./database-kill/writer.ts";
@@ -24,6 +24,7 @@ interface Backup {
   readonly state: string;
   readonly reason: string | null;
   readonly restored_ok_at: string | null;
+  readonly size_bytes: number | null;
 }
 
 const engines: { engine: Engine; memory_mb: number; folder: string }[] = [
@@ -38,6 +39,23 @@ describe("databases whose server, host or control plane is killed at any moment"
     server = await Server.start({ ...makeFolders(), settings: { CANARY_EVERY_MS: "500" } });
   });
   after(() => removeFolders(server.folders, server));
+
+  /** Bytes that the object store holds, and those that the databases' backups say they have. */
+  const stored = () => {
+    const blobs = join(server.folders.data, "objects", "blobs");
+    const files = readdirSync(blobs, { recursive: true, withFileTypes: true }).filter((one) => one.isFile());
+    return files.reduce((sum, one) => sum + statSync(join(one.parentPath, one.name)).size, 0);
+  };
+  const known: string[] = [];
+  const told = async () => {
+    const all = await Promise.all(
+      known.map((id) => server.api.get<Backup[]>(`/databases/${id}/backups?limit=100`)),
+    );
+    return all
+      .flat()
+      .filter(({ state }) => state !== "failed")
+      .reduce((sum, { size_bytes }) => sum + (size_bytes ?? 0), 0);
+  };
 
   for (const { engine, memory_mb, folder } of engines)
     test(`${engine}: what was acknowledged is there, and nothing is half-made, doubled or left over`, async (t) => {
@@ -227,6 +245,15 @@ describe("databases whose server, host or control plane is killed at any moment"
 
       folders();
       await api.delete(at(id));
+      known.push(id);
+      await waitFor(
+        "nothing but the backups to be stored",
+        async () => stored() === (await told()),
+        60_000,
+        200,
+      ).catch(async () =>
+        assert.equal(stored(), await told(), "bytes of blobs, and of the backups that are told of"),
+      );
       await waitFor(
         "nothing to be left",
         () => remnants(server.folders.data, uids).length === 0,

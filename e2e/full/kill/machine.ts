@@ -69,18 +69,33 @@ const controlGroupRoots = (): string[] => {
   return mounts.filter((line) => / - cgroup2? /.test(line)).map((line) => line.split(" ")[4]!);
 };
 
-/** Box folders of the control group tree; `boxes-TAG/KEY`. */
-function controlGroups(data: string): string[] {
-  return controlGroupRoots().flatMap((root) => {
-    const parent = join(root, `boxes-${tagOf(data)}`);
-    if (!existsSync(parent)) return [];
-    return readdirSync(parent, { withFileTypes: true })
-      .filter((entry) => entry.isDirectory())
-      .map((entry) => join(parent, entry.name));
-  });
-}
-
 const below = (folder: string): string[] => quietly(() => readdirSync(folder)) ?? [];
+
+/** Where an engine keeps its servers. */
+const engineHomes = (data: string): string[] => {
+  const engines = join(data, "host", "engines");
+  return below(engines).map((name) => join(engines, name));
+};
+
+/** Names of the groups that all boxes lie in, or all databases of an engine. */
+const groupParents = (data: string): string[] => [
+  `boxes-${tagOf(data)}`,
+  ...engineHomes(data).map(
+    (home) => `databases-${createHash("sha256").update(home).digest("hex").slice(0, 12)}`,
+  ),
+];
+
+/** Folders of boxes and databases in the control group tree; `boxes-TAG/KEY`. */
+function controlGroups(data: string): string[] {
+  const places = controlGroupRoots().flatMap((root) => groupParents(data).map((name) => join(root, name)));
+  return places
+    .filter((parent) => existsSync(parent))
+    .flatMap((parent) =>
+      readdirSync(parent, { withFileTypes: true })
+        .filter((entry) => entry.isDirectory())
+        .map((entry) => join(parent, entry.name)),
+    );
+}
 
 export const boxFolders = (data: string): string[] => below(join(data, "host", "boxes"));
 export const databaseFolders = (data: string): string[] =>
@@ -151,12 +166,15 @@ export function remnants(data: string, owners: ReadonlySet<number>): string[] {
   );
   return [
     ...boxFolders(data).map((name) => `box folder ${name}`),
-    ...databaseFolders(data).map((name) => `database folder ${name}`),
+    ...engineHomes(data).flatMap((home) =>
+      below(join(home, "databases")).map((name) => `database folder ${name} of ${home}`),
+    ),
     ...below(join(data, "host", "snapshots")).map((name) => `snapshot ${name}`),
     ...controlGroups(data).map((folder) => `control group ${folder}`),
     ...mine.map((one) => `process ${one.pid} of uid ${one.uid}: ${one.command.slice(0, 200)}`),
     ...mounts,
     ...loopDevices(boxHome),
+    ...loopDevices(engineHome),
   ];
 }
 
@@ -183,5 +201,6 @@ export async function endEverythingOf(data: string): Promise<void> {
   unmountBelow(data);
   for (const mount of mountsBelow(data)) quietly(() => execFileSync("umount", [mount], { stdio: "ignore" }));
   for (const folder of controlGroups(data)) quietly(() => rmdirSync(folder));
-  for (const root of controlGroupRoots()) quietly(() => rmdirSync(join(root, `boxes-${tag}`)));
+  for (const root of controlGroupRoots())
+    for (const name of groupParents(data)) quietly(() => rmdirSync(join(root, name)));
 }
