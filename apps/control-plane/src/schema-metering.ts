@@ -3,6 +3,17 @@ import type { Migration } from "@platform/postgres";
 const owners =
   "tenant_id, workspace_id, project_id, external_workspace_id, external_user_id, external_project_id";
 
+/** SQL files that a promote of a release runs on the deployment's database. */
+export const releaseMigrations: Migration = {
+  name: "release-migrations-1",
+  sql: `
+create table release_migrations (
+  release_id uuid not null references releases on delete cascade, ordinal integer not null, name text not null, sha256 text not null,
+  sql text not null, primary key (release_id, ordinal));
+alter table promotions add column migrated_at timestamptz;
+`,
+};
+
 /**
  * When databases and instances ran. Written by triggers, as `sandbox_runs` is, so that every way in which one starts
  * or stops is counted. `metered` has the runs of all three, with their sizes.

@@ -2,7 +2,7 @@ import type { Migration } from "@platform/postgres";
 import { appBrandingsMigration, tenancyMigration } from "./schema-tenancy.ts";
 import { installCacheMigration, uploadsMigration } from "./schema-releases.ts";
 import { lifecycleMigrations } from "./schema-lifecycle.ts";
-import { meteringMigration } from "./schema-metering.ts";
+import { meteringMigration, releaseMigrations } from "./schema-metering.ts";
 import { guardsMigration } from "./schema-guards.ts";
 import { provenanceMigration } from "./schema-provenance.ts";
 import { certificatesMigration, domainChecksMigration } from "./schema-certificates.ts";
@@ -189,4 +189,5 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   promotedBuildsMigration,
   ...databasesMigrations,
   meteringMigration,
+  releaseMigrations,
 ];

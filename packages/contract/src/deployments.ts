@@ -45,6 +45,9 @@ export const PublishFields = z.object({
   name: Name.optional(),
   slug: HostSlug.optional(),
   database: DatabaseChoice.optional(),
+  migrations_path: Path.describe(
+    "Folder of .sql files, from the app's folder: recorded in the release, run on its database when it is promoted",
+  ),
   data_services: z.array(z.unknown()).optional(),
   domain: z.string().optional(),
   custom_domain: z.string().optional(),
@@ -79,7 +82,13 @@ const base = "/deployments/:id";
 const refusals = refusalCodes;
 const promoteProblems = [
   ...(["RELEASE_NOT_READY", "PROVENANCE_INVALID", "PROMOTE_FAILED", "PROMOTE_CANCELLED"] as const),
-  ...(["PROMOTE_TIMEOUT", "CANARY_FAILED", "DEPLOYMENT_LOCKED", "DEPLOYMENT_BUSY"] as const),
+  ...([
+    "PROMOTE_TIMEOUT",
+    "MIGRATION_FAILED",
+    "CANARY_FAILED",
+    "DEPLOYMENT_LOCKED",
+    "DEPLOYMENT_BUSY",
+  ] as const),
 ];
 /** Of logs: words to look for, one instance or release, and how old at most. */
 const LogFilter = z.looseObject({

@@ -100,6 +100,7 @@ export const problems = {
   PROMOTE_FAILED: { status: 409, title: "The release did not become healthy; traffic stays where it was" },
   PROMOTE_CANCELLED: { status: 409, title: "The promote was cancelled" },
   PROMOTE_TIMEOUT: { status: 409, title: "The promote did not end in time; traffic stays where it was" },
+  MIGRATION_FAILED: { status: 409, title: "A migration did not run; traffic stays where it was" },
   CANARY_FAILED: { status: 409, title: "The canary failed; traffic stays where it was" },
   RELEASE_DIED: { status: 409, title: "The release died on trial; the one before serves again" },
   DEPLOYMENT_LOCKED: { status: 409, title: "The deployment takes no promotes now" },

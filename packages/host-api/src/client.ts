@@ -9,6 +9,8 @@ import {
   DatabaseUser,
   HostedDatabase,
   LoginProof,
+  MigrationsDone,
+  type MigrationsSpec,
   QueryAnswer,
   type QueryRequest,
   LogStock,
@@ -90,6 +92,7 @@ export class HostError extends Error {
  * | databases | PUT, GET, DELETE /databases/:key; POST …/start, /stop, /restart, /rotate, /end-rotation, /probe; GET …/credentials, /stats, /logs?lines= |
  * | backup, restore, copyDatabase | POST /databases/:key/backup; PUT /databases/:key/restore; POST /databases/:key/copies {from, spec} |
  * | upgradeDatabase, goBack, forgetBefore | POST /databases/:key/upgrade {version}, /databases/:key/back; DELETE /databases/:key/before |
+ * | migrateDatabase | POST /databases/:key/migrations {files, timeoutMs} |
  * | takeLog, stopLog, logSegment, forgetLog | POST, DELETE /databases/:key/log-stock; GET …/log-segment?name=; POST …/forgotten-log |
  * | databaseUsers, putDatabaseUser, removeDatabaseUser | GET, PUT /databases/:key/users; POST …/removed-users |
  *
@@ -290,6 +293,9 @@ export class HostClient {
   /** There is no way back any more. */
   forgetBefore = (key: string, signal?: AbortSignal) =>
     this.#void("DELETE", `/databases/${key}/before`, undefined, signal);
+  /** Each in a transaction of its own, once; a repeat does what is left. */
+  migrateDatabase = (key: string, migrations: MigrationsSpec, signal?: AbortSignal) =>
+    this.#json("POST", `/databases/${key}/migrations`, MigrationsDone, migrations, signal);
   probe = (key: string, signal?: AbortSignal) =>
     this.#json("POST", `/databases/${key}/probe`, LoginProof, {}, signal);
   /** A statement that fails is an answer. */

@@ -177,5 +177,29 @@ export const RestoreSpec = z.object({
   targetTime: z.iso.datetime().nullable(),
 });
 export type RestoreSpec = z.input<typeof RestoreSpec>;
+/** Recorded with a release, in their order. */
+export const MigrationsSpec = z.object({
+  files: z.object({ name: z.string(), sha256: z.string(), sql: z.string() }).array(),
+  /** Of each file, milliseconds. */
+  timeoutMs: z.int().min(1_000).max(3_600_000).default(600_000),
+});
+export type MigrationsSpec = z.input<typeof MigrationsSpec>;
+export const MigrationsDone = z.object({
+  applied: z.string().array(),
+  /** Those before it are in force, this one is not. */
+  failed: z
+    .object({
+      name: z.string(),
+      /** `changed`: it ran before with other content; `ended_transaction`: it holds a COMMIT or ROLLBACK of its own. */
+      reason: z.enum(["statement", "changed", "ended_transaction", "connection"]),
+      code: z.string().nullable(),
+      message: z.string(),
+      /** Characters from the beginning of the file; `null` where the server names none. */
+      position: z.int().nullable(),
+    })
+    .nullable(),
+});
+export type MigrationsDone = z.output<typeof MigrationsDone>;
+
 export const UpgradeSpec = z.object({ version: z.string() });
 export const CopySpec = z.object({ from: BoxKey, spec: DatabaseSpec });

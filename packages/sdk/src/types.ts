@@ -243,6 +243,8 @@ export interface PublishRequest {
   readonly env?: Record<string, string>;
   readonly metadata?: Record<string, unknown>;
   readonly database?: boolean | { readonly existing_database_id: string };
+  /** Folder of SQL files that a promote of the release runs on its database. */
+  readonly migrations_path?: string;
 }
 
 export interface Published {

@@ -26,6 +26,7 @@ export interface PublishOptions {
   readonly port?: number;
   readonly health?: string;
   readonly database?: string | true;
+  readonly migrations?: string;
   readonly env?: Record<string, string>;
   readonly promote: boolean;
 }
@@ -46,6 +47,7 @@ export function addPublish(program: Command, context: () => Context): void {
     .option("--port <port>", "", parsePort)
     .option("--health <path>", "path that answers 200 when the app works")
     .option("--database [id]", "link this database, or a new one")
+    .option("--migrations <folder>", "SQL files that a promote of the release runs on its database")
     .option("--env <NAME=VALUE>", "set a run-time variable (repeatable)", collectPair)
     .option("--no-promote", "make a candidate release; traffic stays where it is")
     .action(async (folder: string | undefined, options: PublishOptions) =>
@@ -218,6 +220,7 @@ export function toRequest(
     port: options.port ?? manifest?.port,
     health_check_path: options.health ?? manifest?.healthPath,
     database: typeof wanted === "string" ? { existing_database_id: wanted } : wanted,
+    migrations_path: options.migrations,
     env: options.env,
     promote: options.promote,
   };

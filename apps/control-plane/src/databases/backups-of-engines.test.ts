@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { Redis } from "ioredis";
 import { createConnection } from "mysql2/promise";
 import { startBoxes, whyNoBoxes, type Boxes } from "../testing-boxes.ts";
-import { ask, until } from "./testing.ts";
+import { ask, until } from "../testing-databases.ts";
 
 type Row = Record<string, unknown>;
 const daysMs = 24 * 3_600_000;

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { waitFor } from "@platform/daemon";
 import { startBoxes, whyNoBoxes, type Boxes } from "../testing-boxes.ts";
-import { ask, filesBelow, openClient, until } from "./testing.ts";
+import { ask, filesBelow, openClient, until } from "../testing-databases.ts";
 
 type Row = Record<string, unknown>;
 const skip = whyNoBoxes() ?? false;

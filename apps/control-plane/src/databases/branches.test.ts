@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { insideOf, startBoxes, whyNoBoxes } from "../testing-boxes.ts";
-import { ask, until } from "./testing.ts";
+import { ask, until } from "../testing-databases.ts";
 
 type Row = Record<string, unknown>;
 const skip = whyNoBoxes() ?? false;

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { waitFor } from "@platform/daemon";
 import { startBoxes, whyNoBoxes } from "../testing-boxes.ts";
 import { chainFrom, nextSegment } from "./point-in-time.ts";
-import { ask, filesBelow, until } from "./testing.ts";
+import { ask, filesBelow, until } from "../testing-databases.ts";
 
 type Row = Record<string, unknown>;
 

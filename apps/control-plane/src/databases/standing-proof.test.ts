@@ -10,7 +10,7 @@ import { Client } from "pg";
 import { waitFor } from "@platform/daemon";
 import { loginOptions } from "@platform/postgres";
 import { needsGroups, startBoxes, whyNoBoxes, type Boxes } from "../testing-boxes.ts";
-import { ask, until } from "./testing.ts";
+import { ask, until } from "../testing-databases.ts";
 
 type Row = Record<string, unknown>;
 const skip = whyNoBoxes() ?? false;

@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { startBoxes, whyNoBoxes, type Boxes } from "../testing-boxes.ts";
-import { ask, until } from "./testing.ts";
+import { ask, until } from "../testing-databases.ts";
 
 type Row = Record<string, unknown>;
 /** `npm start` and `npm test` put it there; another place is named in POSTGRES_CLIENT_DIR. */

@@ -41,6 +41,8 @@ export interface PromotionRow {
   readonly canary: CanaryState | null;
   readonly failure: Promotion["failure"] | null;
   readonly proved: string | null;
+  /** When what the release recorded had run on the deployment's database. */
+  readonly migrated_at: Date | null;
   readonly seq: string;
   readonly created_at: Date;
   readonly started_at: Date | null;

@@ -7,6 +7,7 @@ import { loadRelease, type ReleaseRow } from "../releases/index.ts";
 import { canaryStep } from "./canary.ts";
 import { failureOf, prepare, retireInstances, warmTarget } from "./fleet.ts";
 import { fail, restore, settleFailure, unsettledMs, type Move } from "./move.ts";
+import { runMigrations } from "./migrate.ts";
 import { provenanceFailure, type Failure } from "./instances.ts";
 import { loadPromotion, type PromotionRow } from "./promotions.ts";
 import { canaryOf } from "./settings.ts";
@@ -33,6 +34,8 @@ export async function takeStep(
     });
   const refused = await provenanceFailure(platform, release);
   if (refused) return fail(move, refused);
+  const unmigrated = await runMigrations(move);
+  if (unmigrated) return fail(move, unmigrated);
   const plan = active && active.id !== release.id ? canaryOf(promotion.options) : null;
   const hasCanaryTime = plan !== null && (promotion.canary?.step ?? 0) < plan.steps.length;
   const since = promotion.canary ? Date.parse(promotion.canary.since) : promotion.started_at!.getTime();

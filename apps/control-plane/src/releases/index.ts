@@ -2,6 +2,7 @@ export { diffReleases, notAsBuilt, releaseSbom, verifyRelease } from "./artifact
 export { createBuildStep } from "./build.ts";
 export { cancelBuild } from "./cancel.ts";
 export { deploymentEnvironment } from "./environment.ts";
+export { migrationsOf } from "./migrations.ts";
 export { assertProvenance, examine } from "./provenance.ts";
 export { appService, runSpec } from "./run-spec.ts";
 export {

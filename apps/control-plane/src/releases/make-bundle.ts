@@ -10,6 +10,7 @@ import type { Platform } from "../platform.ts";
 import { findStaticOutput, readAppFiles, type StaticOutput } from "./files.ts";
 import { planBuild, type Plan, type Tree } from "./detect/index.ts";
 import { installKey, keepInstall, restoreInstall } from "./install-cache.ts";
+import { recordMigrations } from "./migrations.ts";
 import { buildKey, buildLimits, runStep } from "./run-step.ts";
 import { listInstalled, renderSbom } from "./sbom/index.ts";
 import { knownSecrets, secretProblem } from "./secrets.ts";
@@ -162,6 +163,7 @@ export async function makeBundle(
   const files = await readAppFiles(guest, "/workspace");
   const plan = planBuild(row.request, files);
   for (const reason of plan.because) log.add("system", reason);
+  await recordMigrations(platform, row, guest, plan.root, log);
   await setBuild(platform, row.id, { plan: JSON.stringify(plan), step: "install" });
   const oomBefore = (await platform.host.oom(buildKey(row), signal))?.oomKills ?? 0;
   const command = (step: string, text: string, timeoutMs: number) =>

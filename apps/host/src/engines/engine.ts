@@ -7,6 +7,8 @@ import type {
   Frame,
   HostedDatabase,
   LoginProof,
+  MigrationsDone,
+  MigrationsSpec,
   QueryAnswer,
   QueryRequest,
   LogStock,
@@ -89,6 +91,8 @@ export interface DatabaseEngine {
   stats(key: string): Promise<DatabaseStats>;
   /** @throws HostError `UNSUPPORTED` for an engine without a query language */
   query(key: string, request: QueryRequest): Promise<QueryAnswer>;
+  /** @throws HostError `UNSUPPORTED` for an engine without migrations */
+  migrate(key: string, migrations: z.output<typeof MigrationsSpec>): Promise<MigrationsDone>;
   logs(key: string, lines: number): Promise<string[]>;
   /** Stops the server and removes every trace. */
   destroy(key: string): Promise<void>;

@@ -10,6 +10,7 @@ import {
   ForgottenLog,
   HostError,
   ImageBuildSpec,
+  MigrationsSpec,
   UpgradeSpec,
   StandingQuery,
   type Doctor,
@@ -130,6 +131,8 @@ function databaseRoutes({ engines }: Services): Record<string, Handler> {
       const { from, spec } = CopySpec.parse(body);
       return engines.copy(key, from, spec, signal);
     },
+    "POST /databases/:key/migrations": async ({ key, body }) =>
+      (await engines.engineOf(key)).migrate(key, MigrationsSpec.parse(body)),
     "POST /databases/:key/upgrade": async ({ key, body, signal }) =>
       (await engines.engineOf(key)).upgrade(key, UpgradeSpec.parse(body).version, signal),
     "POST /databases/:key/back": async ({ key }) => (await engines.engineOf(key)).goBack(key),

@@ -8,9 +8,12 @@ import {
   type DatabaseStats,
   type HostedDatabase,
   type LoginProof,
+  type MigrationsDone,
+  type MigrationsSpec,
   type QueryAnswer,
   type QueryRequest,
 } from "@platform/host-api";
+import type { z } from "zod";
 import { lastLines, serverHome } from "@platform/postgres";
 import type { DatabaseEngine, EngineSpec } from "../engine.ts";
 import { manifestOf } from "./backup.ts";
@@ -290,6 +293,15 @@ export class DedicatedEngine implements DatabaseEngine {
     if (!entry) throw notFound(key);
     if (!this.#kind.query) throw new HostError("UNSUPPORTED", 422, `${this.engine} has no query language.`);
     return this.#kind.query(loginOf(entry, authority), request);
+  }
+
+  migrate(key: string, migrations: z.output<typeof MigrationsSpec>): Promise<MigrationsDone> {
+    const { migrate } = this.#kind;
+    if (!migrate) throw new HostError("UNSUPPORTED", 422, `${this.engine} takes no recorded migrations.`);
+    return this.#withReady(key, async (entry, { authority }) => {
+      assertAlive(entry);
+      return migrate(loginOf(entry, authority), migrations);
+    });
   }
 
   async logs(key: string, lines: number): Promise<string[]> {

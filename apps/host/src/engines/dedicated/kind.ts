@@ -2,10 +2,13 @@ import type {
   DatabaseSpec,
   DatabaseStats,
   LoginProof,
+  MigrationsDone,
+  MigrationsSpec,
   QueryAnswer,
   QueryRequest,
   LogStock,
 } from "@platform/host-api";
+import type { z } from "zod";
 import type { ProcessIdentity } from "@platform/postgres";
 import type { Authority } from "./authority.ts";
 import type { BackupMethod } from "./backup.ts";
@@ -118,6 +121,8 @@ export interface ServerKind {
   readonly silentAt?: (state: DatabaseState) => number;
   /** What only the server itself knows. */
   insights(entry: Entry, authority: Authority): Promise<Insights>;
+  /** Left out where there are no migrations. What fails is an answer. */
+  migrate?(login: Login, migrations: z.output<typeof MigrationsSpec>): Promise<MigrationsDone>;
   /** Left out where there is one version. */
   readonly majorUpgrade?: MajorUpgrade;
   /** Left out where there is no query language. A statement that fails is an answer. */

@@ -13,6 +13,7 @@ import { archiveSettings, logArchive } from "./log-archive.ts";
 import { PostgresPooling } from "./pooling/index.ts";
 import { createAndDropTable, prove, superuserLogin } from "./login.ts";
 import { insights } from "./insights.ts";
+import { migrate } from "./migrate.ts";
 import { query } from "./query.ts";
 import { majorUpgrade } from "./major-upgrade.ts";
 import { addRole, makeRoleAndDatabase, removeRole, secureServer } from "./roles.ts";
@@ -77,5 +78,6 @@ export const postgres: ServerKind = {
   dropAccount: (entry, { certificate }, username) => removeRole(entry.state, certificate, username),
   insights: (entry, { certificate }) => insights(entry.state, certificate),
   majorUpgrade,
+  migrate,
   query,
 };

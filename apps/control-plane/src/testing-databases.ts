@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { Client } from "pg";
 import { waitFor } from "@platform/daemon";
 import { loginOptions } from "@platform/postgres";
-import type { Boxes } from "../testing-boxes.ts";
+import type { Boxes } from "./testing-boxes.ts";
 
 type Row = Record<string, unknown>;
 
