@@ -8,6 +8,60 @@ export interface Segment {
   sizeBytes: number;
 }
 
+/**
+ * Content under random names: keys never become paths, and equal content of two tenants is stored twice, so that
+ * removing one needs no count of the other. The index says what of it is there.
+ */
+export interface Blobs {
+  /**
+   * Stores a stream durably.
+   * @param check called with the size in bytes once all is read; nothing is kept if it throws
+   */
+  write(source: AsyncIterable<Buffer>, check: (sizeBytes: number) => void): Promise<Segment>;
+  /** The same content under a second name. */
+  copy(segment: Segment): Promise<Segment>;
+  /** Keeps segments until the returned function is called, also if they are removed. */
+  hold(segments: readonly Segment[]): () => Promise<void>;
+  exists(segment: Segment): Promise<boolean>;
+  /** @param last inclusive, both counted over all segments together */
+  read(segments: readonly Segment[], first: number, last: number): AsyncGenerator<Buffer>;
+  remove(blobs: readonly string[]): Promise<void>;
+  /**
+   * Removes what a crash left: what is unfinished, and blobs that no row names.
+   * @param before only what was last written before this, in milliseconds since the epoch, since the
+   *   row of a younger one may be on its way
+   * @param findKnown which of the given blobs have a row
+   */
+  sweep(before: number, findKnown: (blobs: string[]) => Promise<Set<string>>): Promise<number>;
+}
+
+/** Names that are read are removed once nobody reads them. */
+export class Holds {
+  readonly #readers = new Map<string, number>();
+  readonly #doomed = new Set<string>();
+
+  hold(segments: readonly Segment[], remove: (blob: string) => Promise<void>): () => Promise<void> {
+    for (const { blob } of segments) this.#readers.set(blob, (this.#readers.get(blob) ?? 0) + 1);
+    return async () => {
+      for (const { blob } of segments) {
+        const left = this.#readers.get(blob)! - 1;
+        if (left > 0) this.#readers.set(blob, left);
+        else {
+          this.#readers.delete(blob);
+          if (this.#doomed.delete(blob)) await remove(blob);
+        }
+      }
+    };
+  }
+
+  /** @returns whether somebody reads it, who removes it then */
+  isRead(blob: string): boolean {
+    if (!this.#readers.has(blob)) return false;
+    this.#doomed.add(blob);
+    return true;
+  }
+}
+
 /** Bytes gathered before a write. */
 const writeBytes = 256 << 10;
 
@@ -20,23 +74,19 @@ async function syncFolder(folder: string): Promise<void> {
   }
 }
 
-/**
- * Content on disk under random names: keys never become paths, and equal content of two tenants is
- * two files, so that removing one needs no count of the other.
- */
-export class Blobs {
+/** On the disk of this machine. */
+export class DiskBlobs implements Blobs {
   readonly #folder: string;
   readonly #temporary: string;
-  readonly #readers = new Map<string, number>();
-  readonly #doomed = new Set<string>();
+  readonly #holds = new Holds();
 
   private constructor(folder: string) {
     this.#folder = join(folder, "blobs");
     this.#temporary = join(folder, "tmp");
   }
 
-  static async open(folder: string): Promise<Blobs> {
-    const blobs = new Blobs(folder);
+  static async open(folder: string): Promise<DiskBlobs> {
+    const blobs = new DiskBlobs(folder);
     await mkdir(blobs.#temporary, { recursive: true, mode: 0o700 });
     for (let at = 0; at < 256; at++)
       await mkdir(join(blobs.#folder, at.toString(16).padStart(2, "0")), { recursive: true, mode: 0o700 });
@@ -49,10 +99,6 @@ export class Blobs {
     return join(this.#folder, blob.slice(0, 2), blob);
   }
 
-  /**
-   * Stores a stream durably.
-   * @param check called with the size in bytes once all is read; nothing is kept if it throws
-   */
   async write(source: AsyncIterable<Buffer>, check: (sizeBytes: number) => void): Promise<Segment> {
     const blob = randomUUID().replaceAll("-", "");
     const temporary = join(this.#temporary, blob);
@@ -75,20 +121,8 @@ export class Blobs {
     return { blob, sizeBytes: segment.sizeBytes };
   }
 
-  /** Keeps segments on disk until the returned function is called, also if they are removed. */
-  hold(segments: readonly Segment[]): () => Promise<void> {
-    for (const { blob } of segments) this.#readers.set(blob, (this.#readers.get(blob) ?? 0) + 1);
-    return async () => {
-      for (const { blob } of segments) {
-        const left = this.#readers.get(blob)! - 1;
-        if (left > 0) this.#readers.set(blob, left);
-        else {
-          this.#readers.delete(blob);
-          if (this.#doomed.delete(blob)) await rm(this.#path(blob), { force: true });
-        }
-      }
-    };
-  }
+  hold = (segments: readonly Segment[]) =>
+    this.#holds.hold(segments, (blob) => rm(this.#path(blob), { force: true }));
 
   async exists(segment: Segment): Promise<boolean> {
     try {
@@ -100,7 +134,6 @@ export class Blobs {
     }
   }
 
-  /** @param last inclusive, both counted over all segments together */
   async *read(segments: readonly Segment[], first: number, last: number): AsyncGenerator<Buffer> {
     let at = 0;
     for (const { blob, sizeBytes } of segments) {
@@ -117,17 +150,10 @@ export class Blobs {
 
   async remove(blobs: readonly string[]): Promise<void> {
     for (const blob of blobs) {
-      if (this.#readers.has(blob)) this.#doomed.add(blob);
-      else await rm(this.#path(blob), { force: true });
+      if (!this.#holds.isRead(blob)) await rm(this.#path(blob), { force: true });
     }
   }
 
-  /**
-   * Removes what a crash left: unfinished files, and blobs that no row names.
-   * @param before only files last written before this, in milliseconds since the epoch, since the
-   *   row of a younger one may be on its way
-   * @param findKnown which of the given blobs have a row
-   */
   async sweep(before: number, findKnown: (blobs: string[]) => Promise<Set<string>>): Promise<number> {
     let removed = 0;
     const removeOld = async (folder: string, names: string[]) => {

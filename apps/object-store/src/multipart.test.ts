@@ -20,11 +20,18 @@ import {
 } from "@aws-sdk/client-s3";
 import { Upload } from "@aws-sdk/lib-storage";
 import { createPool } from "@platform/postgres";
-import { Blobs } from "./blobs.ts";
+import { DiskBlobs } from "./blobs.ts";
 import { startTestStore } from "./testing-store.ts";
 
 const partBytes = 5 << 20;
 const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
+
+/** Where content lies upstream, the tests of that count it. */
+const isUpstream = process.env["OBJECT_STORE_TEST_UPSTREAM"] === "1";
+
+async function assertBlobs(dataDir: string, count: number): Promise<void> {
+  if (!isUpstream) assert.equal(await blobCount(dataDir), count);
+}
 
 async function blobCount(dataDir: string): Promise<number> {
   const names = await readdir(join(dataDir, "blobs"), { recursive: true });
@@ -59,7 +66,7 @@ test("an upload in parts becomes one object with its parts' content in order", a
     objects: 1,
   });
   await client.send(new DeleteObjectCommand({ Bucket, Key }));
-  assert.equal(await blobCount(store.dataDir), 0);
+  await assertBlobs(store.dataDir, 0);
 });
 
 test("a part is copied from an object, whole or a range of it", async (t) => {
@@ -133,7 +140,7 @@ test("parts are listed, replaced, checked on completion, and removed on abort", 
   const both = await Promise.allSettled([complete([first, second]), complete([first, second])]);
   assert.deepEqual(both.map(({ status }) => status).sort(), ["fulfilled", "rejected"]);
   await assert.rejects(part(3, "late"), { name: "NoSuchUpload" });
-  assert.equal(await blobCount(store.dataDir), 2);
+  await assertBlobs(store.dataDir, 2);
 
   const small = await begin(client, Bucket, "small");
   const parts = [];
@@ -144,7 +151,7 @@ test("parts are listed, replaced, checked on completion, and removed on abort", 
   const tooSmall = { Bucket, Key: "small", UploadId: small, MultipartUpload: { Parts: parts } };
   await assert.rejects(client.send(new CompleteMultipartUploadCommand(tooSmall)), { name: "EntityTooSmall" });
   await client.send(new AbortMultipartUploadCommand({ Bucket, Key: "small", UploadId: small }));
-  assert.equal(await blobCount(store.dataDir), 2);
+  await assertBlobs(store.dataDir, 2);
   const usage = await (await store.admin("GET", "id-one/usage")).json();
   assert.deepEqual(usage, { bytes: partBytes + 4, objects: 1 });
 });
@@ -163,26 +170,30 @@ test("a start ends uploads that were forgotten for a week and gives their bytes 
   );
   await store.restart();
   assert.deepEqual(await (await store.admin("GET", "id-one/usage")).json(), { bytes: 5, objects: 0 });
-  assert.equal(await blobCount(store.dataDir), 1);
+  await assertBlobs(store.dataDir, 1);
 });
 
-test("a start removes what no row names once it is old, and nothing else", async (t) => {
-  const store = await startTestStore(t);
-  const { client, name: Bucket } = await store.bucket("one");
-  await client.send(new PutObjectCommand({ Bucket, Key: "kept", Body: "kept" }));
-  const blobs = await Blobs.open(store.dataDir);
-  const source = (async function* () {
-    yield Buffer.from("orphan");
-  })();
-  const orphan = await blobs.write(source, () => undefined);
-  const known = new Set(
-    (await readdir(join(store.dataDir, "blobs"), { recursive: true })).map((name) => name.slice(3)),
-  );
-  known.delete(orphan.blob);
-  const findKnown = (names: string[]) => Promise.resolve(new Set(names.filter((name) => known.has(name))));
-  assert.equal(await blobs.sweep(Date.now() - 3_600_000, findKnown), 0);
-  assert.equal(await blobs.sweep(Date.now() + 60_000, findKnown), 1);
-  assert.equal(await blobs.exists(orphan), false);
-  await store.restart();
-  assert.equal(await blobCount(store.dataDir), 1);
-});
+test(
+  "a start removes what no row names once it is old, and nothing else",
+  { skip: isUpstream },
+  async (t) => {
+    const store = await startTestStore(t);
+    const { client, name: Bucket } = await store.bucket("one");
+    await client.send(new PutObjectCommand({ Bucket, Key: "kept", Body: "kept" }));
+    const blobs = await DiskBlobs.open(store.dataDir);
+    const source = (async function* () {
+      yield Buffer.from("orphan");
+    })();
+    const orphan = await blobs.write(source, () => undefined);
+    const known = new Set(
+      (await readdir(join(store.dataDir, "blobs"), { recursive: true })).map((name) => name.slice(3)),
+    );
+    known.delete(orphan.blob);
+    const findKnown = (names: string[]) => Promise.resolve(new Set(names.filter((name) => known.has(name))));
+    assert.equal(await blobs.sweep(Date.now() - 3_600_000, findKnown), 0);
+    assert.equal(await blobs.sweep(Date.now() + 60_000, findKnown), 1);
+    assert.equal(await blobs.exists(orphan), false);
+    await store.restart();
+    await assertBlobs(store.dataDir, 1);
+  },
+);

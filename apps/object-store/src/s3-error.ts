@@ -9,6 +9,7 @@ export const s3Errors = {
   EntityTooLarge: [400, "The object is larger than 5 TiB, or the part or single upload than 5 GiB."],
   EntityTooSmall: [400, "A part other than the last is smaller than 5 MiB."],
   IncompleteBody: [400, "The body ended before the length that was announced."],
+  ServiceUnavailable: [503, "The store is not available now. Retry."],
   InternalError: [500, "Something failed on this side. Retry."],
   InvalidAccessKeyId: [403, "The access key id is not known here."],
   InvalidArgument: [400, "An argument is not valid."],

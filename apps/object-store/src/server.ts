@@ -2,13 +2,14 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { createPool, migrate } from "@platform/postgres";
 import type { Log } from "@platform/daemon";
 import { handleAdmin } from "./admin.ts";
-import { Blobs } from "./blobs.ts";
+import { DiskBlobs, type Blobs } from "./blobs.ts";
 import { findKnownBlobs } from "./bucket-index.ts";
 import { type Gateway, virtualBucket } from "./call.ts";
 import { applyLifecycle } from "./lifecycle.ts";
 import { migrations } from "./migrations.ts";
 import { handleS3 } from "./s3.ts";
 import { createSealer } from "./secrets.ts";
+import { UpstreamBlobs, type UpstreamSettings } from "./upstream-blobs.ts";
 
 export interface ObjectStoreOptions {
   /** 0 takes any free port. */
@@ -19,6 +20,8 @@ export interface ObjectStoreOptions {
   /** 32 bytes. */
   encryptionKey: Buffer;
   region: string;
+  /** Where content is kept instead of in the data folder. */
+  upstream: UpstreamSettings | null;
   log: Log;
 }
 
@@ -40,7 +43,9 @@ export async function startObjectStore(options: ObjectStoreOptions): Promise<Obj
     onError: (error) => log.warn({ err: error }, "database connection lost"),
   });
   await migrate(pool, migrations);
-  const blobs = await Blobs.open(options.dataDir);
+  const blobs: Blobs = options.upstream
+    ? await UpstreamBlobs.open(options.upstream)
+    : await DiskBlobs.open(options.dataDir);
   const removed = await blobs.sweep(Date.now() - orphanAgeMs, (names) => findKnownBlobs(pool, names));
   if (removed > 0) log.info({ removed }, "removed what an earlier crash left");
   const sealer = createSealer(options.encryptionKey);

@@ -41,7 +41,11 @@ export interface TestBucket {
   clientWith(config: S3ClientConfig): S3Client;
 }
 
-async function start(dataDir: string, databaseUrl: string): Promise<{ child: ChildProcess; url: string }> {
+async function start(
+  dataDir: string,
+  databaseUrl: string,
+  settings: Record<string, string> = {},
+): Promise<{ child: ChildProcess; url: string }> {
   const child = fork(fileURLToPath(new URL("main.ts", import.meta.url)), {
     env: {
       PATH: process.env["PATH"],
@@ -51,6 +55,7 @@ async function start(dataDir: string, databaseUrl: string): Promise<{ child: Chi
       OBJECT_STORE_TOKEN: token,
       OBJECT_STORE_ENCRYPTION_KEY: "ab".repeat(32),
       LOG_LEVEL: "error",
+      ...settings,
     },
     stdio: ["ignore", "inherit", "inherit", "ipc"],
   });
@@ -64,12 +69,33 @@ async function start(dataDir: string, databaseUrl: string): Promise<{ child: Chi
   return { child, url: `http://127.0.0.1:${message.port}` };
 }
 
+/** Settings of a store that keeps its content in this bucket. */
+export function upstreamSettings(bucket: TestBucket, endpoint: string): Record<string, string> {
+  return {
+    OBJECT_STORE_UPSTREAM_ENDPOINT: endpoint,
+    OBJECT_STORE_UPSTREAM_BUCKET: bucket.name,
+    OBJECT_STORE_UPSTREAM_PREFIX: "kept/",
+    OBJECT_STORE_UPSTREAM_ACCESS_KEY_ID: bucket.accessKeyId,
+    OBJECT_STORE_UPSTREAM_SECRET_ACCESS_KEY: bucket.secretAccessKey,
+  };
+}
+
 /** Runs the real program on a fresh database and folder, both removed after the test. */
-export async function startTestStore(t: TestContext): Promise<TestStore> {
+export async function startTestStore(
+  t: TestContext,
+  settings: Record<string, string> | null = null,
+): Promise<TestStore> {
+  // The suites also run on a store that keeps its content in another one.
+  const isKept = settings === null && process.env["OBJECT_STORE_TEST_UPSTREAM"] === "1";
+  let given = settings ?? {};
+  if (isKept) {
+    const upstream = await startTestStore(t, {});
+    given = upstreamSettings(await upstream.bucket("upstream"), upstream.url);
+  }
   const database = await createTestDatabase();
   const dataDir = await mkdtemp(join(tmpdir(), "object-store-"));
   const clients: S3Client[] = [];
-  let running = await start(dataDir, database.url);
+  let running = await start(dataDir, database.url, given);
   const kill = async () => {
     if (running.child.exitCode !== null || running.child.signalCode !== null) return;
     const gone = once(running.child, "exit");
@@ -90,7 +116,7 @@ export async function startTestStore(t: TestContext): Promise<TestStore> {
     kill,
     restart: async () => {
       await kill();
-      running = await start(dataDir, database.url);
+      running = await start(dataDir, database.url, given);
       store.url = running.url;
     },
     admin: (method, path, body) =>

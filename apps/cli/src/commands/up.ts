@@ -60,6 +60,7 @@ function platformOptions(
       context,
       /^(HOST_(POOL_|SPARES_|BOOT_|DRIVERS$)|RUNSC_BIN$|IMAGE_REGISTRIES$|POSTGRES_CLIENT_DIR$)/,
     ),
+    objectStoreSettings: named(context, /^OBJECT_STORE_UPSTREAM_/),
     controlPlaneSettings: named(
       context,
       /^(BUILD_(MEMORY_BYTES|TIMEOUT_MS)|INSTANCE_MEMORY_BYTES|PRICES|CANARY_EVERY_MS)$/,

@@ -27,6 +27,7 @@ export interface Layout {
   /** Settings of the host program that the starter chose: its drivers, the size of its pool. */
   readonly hostSettings?: Readonly<Record<string, string>>;
   /** The same for the control plane: the limits of builds. */
+  readonly objectStoreSettings?: Readonly<Record<string, string>>;
   readonly controlPlaneSettings?: Readonly<Record<string, string>>;
   /** Whether images of templates are built in the background; a test says no. */
   readonly mustBuildImages: boolean;
@@ -52,6 +53,7 @@ function settingsOf(layout: Layout): Record<ProgramName, Settings> {
       OBJECT_STORE_TOKEN: secrets.objectStoreToken,
       OBJECT_STORE_ENCRYPTION_KEY: secrets.objectStoreEncryptionKey,
       DATABASE_URL: databaseUrl,
+      ...layout.objectStoreSettings,
     },
     host: {
       HOST_LISTEN_PORT: ports.host,

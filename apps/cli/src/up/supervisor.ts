@@ -36,6 +36,7 @@ export interface PlatformOptions {
   readonly imagesDir: string;
   /** Settings of the host program that the starter chose. */
   readonly hostSettings?: Readonly<Record<string, string>>;
+  readonly objectStoreSettings?: Readonly<Record<string, string>>;
   readonly controlPlaneSettings?: Readonly<Record<string, string>>;
   /** Folder in which a test arms named points that kill a program; null outside tests. */
   readonly faultPointsDir: string | null;
