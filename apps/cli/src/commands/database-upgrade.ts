@@ -23,7 +23,11 @@ export function addUpgrade(database: Command, context: () => Context): void {
       await withClient(context(), async ({ databases }) => {
         const { id } = await databases.find(idOrName);
         if (version === undefined && !options.undo && !options.end)
-          throw new CliError("VERSION_MISSING", "No version is named.", "Name it: miosa db upgrade shop 18");
+          throw new CliError(
+            "VERSION_MISSING",
+            "No version is named.",
+            "Name it behind the database, such as 18.",
+          );
         if (options.end)
           return output.result(await databases.endUpgrade(id), "there is no way back any more");
         const step = output.step(options.undo ? "earlier version" : "upgrade");
