@@ -226,8 +226,10 @@ async function startBuild(
       "update deployments set state = 'building' where id = $1 and state in ('pending', 'failed')",
       [deployment.id],
     );
+    // Visitors are told that something is on its way.
+    await db.query("update deployments set next_look_at = now() where id = $1", [deployment.id]);
   });
-  platform.signals.announce("work:builds");
+  platform.signals.announce("work:builds", "work:deployments");
   return buildId;
 }
 

@@ -13,6 +13,7 @@ import { sampleInstances } from "./sampler.ts";
 import { settingsOf } from "./settings.ts";
 import { fallAsleep, mayFallAsleep } from "./sleep.ts";
 import { eventOf, loadDeployment, setDeployment, type DeploymentRow } from "./store.ts";
+import { showProgress } from "./placeholder.ts";
 import { inForce, leadTo, pointAt } from "./traffic.ts";
 import { diedOnTrial, isOnTrial, returnToPrevious } from "./trial.ts";
 
@@ -54,6 +55,7 @@ async function serve(
   if (row.promotion?.state === "running") return settleCancelled(platform, row, settings, release, signal);
   if (!release?.artifact_sha256) {
     await retireInstances(platform, row, settings, [], signal);
+    await showProgress(platform, row);
     return steadyMs;
   }
   if (row.asleep_at) return sleep(platform, row, settings, signal);

@@ -60,6 +60,9 @@ async function fail(platform: Platform, row: BuildRow, failure: BuildFailure, lo
     [row.version_id],
   );
   await setBuild(platform, row.id, { state: "failed", failure, finished_at: new Date() });
+  // What its visitors see changes, where nothing serves.
+  await platform.pool.query("update deployments set next_look_at = now() where id = $1", [row.deployment_id]);
+  platform.signals.announce("work:deployments");
 }
 
 const preflightKey = (row: BuildRow) => `pf-${row.id}`;
