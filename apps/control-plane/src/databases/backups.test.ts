@@ -147,6 +147,12 @@ test("backups, restores and branches of a database", { skip }, async (t) => {
     await waitFor("the backup to be given up", isGivenUp, 120_000);
     await nothingElseIsStored();
     renameSync(`${version}.aside`, version);
+    // What is stored of its state may be from before the server was killed.
+    await waitFor(
+      "the server to run again",
+      async () => (await boxes.host.database(`db-${id}`))?.state === "running",
+      60_000,
+    );
     await until(boxes, `/databases/${id}`, "the database to run", (row) => row["state"] === "running");
     await proved(boxes, id, (await must("POST", `/databases/${id}/backups`, {}))["id"]);
   });

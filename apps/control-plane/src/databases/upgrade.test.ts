@@ -70,7 +70,12 @@ test("a database changes its major version, and goes back", { skip }, async (t) 
     const after = await must<Row>("GET", `${path}/credentials`);
     assert.equal(after["url"], before["url"]);
     assert.match(await count(), /1000/);
-    assert.equal((await boxes.host.databases()).length, 1);
+    const keys = (await boxes.host.databases()).map(({ key }) => key);
+    // A backup may be restored as a test at this moment.
+    assert.deepEqual(
+      keys.filter((key) => !key.startsWith("drill-")),
+      [`db-${id}`],
+    );
   });
 
   await t.test("a backup of the earlier version is restored by a server of that version", async () => {
