@@ -42,7 +42,7 @@ function upstreamOf(settings: z.output<typeof Config>): UpstreamSettings | null 
   const secretAccessKey = settings.OBJECT_STORE_UPSTREAM_SECRET_ACCESS_KEY;
   if (!endpoint && !bucket && !accessKeyId && !secretAccessKey) return null;
   if (!endpoint || !bucket || !accessKeyId || !secretAccessKey)
-    throw new Error(
+    throw new UpstreamUnusableError(
       "An upstream bucket needs OBJECT_STORE_UPSTREAM_ENDPOINT, _BUCKET, _ACCESS_KEY_ID and _SECRET_ACCESS_KEY. Set all four, or none.",
     );
   return {
@@ -56,16 +56,18 @@ function upstreamOf(settings: z.output<typeof Config>): UpstreamSettings | null 
 const config = readConfig(Config);
 clearInheritedPostgresSettings();
 const log = createLog("object-store", config.LOG_LEVEL);
-const store = await startObjectStore({
-  port: config.OBJECT_STORE_PORT,
-  dataDir: config.OBJECT_STORE_DATA_DIR,
-  databaseUrl: config.DATABASE_URL,
-  token: config.OBJECT_STORE_TOKEN,
-  encryptionKey: Buffer.from(config.OBJECT_STORE_ENCRYPTION_KEY, "hex"),
-  region: config.OBJECT_STORE_REGION,
-  upstream: upstreamOf(config),
-  log,
-}).catch((error: unknown) => {
+const start = async () =>
+  startObjectStore({
+    port: config.OBJECT_STORE_PORT,
+    dataDir: config.OBJECT_STORE_DATA_DIR,
+    databaseUrl: config.DATABASE_URL,
+    token: config.OBJECT_STORE_TOKEN,
+    encryptionKey: Buffer.from(config.OBJECT_STORE_ENCRYPTION_KEY, "hex"),
+    region: config.OBJECT_STORE_REGION,
+    upstream: upstreamOf(config),
+    log,
+  });
+const store = await start().catch((error: unknown) => {
   if (!(error instanceof UpstreamUnusableError)) throw error;
   log.fatal(error.message);
   process.exit(1);

@@ -61,7 +61,11 @@ export class UpstreamBlobs implements Blobs {
     this.#client = new S3Client({
       ...{ endpoint, region, forcePathStyle: pathStyle, maxAttempts: 3 },
       credentials: { accessKeyId, secretAccessKey },
-      requestHandler: { connectionTimeout: connectMs, requestTimeout: silentMs, socketTimeout: silentMs },
+      requestHandler: {
+        ...{ connectionTimeout: connectMs, requestTimeout: silentMs, socketTimeout: silentMs },
+        // Without it a silent store is only warned of.
+        throwOnRequestTimeout: true,
+      },
     });
   }
 
@@ -80,7 +84,9 @@ export class UpstreamBlobs implements Blobs {
     } catch (error) {
       blobs.#client.destroy();
       const { name, message } = error as Error;
-      const why = `${name}: ${message}`.replaceAll(settings.secretAccessKey, "***").slice(0, 300);
+      const why = [settings.secretAccessKey, settings.accessKeyId]
+        .reduce((text, secret) => text.replaceAll(secret, "***"), `${name}: ${message}`)
+        .slice(0, 300);
       throw new UpstreamUnusableError(
         `The upstream bucket ${settings.bucket} at ${settings.endpoint} cannot be used (${why}). Check OBJECT_STORE_UPSTREAM_*: address, region, bucket and keys.`,
         { cause: error },
@@ -190,12 +196,19 @@ export class UpstreamBlobs implements Blobs {
       removed += left.length;
       ContinuationToken = page.IsTruncated ? page.NextContinuationToken : undefined;
     } while (ContinuationToken !== undefined);
-    const unfinished = await this.#client.send(new ListMultipartUploadsCommand({ Bucket, Prefix }));
-    for (const { Key, UploadId, Initiated } of unfinished.Uploads ?? []) {
-      if ((Initiated?.getTime() ?? before) >= before) continue;
-      await this.#client.send(new AbortMultipartUploadCommand({ Bucket, Key, UploadId }));
-      removed++;
-    }
+    let KeyMarker: string | undefined;
+    let UploadIdMarker: string | undefined;
+    do {
+      const marks = { KeyMarker, UploadIdMarker };
+      const page = await this.#client.send(new ListMultipartUploadsCommand({ Bucket, Prefix, ...marks }));
+      for (const { Key, UploadId, Initiated } of page.Uploads ?? []) {
+        if ((Initiated?.getTime() ?? before) >= before) continue;
+        await this.#client.send(new AbortMultipartUploadCommand({ Bucket, Key, UploadId }));
+        removed++;
+      }
+      KeyMarker = page.IsTruncated ? page.NextKeyMarker : undefined;
+      UploadIdMarker = page.IsTruncated ? page.NextUploadIdMarker : undefined;
+    } while (KeyMarker !== undefined);
     return removed;
   }
 

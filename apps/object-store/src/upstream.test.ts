@@ -21,12 +21,17 @@ import { UpstreamBlobs } from "./upstream-blobs.ts";
 async function startWay(t: TestContext, url: string) {
   const open = new Set<Socket>();
   let isCut = false;
+  let isIll = false;
   /** Bytes of an answer after which it breaks off. */
   let breakAfter = Infinity;
   const server = createServer((inner) => {
     open.add(inner);
     inner.on("error", () => undefined);
     if (isCut) return inner.destroy();
+    if (isIll)
+      return inner.end(
+        "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+      );
     const outer = connect(Number(new URL(url).port), "127.0.0.1");
     open.add(outer);
     outer.on("error", () => inner.destroy());
@@ -53,6 +58,10 @@ async function startWay(t: TestContext, url: string) {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     cut: (value: boolean) => {
       isCut = value;
+      drop();
+    },
+    answer500: (value: boolean) => {
+      isIll = value;
       drop();
     },
     breakAnswersAfter: (bytes: number) => {
@@ -117,6 +126,9 @@ test("without the upstream a write is refused and keeps nothing, a read says so;
   await assert.rejects(put(client, name, "kept", "lost"), failsWith("ServiceUnavailable", 503));
   await assert.rejects(get(client, name, "kept"), (error: Error) => !error.message.includes("kept-here"));
   way.cut(false);
+  way.answer500(true);
+  await assert.rejects(put(client, name, "kept", "lost"), failsWith("ServiceUnavailable", 503));
+  way.answer500(false);
   assert.equal((await get(client, name, "kept")).toString(), "before");
   assert.equal((await names()).length, 1);
 });
@@ -163,6 +175,7 @@ test("a wrong key, bucket or address stops the start with one line that does not
     { OBJECT_STORE_UPSTREAM_SECRET_ACCESS_KEY: "wrong-secret-of-forty-characters-000000" },
     { OBJECT_STORE_UPSTREAM_BUCKET: "none-such" },
     { OBJECT_STORE_UPSTREAM_ENDPOINT: "http://127.0.0.1:9" },
+    { OBJECT_STORE_UPSTREAM_BUCKET: "" },
   ];
   for (const wrong of mistakes)
     await assert.rejects(startTestStore(t, { ...settings, ...wrong }), /ended before it listened/);

@@ -181,6 +181,10 @@ test("backups, restores and branches of a database", { skip }, async (t) => {
   });
 
   await t.test("a target that is away turns the state red at once", async () => {
+    // What was killed before is over for the control plane, too.
+    const isWell = (row: Row) =>
+      row["state"] === "running" && (row["backup_state"] as Row)["status"] === "ok";
+    await until(boxes, `/databases/${id}`, "everything to be well", isWell);
     await boxes.store.kill();
     await must("POST", `/databases/${id}/backups`, {});
     const red = await until(boxes, `/databases/${id}`, "the state to be red", (row) => {
