@@ -1,5 +1,5 @@
 import type { GuestClient, SelfTest } from "@platform/guest-protocol";
-import type { BoxStats } from "@platform/host-api";
+import type { OomReport } from "@platform/host-api";
 import { readinessComponents, type SandboxRow } from "./store.ts";
 
 export type Components = Record<
@@ -18,13 +18,13 @@ const mostDriftMs = 1_000;
 export async function checkReadiness(
   guest: GuestClient,
   row: SandboxRow,
-  readStats: () => Promise<BoxStats | null>,
+  readMemory: () => Promise<Pick<OomReport, "memoryLimitBytes"> | null>,
 ): Promise<Components> {
   const before = Date.now();
-  const [seen, stats] = await Promise.all([guest.selfTest(AbortSignal.timeout(timeoutMs)), readStats()]);
+  const [seen, memory] = await Promise.all([guest.selfTest(AbortSignal.timeout(timeoutMs)), readMemory()]);
   const after = Date.now();
   const drift = Math.max(0, before - seen.clockMs, seen.clockMs - after);
-  const limit = stats?.memoryLimitBytes ?? null;
+  const limit = memory?.memoryLimitBytes ?? null;
   const wanted = row.memory_mb * 1024 * 1024;
   return {
     command_agent: result(seen.exitCode === 0, `a command ended with ${seen.exitCode}: ${seen.detail}`),

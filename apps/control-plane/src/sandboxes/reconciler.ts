@@ -173,7 +173,7 @@ async function provision(
   const writesAgentsFile = () => writeAgentsFile(platform, guest, row, tenant!, { env, linked, egress });
   // Beside the looks at the box, unless a set-up may bring a file of its own.
   const [components] = await Promise.all([
-    checkReadiness(guest, row, () => platform.host.stats(row.box_key, signal)),
+    checkReadiness(guest, row, () => platform.host.oom(row.box_key, signal)),
     hasAgentsFile && !row.setup ? writesAgentsFile() : null,
   ]);
   if (!isReady(components)) {
