@@ -26,6 +26,8 @@ export interface Exchange {
   readonly host: string;
   /** Origin form, with query. What opens a private preview is taken out before an app sees it. */
   target: string;
+  /** Where our own front keeps the answer, if it may; null: the client gets it alone. */
+  fill: string | null;
   /** What is served; null as long as no route is found. */
   route: Route | null;
   /** Set for an app: what it may see of its client, and its client of it. */
@@ -84,6 +86,7 @@ export function openExchange(
     hostname: hostname ?? "",
     host,
     target,
+    fill: null,
     route: null,
     guard: null,
     failedReleaseId: null,

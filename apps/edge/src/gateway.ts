@@ -292,6 +292,7 @@ export class Gateway {
   isPlain(route: Route): boolean {
     const { target } = route;
     if (target.type === "service") return true;
+    if (target.type === "static") return !target.canary && !target.fallback;
     if (target.type !== "boxes" || target.upstreams.length !== 1) return false;
     const isSimple =
       target.rewriteHost === null &&

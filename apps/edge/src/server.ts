@@ -10,8 +10,9 @@ import { openExchange, type Exchange } from "./exchange.ts";
 import type { Gateway } from "./gateway.ts";
 import { Http2Front } from "./http2/index.ts";
 import { languageFor, negotiate, renderPage, sendPage, type PageKind } from "./pages/index.ts";
-import { markFronted, type Tunnels } from "./proxy/index.ts";
+import { isFronted, markFronted, type Tunnels } from "./proxy/index.ts";
 import { normalizeHostname } from "./routes/index.ts";
+import { takeFill } from "./static/index.ts";
 import {
   handshakeOptions,
   isChallengeConnection,
@@ -150,6 +151,7 @@ export class EdgeServer {
     upgrade: string | null,
   ): Promise<void> {
     const { exchange, malformed } = openExchange(req, res, { expectsContinue, upgrade });
+    if (isFronted(req)) exchange.fill = takeFill(exchange);
     this.#active.set(placeOf(req), exchange);
     res.sendDate = false;
     if (this.#isDraining || malformed) res.shouldKeepAlive = false;

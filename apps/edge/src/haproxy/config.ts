@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { clientCacheHeader, fillHeader } from "../static/index.ts";
 
 /** Backends that share the dynamic servers: a server is found by its name among those of one backend. */
 export const SHARDS = 64;
@@ -21,6 +22,8 @@ export const hostsMap = (folder: string): string => join(folder, "hosts.map");
 export const configFile = (folder: string): string => join(folder, "haproxy.cfg");
 /** Third word of a target: the host name lies under a tenant's shared domain. */
 export const sharedMark = "shared";
+/** Backend that keeps files of bundles in memory. */
+export const staticBackend = "static";
 export const shardName = (index: number): string => `hot${index}`;
 
 /** As `isIdentityHeader`: what only the platform says about a client, with `_` for `-`. */
@@ -128,6 +131,33 @@ backend lease
   option httpchk
   http-check send meth GET uri /lease ver HTTP/1.1 hdr host edge.internal
   server lease unix@${nodeSocket(folder)} check inter 500ms fall 1 rise 1
+
+cache files
+  total-max-size 64
+  max-object-size 2097152
+  max-age 86400
+  process-vary on
+
+# Asked for below a name of its release, and kept under it: another release is never answered from it.
+backend ${staticBackend}
+  timeout server 3600s
+  # For each list of encodings apart: HAProxy takes the plain form to suit all who take it at all.
+  http-request set-var(txn.forms) req.hdr(accept-encoding),lower,regsub([^a-z],,g)
+  http-request set-var(txn.fill) str("-"),concat(,txn.forms),lower
+  http-request set-header ${fillHeader} %[var(txn.target),field(2,/)]%[var(txn.fill)]
+  http-request set-path /%[var(txn.target),field(2,/)]%[var(txn.fill)]%[path]
+  # Parts are cut and weights are compared by the Node edge.
+  acl is_choosy req.fhdr(accept-encoding) -m sub ; *
+  acl is_choosy req.fhdr(accept-encoding) -m len 60:
+  http-request cache-use files unless { req.hdr(range) -m found } or is_choosy
+  http-response cache-store files if { res.hdr(${clientCacheHeader}) -m found }
+  # The Node edge answered, and counted.
+  http-response set-log-level silent
+  http-response set-header connection close if { res.fhdr(connection),lower -m str close }
+  http-after-response set-header cache-control %[res.fhdr(${clientCacheHeader})] if { res.hdr(${clientCacheHeader}) -m found }
+  http-after-response del-header ${clientCacheHeader}
+  http-after-response del-header age
+  server node unix@${nodeSocket(folder)} maxconn ${maxConnections} pool-max-conn 256
 ${Array.from({ length: SHARDS }, (_, index) => shard(index, folder, maxConnections)).join("")}`;
 }
 

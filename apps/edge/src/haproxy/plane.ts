@@ -13,9 +13,11 @@ import {
   nodeSocket,
   planeConfig,
   sharedMark,
+  staticBackend,
   SHARDS,
   shardName,
 } from "./config.ts";
+import { fillName } from "../static/index.ts";
 import { Haproxy } from "./process.ts";
 import { Runtime } from "./runtime.ts";
 
@@ -147,8 +149,11 @@ export class HaproxyPlane {
   noticed(hostname: string, route: Route): void {
     if (hostname !== route.hostname || this.#waiting.size >= MAX_WAITING) return;
     if (!this.#options.isPlain(route)) return;
+    const isKnown = this.#hosts.has(hostname);
+    // Files come from here the first time.
+    if (isKnown && route.target.type === "static") return;
     // It has it already, and could not reach it: the door may have to be opened again.
-    if (this.#hosts.has(hostname)) this.#servers.delete(targetOf(route) ?? "");
+    if (isKnown) this.#servers.delete(targetOf(route) ?? "");
     this.#waiting.set(hostname, route);
   }
 
@@ -196,6 +201,8 @@ export class HaproxyPlane {
   }
 
   async #server(route: Route): Promise<HotServer | null> {
+    if (route.target.type === "static")
+      return { name: fillName(route.target), shard: staticBackend, hosts: 0 };
     const key = targetOf(route);
     if (key === null) return null;
     const known = this.#servers.get(key);

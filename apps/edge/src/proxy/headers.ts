@@ -33,7 +33,7 @@ export interface ForwardedFacts {
 /** Connections of our own front on this machine, which alone reaches them: it says who the client is. */
 const fronted = new WeakSet<object>();
 export const markFronted = (socket: object): void => void fronted.add(socket);
-const isFronted = (req: IncomingMessage): boolean => fronted.has(req.socket);
+export const isFronted = (req: IncomingMessage): boolean => fronted.has(req.socket);
 const single = (value: string | string[] | undefined): string => (typeof value === "string" ? value : "");
 
 /** Headers towards an app, as flat name-value pairs. */

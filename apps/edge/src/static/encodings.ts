@@ -68,6 +68,16 @@ export class Encodings {
     return null;
   }
 
+  /** Whether `pick` will give the same from now on. */
+  isSettled(file: PlainFile, accepted: readonly Encoding[]): boolean {
+    if (file.size < MIN_BYTES || file.size > MAX_BYTES) return true;
+    for (const encoding of accepted) {
+      const known = this.#known.get(`${file.sha256}.${encoding}`);
+      if (known !== null) return known !== undefined;
+    }
+    return true;
+  }
+
   /** After an encoded file was not on disk: its bundle was collected meanwhile. */
   forget(sha256: string, encoding: Encoding): void {
     this.#known.delete(`${sha256}.${encoding}`);

@@ -5,7 +5,7 @@ import type { StaticBundle } from "./bundles.ts";
  * segments, encoded separators, NUL, broken escapes.
  */
 export type Located =
-  | { type: "file"; path: string; status: 200 | 404 }
+  | { type: "file"; path: string; status: 200 | 404; isFallback?: true }
   | { type: "redirect"; location: string }
   | { type: "missing" }
   | { type: "refused" };
@@ -34,7 +34,7 @@ export function locate(bundle: StaticBundle, target: string, options: LocateOpti
   }
   const isExtensionless = !/\.[^/]*$/.test(name.slice(name.lastIndexOf("/") + 1));
   if (options.spaFallback && options.isNavigation && isExtensionless && bundle.files.has("index.html")) {
-    return { type: "file", path: "index.html", status: 200 };
+    return { type: "file", path: "index.html", status: 200, isFallback: true };
   }
   if (bundle.files.has("404.html")) return { type: "file", path: "404.html", status: 404 };
   return { type: "missing" };

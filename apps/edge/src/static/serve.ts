@@ -6,6 +6,7 @@ import type { Exchange } from "../exchange.ts";
 import { acceptsHtml } from "../pages/index.ts";
 import type { StaticBundles } from "./bundles.ts";
 import { acceptedEncodings, type Encoding, type PlainFile } from "./encodings.ts";
+import { clientCacheHeader, frontCacheControl, isFillOf } from "./fills.ts";
 import { cacheControlOf, contentTypeOf, isCompressible, matchesTag, parseRange } from "./file-headers.ts";
 import { locate } from "./locate.ts";
 
@@ -38,10 +39,12 @@ export async function serveStatic(
     return "sent";
   }
   if (located.type !== "file") return located.type;
-  const { path, status } = located;
+  const { path, status, isFallback = false } = located;
   const { size, sha256 } = bundle.files.get(path)!;
   const file = { home: bundle.home, path: join(bundle.folder, path), sha256, size };
-  await sendFile(exchange, bundles, { file, digest, name: path, status });
+  // The front finds it by its address alone; and the release may have changed since it asked.
+  const isFill = status === 200 && !isFallback && isFillOf(exchange.fill, { digest, spaFallback });
+  await sendFile(exchange, bundles, { file, digest, name: path, status, isFill });
   return "sent";
 }
 
@@ -51,6 +54,8 @@ interface Asked {
   /** Path in the bundle. */
   readonly name: string;
   readonly status: 200 | 404;
+  /** The front may keep the answer. */
+  readonly isFill: boolean;
 }
 
 /** One form of a file: with its own strong tag, as RFC 9110 section 8.8.3.3 asks for. */
@@ -70,9 +75,11 @@ async function sendFile(exchange: Exchange, bundles: StaticBundles, asked: Asked
   const accepted =
     isEncodable && req.headers.range === undefined ? acceptedEncodings(req.headers["accept-encoding"]) : [];
   const form = formOf(bundles, file, accepted);
+  const isFill = asked.isFill && bundles.encodings.isSettled(file, accepted);
   const common: Record<string, string> = {
     etag: form.etag,
-    "cache-control": cacheControlOf(name, status),
+    "cache-control": isFill ? frontCacheControl : cacheControlOf(name, status),
+    ...(isFill ? { [clientCacheHeader]: cacheControlOf(name, status) } : {}),
     ...(isEncodable ? { vary: "accept-encoding" } : {}),
   };
   if (status === 200 && matchesTag(req.headers["if-none-match"], form.etag)) {
