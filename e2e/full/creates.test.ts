@@ -99,11 +99,16 @@ async function createOne(server: Server, n: number): Promise<Sandbox> {
   return seen;
 }
 
+/** Runs until its machine has removed it, which a killed program delays: no other worker asks for it meanwhile. */
+const leaving = new Set<string>();
+
 /** Keeps the machine from filling up; which one goes does not matter. */
 async function destroyOldest(server: Server): Promise<void> {
   const alive = await patient(server).get<Sandbox[]>("/sandboxes?limit=100&sort=created-asc");
-  const oldest = alive.find(({ state }) => state === "running");
-  if (alive.length > 2 * workers && oldest) await patient(server).delete(`/sandboxes/${oldest.id}`);
+  const oldest = alive.find(({ id, state }) => state === "running" && !leaving.has(id));
+  if (alive.length <= 2 * workers || !oldest) return;
+  leaving.add(oldest.id);
+  await patient(server).delete(`/sandboxes/${oldest.id}`);
 }
 
 /** @returns how often each program was killed, and where */
