@@ -110,7 +110,10 @@ const issued = new IssuedCertificates({
 });
 await issued.restore();
 const certificates = new CertificateStore(authority ? [issued, authority] : [issued]);
-issued.onChange((keys) => certificates.forget(issued, keys));
+issued.onChange(async (keys) => {
+  certificates.forget(issued, keys);
+  await plane?.renewed(keys);
+});
 const certificateFeed = new CertificateFeed({ ...internal, edgeId: config.EDGE_ID, issued, challenges });
 const server = new EdgeServer({
   gateway,
@@ -121,6 +124,7 @@ const server = new EdgeServer({
   certificates,
   challenges,
   maxConnections,
+  servedTls: (hostname) => plane?.noticedTls(hostname),
   log,
 });
 // Looking through 100,000 routes at each change would hold up the change after it.
@@ -138,9 +142,7 @@ table.onChange(() => {
 faultPoint("edge.boot.before-listen");
 // It serves from the local copy at once, whatever the control plane does: the hosts confirm it.
 if (table.version > 0) await lease.askHosts();
-const port =
-  config.EDGE_DATA_PLANE === "haproxy" ? await listenBehind() : await server.listen(config.EDGE_LISTEN_PORT);
-const tlsPort = config.EDGE_TLS_PORT === undefined ? null : await server.listenTls(config.EDGE_TLS_PORT);
+const { port, tlsPort } = config.EDGE_DATA_PLANE === "haproxy" ? await listenBehind() : await listen();
 const nameServer =
   config.ACME_DNS_ZONE === undefined || config.EDGE_DNS_PORT === undefined
     ? null
@@ -178,7 +180,11 @@ onShutdown(() =>
 onShutdown(() => (metricsPort === null ? undefined : metricsServer.close()));
 onShutdown(() => nameServer?.close());
 onShutdown(() => server.drain(DRAIN_MS));
-onShutdown(() => plane?.stop());
+onShutdown(() => {
+  if (!plane) return;
+  server.leave();
+  return plane.stop();
+});
 runUntilSignal({ graceMs: STOP_MS, parent: true });
 process.stdout.write(`${JSON.stringify({ ready: true, port, tlsPort, dnsPort, metricsPort })}\n`);
 
@@ -186,11 +192,21 @@ function inFront(update: RouteUpdate): Promise<void> {
   return plane?.apply(update) ?? Promise.resolve();
 }
 
+async function listen(): Promise<{ port: number; tlsPort: number | null }> {
+  const port = await server.listen(config.EDGE_LISTEN_PORT);
+  return {
+    port,
+    tlsPort: config.EDGE_TLS_PORT === undefined ? null : await server.listenTls(config.EDGE_TLS_PORT),
+  };
+}
+
 /** HAProxy listens, and this program behind it. */
-async function listenBehind(): Promise<number> {
+async function listenBehind(): Promise<{ port: number; tlsPort: number | null }> {
   plane = new HaproxyPlane({
     folder: join(config.EDGE_DATA_DIR, "front"),
     port: config.EDGE_LISTEN_PORT,
+    tlsPort: config.EDGE_TLS_PORT ?? null,
+    certificates,
     maxConnections,
     publicPort: config.PUBLIC_PORT ?? null,
     trustForwarded: config.TRUST_FORWARDED,
@@ -207,6 +223,7 @@ async function listenBehind(): Promise<number> {
   });
   await mkdir(dirname(plane.socketPath), { recursive: true, mode: 0o700 });
   await server.listenFronted(plane.socketPath);
+  if (config.EDGE_TLS_PORT !== undefined) await server.listenTlsFronted(plane.tlsSocketPath);
   return plane.start();
 }
 

@@ -10,12 +10,14 @@ import { openExchange, type Exchange } from "./exchange.ts";
 import type { Gateway } from "./gateway.ts";
 import { Http2Front } from "./http2/index.ts";
 import { languageFor, negotiate, renderPage, sendPage, type PageKind } from "./pages/index.ts";
-import { isFronted, markFronted, type Tunnels } from "./proxy/index.ts";
+import { closeHeader, isFronted, markFronted, type Tunnels } from "./proxy/index.ts";
 import { normalizeHostname } from "./routes/index.ts";
 import { takeFill } from "./static/index.ts";
 import {
+  acceptProxied,
   handshakeOptions,
   isChallengeConnection,
+  nameClient,
   type AcmeChallenges,
   type CertificateStore,
 } from "./tls/index.ts";
@@ -49,6 +51,8 @@ export interface ServerOptions {
   readonly certificates: CertificateStore;
   readonly challenges: AcmeChallenges;
   readonly maxConnections: number;
+  /** Hears of names that a certificate was served for. */
+  readonly servedTls?: (hostname: string) => void;
   readonly log: Log;
 }
 
@@ -59,6 +63,8 @@ export class EdgeServer {
   readonly #http2: Http2Front;
   /** Requests that are being answered, by their connection, or by their stream of it. */
   readonly #active = new Map<object, Exchange>();
+  /** Whose connections our own front only passes on. */
+  #tls: Server | null = null;
   #isDraining = false;
 
   constructor(options: ServerOptions) {
@@ -84,14 +90,28 @@ export class EdgeServer {
 
   /** The same under TLS, and HTTP/2 beside HTTP/1.1; the certificate follows the name that the client asks for. */
   listenTls(port: number): Promise<number> {
-    const { certificates, challenges, log } = this.#options;
+    return this.#listenWith(this.#tlsServer(), port);
+  }
+
+  /** Handshakes that our own front does not answer by itself, each with its client's address before it. */
+  async listenTlsFronted(path: string): Promise<void> {
+    await rm(path, { force: true });
+    const server = this.#tlsServer();
+    this.#tls = server;
+    acceptProxied(server);
+    await this.#listenWith(server, path);
+  }
+
+  #tlsServer(): Server {
+    const { certificates, challenges, log, servedTls } = this.#options;
     const server = createTlsServer({
       ...httpOptions,
-      ...handshakeOptions(certificates, challenges, log),
+      ...handshakeOptions(certificates, challenges, log, servedTls),
     });
     const [http1] = server.listeners("secureConnection") as [(socket: TLSSocket) => void];
     server.off("secureConnection", http1);
     server.on("secureConnection", (socket) => {
+      nameClient(socket);
       if (isChallengeConnection(socket)) socket.end();
       else if (socket.alpnProtocol === "h2") this.#http2.take(socket);
       else http1.call(server, socket);
@@ -101,7 +121,7 @@ export class EdgeServer {
       log.debug({ reason: error.message }, "TLS handshake failed");
       socket.destroy();
     });
-    return this.#listenWith(server as unknown as Server, port);
+    return server as unknown as Server;
   }
 
   async #listenWith(server: Server, at: number | string): Promise<number> {
@@ -120,6 +140,14 @@ export class EdgeServer {
     return typeof at === "string" ? 0 : (server.address() as AddressInfo).port;
   }
 
+  /** Has clients go elsewhere with their next request; those of a front that waits for them are still answered. */
+  leave(): void {
+    this.#isDraining = true;
+    this.#http2.drain();
+    this.#tls?.closeIdleConnections();
+    for (const { res, req } of this.#active.values()) if (!res.headersSent) endWith(res, req);
+  }
+
   /**
    * Takes no new connection, lets requests finish, then breaks what is left: tunnels, which have no
    * end of their own, and requests that took longer.
@@ -127,13 +155,11 @@ export class EdgeServer {
    * @param graceMs most time for requests to finish, in milliseconds
    */
   async drain(graceMs: number): Promise<void> {
-    this.#isDraining = true;
     const closed = Promise.all(
       this.#servers.map((server) => new Promise<void>((resolve) => server.close(() => resolve()))),
     );
     for (const server of this.#servers) server.closeIdleConnections();
-    this.#http2.drain();
-    for (const { res } of this.#active.values()) if (!res.headersSent) res.shouldKeepAlive = false;
+    this.leave();
     const deadline = new Deadline(graceMs);
     await waitFor("requests to finish", () => this.#active.size === 0, deadline.remainingMs).catch(() => {
       this.#options.log.warn({ broken: this.#active.size }, "requests were still running after the drain");
@@ -154,7 +180,7 @@ export class EdgeServer {
     if (isFronted(req)) exchange.fill = takeFill(exchange);
     this.#active.set(placeOf(req), exchange);
     res.sendDate = false;
-    if (this.#isDraining || malformed) res.shouldKeepAlive = false;
+    if (this.#isDraining || malformed) endWith(res, req);
     res.on("error", (error) =>
       this.#options.log.debug({ reason: error.message }, "client connection failed"),
     );
@@ -243,6 +269,7 @@ export class EdgeServer {
     });
     const status = error.code === "ERR_HTTP_REQUEST_TIMEOUT" ? 408 : page.status;
     let text = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nconnection: close\r\n`;
+    if (isFronted({ socket })) text += `${closeHeader}: 1\r\n`;
     for (const [name, value] of Object.entries(page.headers)) text += `${name}: ${value}\r\n`;
     // Closing over unread bytes would reset the connection, and the answer would be lost with it.
     socket.write(`${text}\r\n`);
@@ -251,6 +278,12 @@ export class EdgeServer {
     const timer = setTimeout(() => socket.destroy(), LINGER_MS);
     socket.once("end", () => socket.destroySoon()).once("close", () => clearTimeout(timer));
   }
+}
+
+/** The connection ends with this answer. */
+function endWith(res: ServerResponse, req: IncomingMessage): void {
+  res.shouldKeepAlive = false;
+  if (isFronted(req)) res.setHeader(closeHeader, "1");
 }
 
 const placeOf = (req: IncomingMessage): object =>

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { closeHeader } from "../proxy/index.ts";
 import { clientCacheHeader, fillHeader } from "../static/index.ts";
 
 /** Backends that share the dynamic servers: a server is found by its name among those of one backend. */
@@ -8,6 +9,8 @@ export interface PlaneConfig {
   /** Folder of sockets and maps; nobody else may enter it. */
   readonly folder: string;
   readonly port: number;
+  /** Null: no HTTPS. */
+  readonly tlsPort: number | null;
   readonly maxConnections: number;
   /** Null: the port in the Host header, or the listening one. */
   readonly publicPort: number | null;
@@ -17,6 +20,11 @@ export interface PlaneConfig {
 }
 
 export const nodeSocket = (folder: string): string => join(folder, "node.sock");
+export const nodeTlsSocket = (folder: string): string => join(folder, "node-tls.sock");
+const hotTlsSocket = (folder: string): string => join(folder, "hot-tls.sock");
+export const certificatesMap = (folder: string): string => join(folder, "certificates.map");
+/** Names the certificates; they themselves are in memory alone. */
+export const certificateList = (folder: string): string => join(folder, "certificates.list");
 export const adminSocket = (folder: string): string => join(folder, "admin.sock");
 export const hostsMap = (folder: string): string => join(folder, "hosts.map");
 export const configFile = (folder: string): string => join(folder, "haproxy.cfg");
@@ -37,15 +45,32 @@ const identityHeaders = [
 ].map((name) => name.replaceAll(/(?<!\.)\.(?![*?])/g, "[-_]"));
 const trustedHeaders = "x-forwarded-(?:for|proto|host|port)$";
 
+/** What HAProxy says by itself, of requests that it cannot even read: nobody's name is on it. */
+const refusals = [
+  [400, "Bad request", "The request could not be read. Check its method, address and headers."],
+  [408, "Request time-out", "The request did not arrive in time. Send it again."],
+  [500, "Error", "The request could not be answered. Try again later."],
+  [502, "Bad gateway", "The app ended the connection. Try again later."],
+  [503, "Unavailable", "The service cannot be reached now. Try again in a few seconds."],
+  [504, "Time-out", "The app did not answer in time. Try again later."],
+] as const;
+const refusal = ([status, title, detail]: (typeof refusals)[number]) => {
+  const code = title.toUpperCase().replaceAll(/[ -]/g, "_");
+  const text = JSON.stringify({ type: "about:blank", title, status, code, detail });
+  return `  http-error status ${status} content-type application/problem+json string '${text}' hdr cache-control no-store\n`;
+};
+
 /**
  * The front: it answers hosts in `hosts.map` by itself, to everything else and to every odd request it
  * leads to the Node edge, with the headers that the Node edge believes because nobody else reaches its socket.
  */
 export function planeConfig(options: PlaneConfig): string {
-  const { folder, port, maxConnections, publicPort, trustForwarded, threads } = options;
+  const { folder, port, tlsPort, maxConnections, publicPort, trustForwarded, threads } = options;
   const identity = `^(?:${identityHeaders.join("|")})$`;
   const strip = trustForwarded ? `^(?!${trustedHeaders})(?:${identityHeaders.join("|")})$` : identity;
-  const ownPort = publicPort === null ? "%[var(txn.port)]" : String(publicPort);
+  // The public port is that of HTTP: who came by TLS came by another one.
+  const setPort =
+    publicPort === null ? "" : `\n  http-request set-var(txn.port) int(${publicPort}) unless { ssl_fc }`;
   const unlessTrusted = (name: string) => (trustForwarded ? ` unless { req.hdr(${name}) -m found }` : "");
   return `global
   stats socket ${adminSocket(folder)} mode 600 level admin
@@ -78,15 +103,16 @@ defaults
   option abortonclose
   unique-id-format %{+X}o%ci%cp%fi%fp%Ts%rt%pid
   http-reuse safe
-
+${refusals.map(refusal).join("")}
 frontend http
   log global
   bind 127.0.0.1:${port}
-  http-request set-var(txn.host) req.hdr(host),field(1,:),lower
+${tlsPort === null ? "" : `  bind unix@${hotTlsSocket(folder)} mode 600 accept-proxy ssl crt-list ${certificateList(folder)} strict-sni alpn h2,http/1.1 ssl-min-ver TLSv1.2\n`}  http-request set-var(txn.host) req.hdr(host),field(1,:),lower
   http-request set-var(txn.target) var(txn.host),map_str(${hostsMap(folder)}) if { nbsrv(lease) gt 0 }
   # What is odd in any way is the Node edge's to judge.
   acl is_plain method GET HEAD POST PUT PATCH DELETE OPTIONS
   acl is_http11 req.ver 1.1
+  acl is_http2 req.ver 2.0
   acl has_path url_beg /
   acl one_host req.hdr_cnt(host) eq 1
   acl expects req.hdr(expect) -m found
@@ -98,33 +124,39 @@ frontend http
   acl offers_protocols req.hdr(sec-websocket-protocol) -m found
   acl has_identity_sandbox req.hdr(e2b-sandbox-id) -m found
   acl is_hot var(txn.target) -m found
-  http-request set-var(txn.cold) str(1) if !is_plain or !is_http11 or !has_path or !one_host or expects or has_cookie or has_identity_sandbox
+  http-request set-var(txn.cold) str(1) if !is_plain or !is_http11 !is_http2 or !has_path or !one_host or expects or has_cookie or has_identity_sandbox
   http-request set-var(txn.cold) str(1) if names_headers !plain_connection
   http-request set-var(txn.cold) str(1) if is_upgrade !is_websocket
   http-request set-var(txn.cold) str(1) if offers_protocols
+  # Its page knows the tenant.
+  http-request set-var(txn.cold) str(1) if { req.len gt 32768 } { req.hdrs,length gt 65000 }
   http-request unset-var(txn.target) if { var(txn.cold) -m found }
   # One that is given and well-formed is kept, as the Node edge keeps it.
   http-request set-var(txn.id) req.hdr(x-request-id) if { req.hdr(x-request-id) -m reg '^[A-Za-z0-9._:-]{1,128}$' } { req.hdr_cnt(x-request-id) eq 1 }
   http-request set-var(txn.id) uuid() unless { var(txn.id) -m found }
-  http-request set-var(txn.port) dst_port
-  http-request set-var(txn.port) req.hdr(host),field(2,:) if { req.hdr(host),field(2,:) -m reg '^[0-9]{1,5}$' }
+  http-request set-var(txn.port) dst_port unless { ssl_fc }
+  http-request set-var(txn.port) int(443) if { ssl_fc }
+  http-request set-var(txn.port) req.hdr(host),field(2,:) if { req.hdr(host),field(2,:) -m reg '^[0-9]{1,5}$' }${setPort}
   http-request del-header '${strip}' -m reg
   http-request set-header x-request-id %[var(txn.id)]
   http-request ${trustForwarded ? "add" : "set"}-header x-forwarded-for %[src]
-  http-request set-header x-forwarded-proto http${unlessTrusted("x-forwarded-proto")}
+  http-request set-var(txn.scheme) str(http)
+  http-request set-var(txn.scheme) str(https) if { ssl_fc }
+  http-request set-header x-forwarded-proto %[var(txn.scheme)]${unlessTrusted("x-forwarded-proto")}
   http-request set-header x-forwarded-host %[req.hdr(host)]${unlessTrusted("x-forwarded-host")}
-  http-request set-header x-forwarded-port ${ownPort}${unlessTrusted("x-forwarded-port")}
+  http-request set-header x-forwarded-port %[var(txn.port)]${unlessTrusted("x-forwarded-port")}
   http-request set-var(txn.path) path if is_hot
   http-request set-log-level silent unless is_hot
   log-format "%[var(txn.id)]\\t%[var(txn.host)]\\t%HM\\t%[var(txn.path)]\\t%ST\\t%Ta\\t%B\\t%Ts.%ms"
   use_backend %[var(txn.target),field(1,/)] if is_hot
   default_backend node
-
+${tlsPort === null ? "" : tlsFront(folder, tlsPort, maxConnections)}
 backend node
   # The Node edge has its own deadlines, pages and limits.
   timeout server 3600s
   # What it would end, ends here too.
-  http-response set-header connection close if { res.fhdr(connection),lower -m str close }
+  http-response set-header connection close if { res.hdr(${closeHeader}) -m found }
+  http-response del-header ${closeHeader}
   server node unix@${nodeSocket(folder)} maxconn ${maxConnections} pool-max-conn 256
 
 backend lease
@@ -153,7 +185,8 @@ backend ${staticBackend}
   http-response cache-store files if { res.hdr(${clientCacheHeader}) -m found }
   # The Node edge answered, and counted.
   http-response set-log-level silent
-  http-response set-header connection close if { res.fhdr(connection),lower -m str close }
+  http-response set-header connection close if { res.hdr(${closeHeader}) -m found }
+  http-response del-header ${closeHeader}
   http-after-response set-header cache-control %[res.fhdr(${clientCacheHeader})] if { res.hdr(${clientCacheHeader}) -m found }
   http-after-response del-header ${clientCacheHeader}
   http-after-response del-header age
@@ -183,4 +216,28 @@ backend ${shardName(index)}
   http-response replace-header set-cookie '(?i)^(.*?)(?:;\\s*domain=[^;]*)+(.*)$' '\\1\\2' if { var(txn.target),field(3,/) -m str ${sharedMark} } !{ srv_name node }
   http-response del-header clear-site-data if { var(txn.target),field(3,/) -m str ${sharedMark} } { res.fhdr(clear-site-data) -m reg -i 'cookies|\\*' } !{ srv_name node }
   server node unix@${nodeSocket(folder)} maxconn ${maxConnections}
+`;
+
+/** Handshakes for names whose certificates HAProxy has are its own; the Node edge fetches what is missing. */
+const tlsFront = (folder: string, port: number, maxConnections: number) => `
+frontend tls
+  mode tcp
+  no log
+  option tcpka
+  bind 127.0.0.1:${port}
+  tcp-request inspect-delay 30s
+  tcp-request content accept if { req.ssl_hello_type 1 }
+  tcp-request content reject if { req.len gt 0 } !{ req.ssl_hello_type 0 } !{ req.ssl_hello_type 1 }
+  use_backend tls_hot if { req.ssl_sni,lower,map_str(${certificatesMap(folder)}) -m found } !{ req.ssl_alpn acme-tls/1 } { nbsrv(lease) gt 0 }
+  default_backend tls_node
+
+backend tls_hot
+  mode tcp
+  timeout server 24h
+  server hot unix@${hotTlsSocket(folder)} send-proxy-v2 maxconn ${maxConnections}
+
+backend tls_node
+  mode tcp
+  timeout server 24h
+  server node unix@${nodeTlsSocket(folder)} send-proxy-v2 maxconn ${maxConnections}
 `;

@@ -1,17 +1,32 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { once } from "node:events";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { request } from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { buildBundle, openArtifactStore } from "@platform/bundle";
 import { waitFor } from "@platform/daemon";
 import { Rig } from "../testing/rig.ts";
+import { connect, type TLSSocket } from "node:tls";
+import { authorityName, openAuthority } from "@platform/certificates";
+import { sealCertificate } from "@platform/edge-api";
+import { brand, EDGE_TOKEN } from "../testing/control-plane.ts";
+import { WebSocket, WebSocketServer } from "ws";
 import { findProgram } from "./index.ts";
 
 const skip = findProgram("haproxy") ? false : "haproxy is not installed";
 /** Suites of the edge that say the same about both data planes. */
-const suites = ["drain.test.ts", "proxy/headers.test.ts", "proxy/service.test.ts", "static/static.test.ts"];
+const suites = [
+  "drain.test.ts",
+  "proxy/headers.test.ts",
+  "proxy/service.test.ts",
+  "static/static.test.ts",
+  "tls/tls.test.ts",
+  "tls/issued.test.ts",
+  "http2/http2.test.ts",
+];
 
 for (const suite of suites)
   test(`the suite ${suite} passes with HAProxy in front`, { skip, timeout: 600_000 }, () => {
@@ -124,5 +139,114 @@ test(
       for (let i = 0; i < 5; i++) assert.match((await seen(path, headers)).body, /second/);
     await rig.publish({ [host]: first });
     for (let i = 0; i < 5; i++) assert.match((await seen("/")).body, /first/);
+  },
+);
+
+test(
+  "HAProxy answers handshakes of a name that was asked for, by HTTP/1.1 and as a WebSocket",
+  { skip, timeout: 180_000 },
+  async (t) => {
+    const rig = await Rig.start({ EDGE_DATA_PLANE: "haproxy" });
+    t.after(() => rig.stop());
+    await rig.edge.stop();
+    const folder = join(rig.folder, "authority");
+    const settings = { EDGE_TLS_PORT: "0", TLS_AUTHORITY_DIR: folder, TLS_AUTHORITY_NAME: "Clinic" };
+    await rig.startEdge({ EDGE_DATA_PLANE: "haproxy", ...settings });
+    const ca = (await readFile(join(folder, "authority.pem"), "utf8")).split("-----BEGIN PRIVATE")[0]!;
+    const app = await rig.app(({ headers }, res) =>
+      res.end(["proto", "port", "for"].map((name) => String(headers[`x-forwarded-${name}`])).join(" ")),
+    );
+    new WebSocketServer({ server: app.server }).on("connection", (socket) => {
+      socket.on("message", (data) => socket.send(`echo ${String(data)}`));
+    });
+    const hostname = "tls.clinic.test";
+    await rig.publish({ [hostname]: app.target });
+    const at = { host: "127.0.0.1", port: rig.edge.tlsPort!, ca };
+    const get = (servername: string) =>
+      new Promise<{ body: string; names: string }>((resolve, reject) => {
+        const options = { ...at, servername, agent: false, headers: { host: servername } };
+        const sent = request(options, (response) => {
+          const names = (response.socket as TLSSocket).getPeerCertificate().subjectaltname ?? "";
+          let body = "";
+          response.setEncoding("utf8").on("data", (part: string) => (body += part));
+          response.on("end", () => resolve({ body, names }));
+        });
+        sent.setTimeout(2_000, () => sent.destroy(new Error("no answer")));
+        sent.on("error", reject).end();
+      });
+    const expected = { body: "https 443 127.0.0.1", names: "DNS:*.clinic.test, DNS:clinic.test" };
+    assert.deepEqual(await get(hostname), expected, "by the Node edge");
+    // A frozen Node edge shakes no hands.
+    const alone = async () => {
+      rig.edge.child.kill("SIGSTOP");
+      const answer = await get(hostname).catch(() => null);
+      rig.edge.child.kill("SIGCONT");
+      return answer ?? undefined;
+    };
+    assert.deepEqual(await waitFor("HAProxy to have the certificate", alone, 60_000, 300), expected);
+    const socket = new WebSocket(`wss://127.0.0.1:${at.port}/`, {
+      headers: { host: hostname },
+      ca,
+      ...{ servername: hostname },
+    });
+    await once(socket, "open");
+    socket.send("hi");
+    assert.equal(String(((await once(socket, "message")) as [Buffer])[0]), "echo hi");
+    socket.terminate();
+    await assert.rejects(get("other.example"), { code: "EPROTO" });
+    // Its route is gone: HAProxy still has the certificate, and the Node edge says what there is to say.
+    await rig.publish({ [hostname]: null });
+    assert.match((await get(hostname)).body, /404/);
+  },
+);
+
+test(
+  "a certificate that HAProxy serves is exchanged or taken back before the change counts as applied",
+  { skip, timeout: 180_000 },
+  async (t) => {
+    const rig = await Rig.start({ EDGE_DATA_PLANE: "haproxy", EDGE_TLS_PORT: "0" });
+    t.after(() => rig.stop());
+    const authority = await openAuthority(join(rig.folder, "authority"), authorityName("Test"));
+    const hostname = "shop.customer.test";
+    await rig.publish({ [hostname]: { type: "page", page: "maintenance", detail: null } });
+    const give = async (version: number, isThere: boolean) => {
+      const pair = await authority.issue(hostname, [hostname]);
+      const sealed = isThere ? sealCertificate(EDGE_TOKEN, "one", pair!) : null;
+      const dates = { notBefore: Date.now() - 1_000, notAfter: Date.now() + 3_600_000 };
+      const entry = { id: "one", tenantId: brand.tenantId, source: "acme" as const, names: [hostname] };
+      const certificates = [{ ...entry, ...dates, version, sealed }];
+      rig.controlPlane.publishCertificates({
+        ...{ version, full: version === 1, more: false, certificates, challenges: [] },
+      });
+      const isApplied = () => rig.controlPlane.certificatesApplied.includes(version);
+      await waitFor(`acknowledgement of ${version}`, isApplied, 20_000);
+    };
+    const served = () =>
+      new Promise<string>((resolve, reject) => {
+        const options = { host: "127.0.0.1", port: rig.edge.tlsPort!, servername: hostname };
+        const socket = connect({ ...options, ca: authority.certificate }, () => {
+          resolve(socket.getPeerCertificate().serialNumber);
+          socket.destroy();
+        });
+        socket.setTimeout(500, () => socket.destroy(new Error("no handshake")));
+        socket.on("error", reject);
+      });
+    const byHaproxy = async () => {
+      await served();
+      rig.edge.child.kill("SIGSTOP");
+      const serial = await served().catch(() => undefined);
+      rig.edge.child.kill("SIGCONT");
+      return serial;
+    };
+    const seen = new Set<string>();
+    for (let version = 1; version <= 3; version++) {
+      await give(version, true);
+      const serial = await served();
+      assert.ok(!seen.has(serial), "the new one at once");
+      seen.add(serial);
+      assert.equal(await waitFor("HAProxy to serve it", byHaproxy, 60_000, 300), serial);
+    }
+    await give(4, false);
+    await assert.rejects(served());
   },
 );

@@ -8,9 +8,12 @@ import { HostClient } from "@platform/host-api";
 import type { RouteTable } from "../routes/index.ts";
 import {
   adminSocket,
+  certificateList,
+  certificatesMap,
   configFile,
   hostsMap,
   nodeSocket,
+  nodeTlsSocket,
   planeConfig,
   sharedMark,
   staticBackend,
@@ -18,6 +21,7 @@ import {
   shardName,
 } from "./config.ts";
 import { fillName } from "../static/index.ts";
+import { HotCertificates, type Certificates } from "./hot-certificates.ts";
 import { Haproxy } from "./process.ts";
 import { Runtime } from "./runtime.ts";
 
@@ -35,6 +39,9 @@ export interface PlaneOptions {
   readonly folder: string;
   /** 0: any free one. */
   readonly port: number;
+  /** 0: any free one; null: no HTTPS. */
+  readonly tlsPort: number | null;
+  readonly certificates: Certificates;
   readonly maxConnections: number;
   readonly publicPort: number | null;
   readonly trustForwarded: boolean;
@@ -64,8 +71,11 @@ interface HotServer {
  */
 export class HaproxyPlane {
   readonly socketPath: string;
+  /** Where the Node edge answers handshakes. */
+  readonly tlsSocketPath: string;
   readonly #options: PlaneOptions;
   readonly #runtime: Runtime;
+  readonly #tls: HotCertificates;
   readonly #stop = new AbortController();
   readonly #hosts = new Map<string, HotServer>();
   readonly #servers = new Map<string, HotServer>();
@@ -77,7 +87,9 @@ export class HaproxyPlane {
   constructor(options: PlaneOptions) {
     this.#options = options;
     this.socketPath = nodeSocket(options.folder);
+    this.tlsSocketPath = nodeTlsSocket(options.folder);
     this.#runtime = new Runtime(adminSocket(options.folder));
+    this.#tls = new HotCertificates(options.folder, this.#runtime, options.certificates);
   }
 
   /** Host names that HAProxy answers by itself. */
@@ -85,23 +97,26 @@ export class HaproxyPlane {
     return this.#hosts.size;
   }
 
-  /** @returns the port it listens on */
-  async start(): Promise<number> {
-    const { folder, port: wanted, onLines, onLost, log } = this.#options;
+  /** @returns the ports it listens on */
+  async start(): Promise<{ port: number; tlsPort: number | null }> {
+    const { folder, port: wanted, tlsPort: wantedTls, onLines, onLost, log } = this.#options;
     const port = wanted === 0 ? await freePort() : wanted;
+    const tlsPort = wantedTls === 0 ? await freePort() : wantedTls;
     await mkdir(folder, { recursive: true, mode: 0o700 });
     for (const path of [adminSocket(folder)]) await rm(path, { force: true });
-    await writeFile(hostsMap(folder), "");
+    for (const path of [hostsMap(folder), certificatesMap(folder), certificateList(folder)])
+      await writeFile(path, "", { mode: 0o600 });
     const text = planeConfig({
       ...this.#options,
       port,
+      tlsPort,
       threads: Math.min(4, availableParallelism()),
     });
     await writeFile(configFile(folder), text, { mode: 0o600 });
     const options = { configPath: configFile(folder), runtime: this.#runtime, onLines, onLost, log };
     this.#process = await Haproxy.start(options);
     this.#loop = this.#run();
-    return port;
+    return { port, tlsPort };
   }
 
   async stop(): Promise<void> {
@@ -145,6 +160,16 @@ export class HaproxyPlane {
     await Promise.all(commands);
   }
 
+  /** The Node edge answered a handshake that HAProxy could have answered. */
+  noticedTls(hostname: string): void {
+    this.#tls.noticed(hostname);
+  }
+
+  /** Resolves once HAProxy serves no certificate that the Node edge would not serve. */
+  async renewed(keys: readonly string[]): Promise<void> {
+    await this.#tls.recheck(keys);
+  }
+
   /** The Node edge answered a request that HAProxy could have answered. */
   noticed(hostname: string, route: Route): void {
     if (hostname !== route.hostname || this.#waiting.size >= MAX_WAITING) return;
@@ -163,9 +188,13 @@ export class HaproxyPlane {
     while (!signal.aborted) {
       try {
         await this.#promote();
+        await this.#tls.promote();
         if (Date.now() >= sweepAt) {
           sweepAt = Date.now() + SWEEP_MS;
           await this.#sweep();
+          // Certificates also end by time alone.
+          await this.#tls.recheck();
+          await this.#tls.sweep();
         }
       } catch (error) {
         if (!signal.aborted)

@@ -30,10 +30,13 @@ export interface ForwardedFacts {
   readonly trustForwarded: boolean;
 }
 
+/** Tells our own front to close the client's connection: what `Connection` says is between the two of us. */
+export const closeHeader = "x-edge-close";
+
 /** Connections of our own front on this machine, which alone reaches them: it says who the client is. */
 const fronted = new WeakSet<object>();
 export const markFronted = (socket: object): void => void fronted.add(socket);
-export const isFronted = (req: IncomingMessage): boolean => fronted.has(req.socket);
+export const isFronted = ({ socket }: { readonly socket: object }): boolean => fronted.has(socket);
 const single = (value: string | string[] | undefined): string => (typeof value === "string" ? value : "");
 
 /** Headers towards an app, as flat name-value pairs. */

@@ -3,6 +3,7 @@ export { BoxPools, ServiceOrigin, ServiceOrigins, type BoxTarget, type Origin } 
 export { Tunnels } from "./tunnel.ts";
 export {
   clientAddress,
+  closeHeader,
   isFronted,
   markFronted,
   publicDoorHeader,

@@ -45,6 +45,24 @@ export class CertificateStore {
     return null;
   }
 
+  /** What the name's certificate is kept under, by the first source that has one now. */
+  slotOf(hostname: string): string | null {
+    for (const [index, source] of this.#sources.entries()) {
+      const key = source.keyOf(hostname);
+      if (key !== null) return `${index} ${key}`;
+    }
+    return null;
+  }
+
+  /** The certificate itself, for a front that answers handshakes in this program's place. */
+  async pairOf(hostname: string): Promise<CertificatePair | null> {
+    for (const source of this.#sources) {
+      const key = source.keyOf(hostname);
+      if (key !== null) return source.certificate(key);
+    }
+    return null;
+  }
+
   /** Forgets every context, so that renewed certificates are taken up. Open connections keep theirs. */
   clear(): void {
     this.#contexts.clear();

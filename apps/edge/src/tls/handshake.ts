@@ -18,6 +18,8 @@ export function handshakeOptions(
   certificates: CertificateStore,
   challenges: AcmeChallenges,
   log: Log,
+  /** Hears of the names that certificates were served for. */
+  served: (hostname: string) => void = () => undefined,
 ): TlsOptions & SecureContextOptions {
   const validating = new WeakSet<object>();
   return {
@@ -43,7 +45,10 @@ export function handshakeOptions(
       }
       // Without a context there is no certificate to serve: the client gets an alert that says so.
       certificates.contextFor(hostname).then(
-        (context) => done(null, (context ?? undefined) as never),
+        (context) => {
+          if (context) served(hostname);
+          done(null, (context ?? undefined) as never);
+        },
         (error: Error) => {
           log.error({ hostname, err: error }, "a certificate could not be served");
           done(null);

@@ -6,3 +6,4 @@ export { CertificateStore, type CertificateSource } from "./certificate-store.ts
 export { DevelopmentCertificates } from "./development-certificates.ts";
 export { IssuedCertificates } from "./issued-certificates.ts";
 export { handshakeOptions, isChallengeConnection } from "./handshake.ts";
+export { acceptProxied, nameClient } from "./proxied.ts";

@@ -29,7 +29,7 @@ export class IssuedCertificates implements CertificateSource {
   #version = 0;
   #changes: Promise<void> = Promise.resolve();
   readonly #wanting = new Map<string, Promise<void>>();
-  #onChange: (keys: readonly string[]) => void = () => undefined;
+  #onChange: (keys: readonly string[]) => Promise<void> = () => Promise.resolve();
 
   constructor(options: IssuedOptions) {
     this.#options = options;
@@ -48,8 +48,8 @@ export class IssuedCertificates implements CertificateSource {
     return this.#entries.values();
   }
 
-  /** @param listener is told the keys whose contexts are out of date */
-  onChange(listener: (keys: readonly string[]) => void): void {
+  /** @param listener is told the keys whose contexts are out of date; a change is in force when it is done */
+  onChange(listener: (keys: readonly string[]) => Promise<void>): void {
     this.#onChange = listener;
   }
 
@@ -131,7 +131,7 @@ export class IssuedCertificates implements CertificateSource {
       }
       this.#full = null;
     }
-    this.#onChange(update.certificates.map(({ id }) => id).concat(replaced.map(({ id }) => id)));
+    await this.#onChange(update.certificates.map(({ id }) => id).concat(replaced.map(({ id }) => id)));
     // While a full update goes on, what is on disk is older than any part of it.
     if (this.#full === null && (isWhole || update.certificates.length > 0))
       await copy.writeIndex(update.version, this.#entries.values());
@@ -145,7 +145,7 @@ export class IssuedCertificates implements CertificateSource {
     if (sealed === null || (known && known.version >= entry.version)) return;
     await this.#options.copy.write(entry, sealed);
     this.#set(entry);
-    this.#onChange([entry.id]);
+    await this.#onChange([entry.id]);
   }
 
   /** The tenant's own before one that we had issued, and this very name before a wildcard. */
