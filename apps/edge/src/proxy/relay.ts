@@ -3,7 +3,7 @@ import type { Duplex, Readable, Writable } from "node:stream";
 import { faultPoint } from "@platform/daemon";
 import type { Dispatcher } from "undici";
 import type { Exchange } from "../exchange.ts";
-import { clientHeaders, clientUpgradeHeaders } from "./headers.ts";
+import { clientHeaders, clientUpgradeHeaders, isFronted } from "./headers.ts";
 
 /**
  * What became of one attempt. `unsent`: no byte of the request left, so any method may go elsewhere.
@@ -155,7 +155,8 @@ export class Relay implements Dispatcher.DispatchHandler {
     const { res, req } = this.#exchange;
     // A client of HTTP/1.0 reads until the end, which only a reset tells apart from a cut.
     // Under TLS a cut shows anyway: its own closing message is missing.
-    if (req.httpVersionMinor === 0 && !("encrypted" in req.socket)) (req.socket as Socket).resetAndDestroy();
+    if (req.httpVersionMinor === 0 && !("encrypted" in req.socket) && !isFronted(req))
+      (req.socket as Socket).resetAndDestroy();
     res.destroy();
     this.#finish({ type: "cut", error });
   }

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { createServer } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { Host } from "./host.ts";
@@ -8,9 +9,15 @@ import { Host } from "./host.ts";
  */
 const host = new Host();
 const app = createServer((_req, res) => res.end("crowd"));
-app.on("upgrade", (_req, socket: Socket) => {
+app.on("upgrade", ({ headers }, socket: Socket) => {
   socket.on("error", () => socket.destroy());
-  socket.write("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n");
+  // RFC 6455 section 4.2.2.
+  const accept = createHash("sha1")
+    .update(`${headers["sec-websocket-key"]}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`)
+    .digest("base64");
+  socket.write(
+    `HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: ${accept}\r\n\r\n`,
+  );
   socket.on("data", (data) => socket.write(data));
   socket.on("end", () => socket.end());
 });

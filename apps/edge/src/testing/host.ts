@@ -128,7 +128,9 @@ export class Host {
       client.pipe(app);
       app.pipe(client);
     });
-    app.on("error", () => (isOpen ? client.resetAndDestroy() : refuse(502, "PORT_REFUSED")));
+    // A door is a local socket, which has no way to say "reset".
+    const reset = () => (head ? client.resetAndDestroy() : client.destroy());
+    app.on("error", () => (isOpen ? reset() : refuse(502, "PORT_REFUSED")));
     client.on("close", () => app.destroy());
     app.on("close", () => {
       this.#sockets.delete(app);
