@@ -13,8 +13,9 @@ import { waitFor } from "@platform/daemon";
 import type { RouteTarget } from "@platform/edge-api";
 import { Rig } from "../apps/edge/src/testing/rig.ts";
 import { startEdgeProcess, type EdgeProcess } from "../apps/edge/src/testing/edge-process.ts";
+import { echoes, startEcho } from "./bench/edge/echo.ts";
 import { startOrigin } from "./bench/edge/origin.ts";
-import { startCaddy, startHaproxy, startNginx, type Peer } from "./bench/edge/peers.ts";
+import { startCaddy, startHaproxy, startNginx, type Origins, type Peer } from "./bench/edge/peers.ts";
 import { Results } from "./bench/edge/results.ts";
 import { wrk } from "./bench/edge/wrk.ts";
 
@@ -27,6 +28,7 @@ const changes = option("changes", 100);
 const docs = join(import.meta.dirname, "..", "docs", "benchmarks.md");
 
 const hostsOf = (count: number) => Array.from({ length: count }, (_, i) => `h${i}.bench.test`);
+const echoHost = "echo.bench.test";
 const few = hostsOf(10);
 const many = hostsOf(hostCount);
 
@@ -63,11 +65,17 @@ async function run(): Promise<void> {
   await writeFile(pem!, `${issued.certificate}\n${issued.key}`);
   const common = { appPort: origin.port, files, pem: pem!, certificate: certificate!, key: key! };
 
-  const rig = await Rig.start({ EDGE_DATA_PLANE: "node", LOG_LEVEL: "warn" });
+  const echo = await startEcho();
+  closers.push(() => echo.stop());
+  const tls = (name: string) => ({
+    ...{ EDGE_TLS_PORT: "0", TLS_AUTHORITY_DIR: join(folder, name), TLS_AUTHORITY_NAME: "Bench" },
+  });
+  const rig = await Rig.start({ EDGE_DATA_PLANE: "node", LOG_LEVEL: "warn", ...tls("first") });
   closers.push(() => rig.stop());
   const front = await startEdgeProcess(rig.controlPlane.url, join(folder, "front"), {
     ...{ EDGE_ID: "front", EDGE_DATA_PLANE: "haproxy", LOG_LEVEL: "warn" },
     ARTIFACTS_DIR: join(rig.folder, "artifacts"),
+    ...tls("second"),
   });
   closers.push(() => front.stop());
   const digest = await bundle(join(rig.folder, "artifacts"), files);
@@ -75,6 +83,7 @@ async function run(): Promise<void> {
   const routes = (hosts: readonly string[]) => ({
     ...Object.fromEntries(hosts.map((host) => [host, service])),
     "static.bench.test": { type: "static", digest, spaFallback: false } as RouteTarget,
+    [echoHost]: { type: "service", url: `http://127.0.0.1:${echo.port}` } as RouteTarget,
   });
 
   for (const [label, hosts] of [
@@ -90,8 +99,8 @@ async function run(): Promise<void> {
       // One that reads 100,000 names from its configuration is nobody's way to run Caddy.
       if (hosts === few) peers.push(await startCaddy(folder, { ...common, hosts }, hosts));
       const servers = [
-        { name: "node edge", port: rig.edge.port },
-        { name: "haproxy edge", port: front.port },
+        { name: "node edge", port: rig.edge.port, tlsPort: rig.edge.tlsPort! },
+        { name: "haproxy edge", port: front.port, tlsPort: front.tlsPort! },
         ...peers,
       ];
       await warm(front, hosts);
@@ -104,6 +113,10 @@ async function run(): Promise<void> {
           server.name,
           await wrk({ ...at, connections: 16, path: "/megabyte", hosts }),
         );
+        const shakes = { ...at, port: server.tlsPort, handshakes: true, path: "/json", hosts };
+        // The first one of a name is the Node edge's.
+        if (server.name === "haproxy edge") await wrk({ ...shakes, seconds: 1 });
+        results.add("TLS handshakes, one request each", server.name, await wrk(shakes));
         if (server.name === "haproxy") continue;
         const file = { path: "/small.css", hosts: ["static.bench.test"] };
         results.add("static file, 9.5 KB", server.name, await wrk({ ...at, ...file }));
@@ -114,7 +127,28 @@ async function run(): Promise<void> {
       for (const peer of peers) await peer.stop();
     }
   }
+  await measureEchoes(rig, front, { ...common, appPort: echo.port });
   results.addTimes("route change live on both edges", await routeChanges(rig, front));
+}
+
+/** Words on WebSockets, there and back. */
+async function measureEchoes(rig: Rig, front: EdgeProcess, common: Omit<Origins, "hosts">): Promise<void> {
+  const own = join(folder, "echo");
+  await mkdir(own);
+  const origins = { ...common, hosts: [echoHost] };
+  const peers = [await startHaproxy(own, origins), await startNginx(own, origins)];
+  peers.push(await startCaddy(own, origins, [echoHost]));
+  try {
+    await echoes(front.port, echoHost, { seconds: 1, connections: 4 });
+    for (const { name, port } of [
+      { name: "node edge", port: rig.edge.port },
+      { name: "haproxy edge", port: front.port },
+      ...peers,
+    ])
+      results.add("WebSocket echo", name, await echoes(port, echoHost, { seconds, connections }));
+  } finally {
+    for (const peer of peers) await peer.stop();
+  }
 }
 
 /** Every host once by the Node edge, after which HAProxy knows where it leads. */

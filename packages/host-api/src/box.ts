@@ -135,6 +135,8 @@ export const BoxFailure = z.object({
     "oom",
     "killed",
     "exited",
+    /** The kernel refused it more processes, and it could not go on. */
+    "too_many_processes",
     "boot_failed",
     "guest_lost",
     "isolation_unavailable",

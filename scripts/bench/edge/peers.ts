@@ -203,7 +203,7 @@ http://static.bench.test:${ports.port} {
     precompressed gzip
   }
 }
-https://tls.bench.test:${ports.tlsPort} {
+${["localhost", ...hosts.slice(0, 10)].map((host) => `https://${host}:${ports.tlsPort}`).join(", ")} {
   bind 127.0.0.1
   tls ${origins.certificate} ${origins.key}
   ${proxy}

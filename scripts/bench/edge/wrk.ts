@@ -15,6 +15,8 @@ export interface WrkOptions {
   readonly folder: string;
   /** One host after the other instead of any. */
   readonly inOrder?: boolean;
+  /** TLS, and with it a new connection and a whole handshake for each request. */
+  readonly handshakes?: boolean;
 }
 
 export interface Measured {
@@ -26,7 +28,8 @@ export interface Measured {
 
 /** Load on one server by Debian's wrk: one thread, connections kept, each request for another host. */
 export async function wrk(options: WrkOptions): Promise<Measured> {
-  const { port, path, hosts, headers = {}, seconds, connections, folder, inOrder = false } = options;
+  const { port, path, hosts, seconds, connections, folder, inOrder = false, handshakes = false } = options;
+  const headers = { ...options.headers, ...(handshakes ? { connection: "close" } : {}) };
   const list = join(folder, "hosts.txt");
   await writeFile(list, hosts.join("\n"));
   const script = join(folder, "load.lua");
@@ -53,9 +56,13 @@ end
 `,
   );
   const words = ["-t1", `-c${connections}`, `-d${seconds}s`, "--timeout", "20s", "-s", script];
-  const { stdout } = await promisify(execFile)("wrk", [...words, `http://127.0.0.1:${port}`], {
-    timeout: (seconds + 90) * 1_000,
-  });
+  const { stdout } = await promisify(execFile)(
+    "wrk",
+    [...words, handshakes ? `https://localhost:${port}` : `http://127.0.0.1:${port}`],
+    {
+      timeout: (seconds + 90) * 1_000,
+    },
+  );
   const found = /^RESULT (\d+) (\d+) (\d+) (\d+) (\d+)$/m.exec(stdout);
   if (!found) throw new Error(`wrk said nothing about ${options.name}: ${stdout}`);
   const [requests, us, p50, p99, failed] = found.slice(1).map(Number) as [

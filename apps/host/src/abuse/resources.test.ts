@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { stat, statfs } from "node:fs/promises";
+import { readdir, readFile, stat, statfs } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { waitFor } from "@platform/daemon";
+import type { GuestClient } from "@platform/guest-protocol";
 import { HostError } from "@platform/host-api";
 import { groupsOf, guestOf, service, spec } from "../testing.ts";
 import { mib, needsGroups, openScene, ownKernel, skip } from "./scene.ts";
@@ -17,6 +18,30 @@ const web = service(
   "web",
   `node -e 'require("http").createServer((q,s)=>s.end("ok")).listen(8200,"0.0.0.0")'`,
 );
+
+async function textOf(guest: GuestClient, path: string): Promise<string> {
+  let text = "";
+  for await (const chunk of await guest.readFile(path)) text += String(chunk);
+  return text.trim();
+}
+
+/** What the machine's kernel gives each task of the boxes of one host: niceness, and 0 for no real-time policy. */
+async function prioritiesOf(tag: string): Promise<{ nice: number; policy: number }[]> {
+  const found = new Map<string, { nice: number; policy: number }>();
+  for (const folder of await groupsOf(tag)) {
+    if (!folder.endsWith("box-attacker")) continue;
+    const pids = await readFile(join(folder, "cgroup.procs"), "utf8").catch(() => "");
+    for (const pid of pids.split("\n").filter(Boolean))
+      for (const task of await readdir(`/proc/${pid}/task`).catch(() => [])) {
+        const text = await readFile(`/proc/${pid}/task/${task}/stat`, "utf8").catch(() => "");
+        const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+        // proc_pid_stat(5): fields 19 and 41, of which the first two are left out here.
+        if (fields.length > 38) found.set(task, { nice: Number(fields[16]), policy: Number(fields[38]) });
+      }
+  }
+  assert.ok(found.size > 0, "the box has tasks");
+  return [...found.values()];
+}
 
 test("a box that takes all it can get takes it from itself", { skip: skip || needsGroups }, async (t) => {
   const scene = await openScene(t, { limits, services: [flood, web] });
@@ -38,19 +63,51 @@ test("a box that takes all it can get takes it from itself", { skip: skip || nee
     assert.ok(log.size <= 256 * 1024, `${log.size} bytes`);
   });
   await t.test("a bomb of processes reaches its limit, and the host still ends it", async () => {
-    const bomb = service("bomb", "b(){ while :; do b & done; }; b & exec sleep 1000");
+    // A shell would end at the first refusal, and the bomb with it.
+    const bomb = service(
+      "bomb",
+      `exec perl -e 'for (;;) { defined fork or select undef, undef, undef, 0.1 }'`,
+    );
     await client.putBox("box-bomb", spec({ limits, services: [bomb] }));
-    const processes = async () => (await client.stats("box-bomb"))?.processes ?? 0;
-    await waitFor("the limit to be reached", async () => (await processes()) >= 70, 30_000);
-    assert.ok((await processes()) <= 64 + 24);
+    if (ownKernel) {
+      // It may fork faster than its kernel counts: then the machine's own limit ends the box, and says so.
+      const box = await waitFor(
+        "the end of the box",
+        async () => {
+          const now = await client.box("box-bomb");
+          return now?.state === "failed" ? now : undefined;
+        },
+        15_000,
+      ).catch(() => null);
+      if (box) assert.ok(["too_many_processes", "oom"].includes(box.failure!.reason), JSON.stringify(box));
+      else {
+        const count = await textOf(guestOf(t, host, "box-bomb"), "/sys/fs/cgroup/pids/box/pids.current");
+        assert.ok(Number(count) <= 64 + 24, count);
+      }
+    } else {
+      const processes = async () => (await client.stats("box-bomb"))?.processes ?? 0;
+      await waitFor("the limit to be reached", async () => (await processes()) >= 70, 30_000);
+      assert.ok((await processes()) <= 64 + 24);
+    }
     await scene.unharmed();
     await client.deleteBox("box-bomb");
     assert.ok((await groupsOf(host.tag)).every((folder) => !folder.endsWith("box-bomb")));
   });
-  await t.test("zombies count as processes and end with their parent", async () => {
-    const script = `perl -e 'for (1..200) { my $p = fork; last if !defined $p; exit 0 if $p == 0; $n++ } print $n'`;
-    assert.ok(Number(await attack(script)) <= 64 + 24);
-    assert.equal(await attack("echo alive"), "alive");
+  await t.test("zombies are bounded and end with their parent", async () => {
+    const zombies = (most: number) =>
+      attack(
+        `perl -e 'for (1..${most}) { my $p = fork; last if !defined $p; exit 0 if $p == 0; $n++ } print $n'`,
+      );
+    // A kernel of the box's own counts those alone that run; what it keeps of the others is memory of the box.
+    if (ownKernel) await zombies(500);
+    else assert.ok(Number(await zombies(200)) <= 64 + 24);
+    assert.equal(
+      await attack("ls -d /proc/[0-9]* | wc -l")
+        .then(Number)
+        .then((n) => n < 64 + 24),
+      true,
+    );
+    await scene.unharmed();
   });
   await t.test(
     "a program that takes memory without end is killed, alone, and the kernel's count says so",
@@ -170,12 +227,13 @@ test("a box that takes all it can get takes it from itself", { skip: skip || nee
     await scene.unharmed();
   });
   await t.test("a box cannot raise its own limits", async () => {
-    assert.equal(
-      await attack(
-        "(ulimit -n 10000000) 2>/dev/null && echo raised; renice -n -20 $$ 2>/dev/null >/dev/null && echo faster; chrt -f 99 true 2>/dev/null && echo realtime; true",
-      ),
-      "",
+    const said = await attack(
+      "(ulimit -n 10000000) 2>/dev/null && echo raised; renice -n -20 $$ 2>/dev/null >/dev/null && echo faster; chrt -f 99 true 2>/dev/null && echo realtime; true",
     );
+    // In a kernel of its own a box may order its programs as it likes: to the machine's they stay what they were.
+    if (!ownKernel) assert.equal(said, "");
+    for (const { nice, policy } of await prioritiesOf(host.tag))
+      assert.ok(nice >= 0 && policy === 0, `niceness ${nice}, policy ${policy}`);
   });
   await scene.unharmed();
 });

@@ -220,6 +220,12 @@ class GvisorDriver implements SandboxDriver {
       const detail = "The box ended while the kernel refused it more memory. Raise its memory limit.";
       return { reason: "oom", detail, evidence };
     }
+    const refusedTasks = await this.#cgroups.taskRefusals(key);
+    if (refusedTasks && (exitCode === null || exitCode >= 128)) {
+      const detail =
+        "The box ended while the kernel refused it more processes. Find what starts them, or raise its limit.";
+      return { reason: "too_many_processes", detail, evidence: { ...evidence, refusedTasks } };
+    }
     if (exitCode !== null && exitCode < 128) {
       return { reason: "exited", detail: `The box's agent ended with exit code ${exitCode}.`, evidence };
     }

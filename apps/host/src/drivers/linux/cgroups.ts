@@ -224,6 +224,12 @@ export class Cgroups {
     return line === undefined ? null : Number(line.split(" ")[1]);
   }
 
+  /** How often the kernel refused the group another task; `null` if it cannot be read. */
+  async taskRefusals(key: string): Promise<number | null> {
+    const found = /^max (\d+)$/m.exec((await this.#get("pids", key, "pids.events")) ?? "")?.[1];
+    return found === undefined ? null : Number(found);
+  }
+
   async stats(key: string): Promise<Omit<BoxStats, "diskBytes">> {
     const second = this.#layout.version === 2;
     const number = async (controller: Controller, file: string) => {
