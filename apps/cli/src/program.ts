@@ -7,6 +7,7 @@ import { addDomains } from "./commands/domains.ts";
 import { addDoctor } from "./commands/doctor.ts";
 import { addLogin } from "./commands/login.ts";
 import { addPublish } from "./commands/publish.ts";
+import { addQuota } from "./commands/quota.ts";
 import { addRelease } from "./commands/release.ts";
 import { addResources } from "./commands/resources.ts";
 import { addSandbox } from "./commands/sandbox.ts";
@@ -78,6 +79,7 @@ export async function run(invocation: Invocation): Promise<number> {
     addDomains,
     addCertificates,
     addRelease,
+    addQuota,
     addResources,
     addTemplate,
     addOperatorCommands,

@@ -1,3 +1,4 @@
+import type { WakeAnswer } from "@platform/edge-api";
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { queryOne, transaction } from "@platform/postgres";
 import { certificateHandlers, createCertificateStep, registerCertificateFeed } from "./certificates/index.ts";
@@ -33,6 +34,7 @@ import { groupHandlers } from "./groups/index.ts";
 import { createServer, registerPublicPages, type AuditEntry, type Handler } from "./http/index.ts";
 import { createAuthenticator, keyHandlers, scopedTokenHandlers, ticketHandlers } from "./keys/index.ts";
 import type { Platform } from "./platform.ts";
+import { isLimit, policyHandlers } from "./policies/index.ts";
 import { consoleHandlers, previewHandlers, shareHandlers, storeConsole } from "./previews/index.ts";
 import { Reconciler } from "./reconcile/index.ts";
 import { createBuildStep } from "./releases/index.ts";
@@ -88,6 +90,7 @@ function tenancyHandlers(platform: Platform, settings: TenancySettings): Handler
   return [
     ...tenantHandlers(platform),
     ...workspaceHandlers(platform),
+    ...policyHandlers(platform),
     ...projectHandlers(platform),
     ...brandingHandlers(platform),
     ...assetHandlers(platform),
@@ -192,15 +195,21 @@ export function createApp(
 }
 
 /** Traffic to the preview of a paused sandbox, or to a deployment that sleeps, wakes it. */
-async function wakeByHostname(platform: Platform, hostname: string): Promise<void> {
+async function wakeByHostname(platform: Platform, hostname: string): Promise<WakeAnswer> {
   const route = await queryOne<{ sandbox_id: string | null; deployment_id: string | null }>(
     platform.pool,
     "select sandbox_id, deployment_id from routes where hostname = $1",
     [hostname],
   );
-  if (route?.deployment_id) return wakeDeployment(platform, route.deployment_id);
+  if (route?.deployment_id) await wakeDeployment(platform, route.deployment_id);
   const row = route?.sandbox_id ? await loadSandbox(platform.pool, route.sandbox_id) : null;
-  if (row && row.state === "paused") await wake(platform, row);
+  try {
+    if (row && row.state === "paused") await wake(platform, row);
+  } catch (error) {
+    if (!isLimit(error)) throw error;
+    return { refused: "over_quota" };
+  }
+  return {};
 }
 
 /** Something that works in the background until it is stopped. */

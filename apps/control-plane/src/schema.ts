@@ -14,6 +14,7 @@ import { snapshotsMigration } from "./snapshots/schema.ts";
 import { importedImagesMigration, promotedBuildsMigration, templatesMigration } from "./templates/schema.ts";
 import { rolloutsMigration } from "./deployments/schema.ts";
 import { databasesMigrations } from "./databases/schema.ts";
+import { policiesMigration } from "./policies/schema.ts";
 import { resourcesMigration } from "./schema-resources.ts";
 
 /** Columns that every resource of a tenant has. `generation` guards every change (compare-and-set). */
@@ -190,4 +191,5 @@ create index request_logs_by_deployment on request_logs (deployment_id, seq);
   ...databasesMigrations,
   meteringMigration,
   releaseMigrations,
+  policiesMigration,
 ];

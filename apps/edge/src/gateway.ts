@@ -43,6 +43,8 @@ import type { WakeCalls } from "./wake/index.ts";
 
 const HOLD_MS = 20_000;
 const ASK_EVERY_MS = 2_000;
+/** How late a refusal to start an app may be seen. */
+const LOOK_EVERY_MS = 200;
 const MAX_HELD = 2_000;
 /** A request that meets a lapsed lease waits this long for it to go on. */
 const LEASE_WAIT_MS = 2_000;
@@ -429,6 +431,8 @@ export class Gateway {
     const { wake, table } = this.#parts;
     const { hostname, req } = exchange;
     wake.ask(hostname);
+    // The next visit asks again.
+    if (wake.isOverQuota(hostname)) return this.#page(exchange, "over_quota");
     if (req.method === "GET" && acceptsHtml(req) && !exchange.upgrade) return this.#starting(exchange);
     const pick = () => {
       const found = table.find(hostname);
@@ -437,9 +441,10 @@ export class Gateway {
       const isPending = target.type === "wake" || (target.type === "page" && target.page === "starting");
       return isPending ? null : found;
     };
-    const served = await this.#hold(exchange, pick, () => wake.ask(hostname));
+    const isRefused = () => wake.isOverQuota(hostname);
+    const served = await this.#hold(exchange, pick, () => wake.ask(hostname), isRefused);
     if (served === "busy") return this.#page(exchange, "busy");
-    if (!served) return this.#page(exchange, "starting");
+    if (!served) return this.#page(exchange, isRefused() ? "over_quota" : "starting");
     exchange.route = served.route;
     return this.#serveTarget(exchange, served);
   }
@@ -461,14 +466,19 @@ export class Gateway {
     exchange: Exchange,
     pick: () => ServedRoute | null,
     ask: () => void,
+    isRefused: () => boolean = () => false,
   ): Promise<ServedRoute | null | "busy"> {
     if (this.#held >= MAX_HELD) return "busy";
     ask();
+    const refused = new AbortController();
     const asking = setInterval(ask, ASK_EVERY_MS);
+    const looking = setInterval(() => isRefused() && refused.abort(), LOOK_EVERY_MS);
     this.#held++;
     try {
-      return await this.#parts.table.waitUntil(pick, HOLD_MS, clientGone(exchange));
+      const until = AbortSignal.any([clientGone(exchange), refused.signal]);
+      return await this.#parts.table.waitUntil(pick, HOLD_MS, until);
     } finally {
+      clearInterval(looking);
       this.#held--;
       clearInterval(asking);
     }

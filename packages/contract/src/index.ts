@@ -21,6 +21,7 @@ export * from "./certificates.ts";
 export * from "./platform.ts";
 export * from "./keys.ts";
 export * from "./tenancy.ts";
+export * from "./policies.ts";
 export * from "./webhooks.ts";
 export * from "./usage.ts";
 export * from "./network.ts";

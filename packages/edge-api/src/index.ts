@@ -268,3 +268,7 @@ export const ConsoleBatch = z.object({
   dropped: z.int().min(0),
 });
 export type ConsoleBatch = z.output<typeof ConsoleBatch>;
+
+/** What the control plane says of POST /internal/edge/wake; `refused`: the app may not start now. */
+export const WakeAnswer = z.object({ refused: z.enum(["over_quota"]).optional() });
+export type WakeAnswer = z.output<typeof WakeAnswer>;

@@ -5,6 +5,7 @@ import { ownDeployment } from "../deployments/index.ts";
 import { record } from "../events/index.ts";
 import type { Call } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
+import { assertAllowed } from "../policies/index.ts";
 import { mayUse, tenantById } from "../tenants/index.ts";
 import { assertForeign, companionOf, normalise } from "./hostname.ts";
 import { domainById, holderOf, type DomainRow } from "./store.ts";
@@ -49,6 +50,12 @@ async function deploymentOf(platform: Platform, call: Call, input: Input): Promi
 /** @throws PlatformError VALIDATION_FAILED, DOMAIN_TAKEN, CONFLICT */
 export async function claimDomain(platform: Platform, call: Call, input: Input): Promise<DomainRow> {
   const { pool } = platform;
+  const { tenantId, workspaceId, externalUserId } = call.caller;
+  await assertAllowed(
+    pool,
+    { tenantId, workspaceId, externalUserId: input.external_user_id ?? externalUserId },
+    "can_use_custom_domains",
+  );
   const given = input.hostname ?? input.domain ?? input.fqdn;
   if (!given)
     throw new PlatformError("VALIDATION_FAILED", "hostname: name the host. Send hostname or domain.", {

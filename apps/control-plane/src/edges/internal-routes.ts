@@ -1,6 +1,12 @@
 import { timingSafeEqual, createHash } from "node:crypto";
 import type { FastifyInstance, FastifyRequest } from "fastify";
-import { ConsoleBatch, RequestLogEntry, type Route, type RouteUpdate } from "@platform/edge-api";
+import {
+  ConsoleBatch,
+  RequestLogEntry,
+  type Route,
+  type RouteUpdate,
+  type WakeAnswer,
+} from "@platform/edge-api";
 import { PlatformError } from "@platform/contract";
 import { query, queryOne } from "@platform/postgres";
 import { z } from "zod";
@@ -75,7 +81,7 @@ export function registerEdgeRoutes(
   platform: Platform,
   token: string,
   hears: {
-    readonly wake: (hostname: string) => Promise<void>;
+    readonly wake: (hostname: string) => Promise<WakeAnswer>;
     readonly console: (batches: ConsoleBatch[]) => Promise<void>;
   },
 ): void {
@@ -101,8 +107,7 @@ export function registerEdgeRoutes(
 
   app.post("/internal/edge/wake", async (request) => {
     assertEdge(request, token);
-    await hears.wake(z.object({ hostname: z.string() }).parse(request.body).hostname);
-    return {};
+    return hears.wake(z.object({ hostname: z.string() }).parse(request.body).hostname);
   });
 
   app.post("/internal/edge/console", async (request) => {

@@ -7,6 +7,7 @@ import { acknowledged, pointPreviews, removeRoutes, routePreviews } from "../edg
 import { recordIn } from "../events/index.ts";
 import { derivedId, type Call } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
+import { assertAllowed, subjectOf } from "../policies/index.ts";
 import { guestProblem, liveSandbox, type SandboxRow } from "../sandboxes/index.ts";
 import { previewHostname, publicUrl, tenantById } from "../tenants/index.ts";
 import { dialBoxPort } from "@platform/host-api";
@@ -145,6 +146,7 @@ export async function expose(
   wanted: Wanted,
 ): Promise<{ preview: PreviewRow; row: SandboxRow }> {
   const { row, guest } = await liveSandbox(platform, call.caller, call.params["id"]!);
+  await assertAllowed(platform.pool, subjectOf(row), "port_forwarding_enabled");
   const port = await portOf(call, row, wanted, () => guest.ports());
   const timeoutMs = wanted.waitMs ?? standardWaitMs;
   const services = await guest.services.list().catch(() => []);

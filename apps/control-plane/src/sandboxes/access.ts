@@ -1,9 +1,11 @@
 import { PlatformError } from "@platform/contract";
 import { GuestError, type GuestClient } from "@platform/guest-protocol";
+import { transaction } from "@platform/postgres";
 import type { Caller } from "../http/index.ts";
 import { guestOf } from "../guests.ts";
 import type { Platform } from "../platform.ts";
-import { loadSandbox, ownSandbox, want, type SandboxRow } from "./store.ts";
+import { assertWithin, subjectOf } from "../policies/index.ts";
+import { loadSandbox, ownSandbox, wantIn, type SandboxRow } from "./store.ts";
 
 /** How long a call holds while a sandbox starts or wakes before the client is told to come again, milliseconds. */
 const holdMs = 25_000;
@@ -36,10 +38,14 @@ export async function wake(platform: Platform, row: SandboxRow): Promise<Sandbox
   if (row.desired === "destroyed")
     throw new PlatformError("SANDBOX_NOT_RUNNING", "The sandbox is being destroyed. Create a new one.");
   if (row.desired === "paused") {
-    await want(platform, row.id, {
-      desired: "running",
-      expires_at: new Date(Date.now() + row.timeout_sec * 1000),
+    await transaction(platform.pool, async (db) => {
+      await assertWithin(db, subjectOf(row), { id: row.id, prices: platform.settings.prices });
+      await wantIn(db, row.id, {
+        desired: "running",
+        expires_at: new Date(Date.now() + row.timeout_sec * 1000),
+      });
     });
+    platform.signals.announce("work:sandboxes");
   }
   const settled = await settledSandbox(
     platform,

@@ -11,6 +11,7 @@ import { branchLinks, createLinkedDatabase } from "../databases/index.ts";
 import { recordIn } from "../events/index.ts";
 import type { Call } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
+import { assertWithin } from "../policies/index.ts";
 import { resolveTemplate, type ResolvedTemplate, type SandboxImage } from "../templates/index.ts";
 import { mayUse, resolvePlacement } from "../tenants/index.ts";
 import { toDesired } from "./desired-services.ts";
@@ -251,6 +252,12 @@ async function insertSandbox(
     );
   const image = await imageOf(db, plan, template);
   const { workspaceId, projectId } = await resolvePlacement(db, call.caller, input);
+  const externalUserId = input.external_user_id ?? call.caller.externalUserId;
+  await assertWithin(
+    db,
+    { tenantId: call.caller.tenantId, workspaceId, externalUserId },
+    { id, diskMb: shape.disk_size_mb, prices: platform.settings.prices },
+  );
   const inserted = await db
     .query<SandboxRow>(
       `insert into sandboxes (id, tenant_id, workspace_id, project_id, external_workspace_id, external_user_id, external_project_id, metadata, name, slug, tags,
@@ -264,7 +271,7 @@ async function insertSandbox(
         workspaceId,
         projectId,
         input.external_workspace_id ?? null,
-        input.external_user_id ?? call.caller.externalUserId,
+        externalUserId,
         input.external_project_id ?? null,
         {
           ...input.metadata,

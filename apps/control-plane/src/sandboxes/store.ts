@@ -145,12 +145,17 @@ export async function moveTo(
 
 /** Changes what is wanted; the reconciler does the rest. */
 export async function want(platform: Platform, id: string, set: Record<string, unknown>): Promise<void> {
+  await wantIn(platform.pool, id, set);
+  platform.signals.announce("work:sandboxes");
+}
+
+/** The same within a transaction; announce it once that has ended. */
+export async function wantIn(db: Queryable, id: string, set: Record<string, unknown>): Promise<void> {
   const names = Object.keys(set);
-  await platform.pool.query(
+  await db.query(
     `update sandboxes set generation = generation + 1, next_look_at = now(), updated_at = now()${names.map((name, index) => `, ${name} = $${index + 2}`).join("")} where id = $1`,
     [id, ...Object.values(set)],
   );
-  platform.signals.announce("work:sandboxes");
 }
 
 export const sizeOf = (size: string) => sandboxSizes[size as SandboxSize];

@@ -5,6 +5,7 @@ import { query, queryOne } from "@platform/postgres";
 import { record } from "../events/index.ts";
 import { handler, type Call, type Handler } from "../http/index.ts";
 import type { Platform } from "../platform.ts";
+import { assertAllowed, subjectOf } from "../policies/index.ts";
 import { isPresent } from "../presence.ts";
 import { liveSandbox, loadSandbox, nextBoxKey, ownSandbox, wantSandbox } from "../sandboxes/index.ts";
 import { mayUse } from "../tenants/index.ts";
@@ -89,6 +90,7 @@ export async function createSnapshot(
   wanted: SnapshotWanted,
 ): Promise<SnapshotRow> {
   const { row: sandbox } = await liveSandbox(platform, call.caller, call.params["id"]!);
+  await assertAllowed(platform.pool, subjectOf(sandbox), "snapshot_enabled");
   const id = call.idFor("snapshot");
   const retention = retentionOf(wanted) ?? Number(sandbox.metadata["snapshot_expiration_sec"] ?? NaN);
   await platform.pool.query(

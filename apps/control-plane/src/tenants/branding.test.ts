@@ -12,7 +12,7 @@ const start = (t: TestContext) =>
     register: (app, platform) => {
       registerAssets(app, platform);
       registerEdgeRoutes(app, platform, edgeToken, {
-        wake: async () => undefined,
+        wake: async () => ({}),
         console: async () => undefined,
       });
     },

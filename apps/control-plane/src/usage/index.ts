@@ -1,1 +1,2 @@
+export { spent } from "./measure.ts";
 export { usageHandlers } from "./routes.ts";

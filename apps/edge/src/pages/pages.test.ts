@@ -69,6 +69,25 @@ test("a sleeping app is woken once; a browser sees it start, a program waits for
   assert.equal((await held).body, "kept");
 });
 
+test("an app that its owner's limits keep from waking says so, to people and programs, until they allow it", async () => {
+  const app = await rig.app((_req, res) => res.end("awake"));
+  rig.controlPlane.wakeAnswer = { refused: "over_quota" };
+  await rig.publish({ "limit.clinic.test": { type: "wake", accessSha256: null } });
+  const program = await rig.fetch("limit.clinic.test", "/", { headers: { accept: "application/json" } });
+  assert.equal(program.status, 503);
+  assert.equal((JSON.parse(program.body) as { code: string }).code, "OVER_QUOTA");
+  const page = await rig.fetch("limit.clinic.test", "/", { headers: html });
+  assert.equal(page.status, 503);
+  assert.match(page.body, /has reached its limit/);
+  assert.match(page.body, /Clinic/);
+  rig.controlPlane.wakeAnswer = {};
+  const isStarting = async () =>
+    /is starting/i.test((await rig.fetch("limit.clinic.test", "/", { headers: html })).body) || undefined;
+  await waitFor("the page of an app that starts", isStarting, 20_000, 200);
+  await rig.publish({ "limit.clinic.test": app.target });
+  assert.equal((await rig.fetch("limit.clinic.test")).body, "awake");
+});
+
 test("requests are reported in batches, without query, also after the control plane refused some", async () => {
   const app = await rig.app((_req, res) => res.writeHead(201).end("x"));
   await rig.publish({ "log.clinic.test": app.target });

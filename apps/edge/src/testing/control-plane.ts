@@ -9,6 +9,7 @@ import {
   type RequestLogEntry,
   type RouteTarget,
   type RouteUpdate,
+  type WakeAnswer,
 } from "@platform/edge-api";
 
 export const EDGE_TOKEN = "edge-token-for-tests-0001";
@@ -36,6 +37,8 @@ export class ControlPlane {
   readonly acknowledged: number[] = [];
   readonly batches: RequestLogEntry[][] = [];
   readonly wakes: string[] = [];
+  /** What each wish to wake an app is answered. */
+  wakeAnswer: WakeAnswer = {};
   readonly consoles: ConsoleBatch[] = [];
   /** Runs when a poll comes in, before it is answered. */
   onPoll: (applied: number) => void = () => undefined;
@@ -143,8 +146,12 @@ export class ControlPlane {
       res.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(this.onWish(hostname)));
       return;
     }
-    if (url.pathname === "/internal/edge/wake") this.wakes.push((body as { hostname: string }).hostname);
-    else if (this.refuseBatches) {
+    if (url.pathname === "/internal/edge/wake") {
+      this.wakes.push((body as { hostname: string }).hostname);
+      res.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(this.wakeAnswer));
+      return;
+    }
+    if (this.refuseBatches) {
       res.writeHead(503).end();
       return;
     } else if (url.pathname === "/internal/edge/console") this.consoles.push(...(body as ConsoleBatch[]));

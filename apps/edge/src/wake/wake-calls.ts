@@ -1,4 +1,5 @@
 import type { Log } from "@platform/daemon";
+import { WakeAnswer } from "@platform/edge-api";
 import { request, type Dispatcher } from "undici";
 
 const EVERY_MS = 2_000;
@@ -20,6 +21,9 @@ export class WakeCalls {
   /** Host name → why it could not be asked for the last time, in a visitor's words. */
   readonly #failures = new Map<string, string>();
 
+  /** Host names whose apps may not start now. */
+  readonly #refused = new Set<string>();
+
   constructor(options: WakeOptions) {
     this.#options = options;
   }
@@ -27,6 +31,11 @@ export class WakeCalls {
   /** Null: the last call succeeded, or there was none. */
   failureOf(hostname: string): string | null {
     return this.#failures.get(hostname) ?? null;
+  }
+
+  /** The last call was answered that its owner's limits are reached. */
+  isOverQuota(hostname: string): boolean {
+    return this.#refused.has(hostname);
   }
 
   ask(hostname: string): void {
@@ -58,7 +67,13 @@ export class WakeCalls {
       dispatcher,
       signal: AbortSignal.timeout(ANSWER_MS),
     });
-    await response.body.dump();
-    if (response.statusCode >= 300) throw new Error(`it answered ${response.statusCode}`);
+    if (response.statusCode >= 300) {
+      await response.body.dump();
+      throw new Error(`it answered ${response.statusCode}`);
+    }
+    const { refused } = WakeAnswer.parse(await response.body.json());
+    this.#refused.delete(hostname);
+    if (refused !== undefined) this.#refused.add(hostname);
+    if (this.#refused.size > MAX_HOSTNAMES) this.#refused.delete(this.#refused.values().next().value!);
   }
 }
