@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import test, { after, before } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { chromium, type Browser } from "playwright-core";
 import { startOwnPlatform, type OwnPlatform } from "./own-platform.ts";
 
@@ -143,18 +144,36 @@ for (const one of frameworks) {
       const mark = (wantedText: string, timeout: number) =>
         page.locator("#mark", { hasText: wantedText }).waitFor({ timeout });
       await mark("before", 120_000);
-      // A first edit may fall into the time in which the page still connects; each later one counts.
-      let ms = Infinity;
-      for (const text of ["first", "second", "third"]) {
+      const edit = async (text: string) => {
         const content = Buffer.from(one.source(text)).toString("base64");
         await platform.must("POST", `/sandboxes/${id}/files`, { path: at(one.edited), content });
+      };
+      // An edit may fall into the time in which the page still connects, and some frameworks then keep what the
+      // server had sent: the first one is made anew until the page follows; each later one counts.
+      const endsAt = Date.now() + 120_000;
+      for (let n = 1; ; n++) {
+        await edit(`first-${n}`);
+        if (
+          await mark(`first-${n}`, 3_000).then(
+            () => true,
+            () => false,
+          )
+        )
+          break;
+        assert.ok(Date.now() < endsAt, `the page never followed; it said: ${said.slice(-10).join(" | ")}`);
+      }
+      let ms = Infinity;
+      for (const text of ["second", "third"]) {
+        // Watchers such as Vite's take what comes within 50 ms of a change for the same one.
+        await delay(500);
+        await edit(text);
         const written = performance.now();
-        await mark(text, text === "first" ? 120_000 : patienceMs).catch((error: unknown) => {
+        await mark(text, patienceMs).catch((error: unknown) => {
           throw new Error(`the page kept the old text; it said: ${said.slice(-10).join(" | ")}`, {
             cause: error,
           });
         });
-        if (text !== "first") ms = Math.min(ms, performance.now() - written);
+        ms = Math.min(ms, performance.now() - written);
       }
       const statuses: (number | undefined)[] = [];
       for (let n = 0; n < 5; n++) statuses.push((await page.reload({ timeout: 60_000 }))?.status());

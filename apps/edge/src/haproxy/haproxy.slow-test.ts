@@ -26,6 +26,7 @@ const suites = [
   "tls/tls.test.ts",
   "tls/issued.test.ts",
   "http2/http2.test.ts",
+  "http2/smuggling.test.ts",
 ];
 
 for (const suite of suites)
