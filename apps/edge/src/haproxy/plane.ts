@@ -31,6 +31,7 @@ const MAX_HOSTS = 200_000;
 /** Of host names that wait to be led past the Node edge. */
 const MAX_WAITING = 10_000;
 const BATCH = 500;
+const MAX_WITHDRAWN = 200;
 const TICK_MS = 50;
 const SWEEP_MS = 30_000;
 const DOOR_MS = 5_000;
@@ -141,7 +142,9 @@ export class HaproxyPlane {
   /** @param hostnames `*`: all of them */
   async withdraw(hostnames: readonly string[]): Promise<void> {
     const { folder } = this.#options;
-    if (hostnames.includes("*")) {
+    const known = hostnames.filter((name) => this.#hosts.has(name) || this.#waiting.has(name));
+    // Each costs HAProxy a look through the whole map: beyond these all names are learned anew.
+    if (hostnames.includes("*") || known.length > MAX_WITHDRAWN) {
       this.#waiting.clear();
       for (const server of this.#servers.values()) server.hosts = 0;
       this.#hosts.clear();
@@ -149,7 +152,7 @@ export class HaproxyPlane {
       return;
     }
     const commands: Promise<void>[] = [];
-    for (const hostname of hostnames) {
+    for (const hostname of known) {
       this.#waiting.delete(hostname);
       const server = this.#hosts.get(hostname);
       if (!server) continue;
