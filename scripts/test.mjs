@@ -20,7 +20,8 @@ const minutesLeft = () =>
  */
 const slowMinutes = {
   "e2e/full/durability.test.ts": 5,
-  "e2e/full/creates.test.ts": 6,
+  "e2e/full/creates.test.ts": 2,
+  "apps/edge/src/haproxy/haproxy.slow-test.ts": 1,
   "e2e/full/templates.test.ts": 2,
   "apps/host/src/images/images.slow-test.ts": 9,
   "e2e/full/restart.test.ts": 4,
@@ -52,6 +53,8 @@ const steadyInCi = new Set([
   "apps/control-plane/src/deployments/deploys.slow-test.ts",
   "e2e/full/sandbox-client.test.ts",
   "e2e/full/lost-process.test.ts",
+  "e2e/full/creates.test.ts",
+  "apps/edge/src/haproxy/haproxy.slow-test.ts",
   "e2e/full/durability.test.ts",
   "e2e/full/same-digest.test.ts",
   "e2e/full/cancel-build.test.ts",

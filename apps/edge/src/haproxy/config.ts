@@ -129,7 +129,7 @@ ${tlsPort === null ? "" : `  bind unix@${hotTlsSocket(folder)} mode 600 accept-p
   http-request set-var(txn.cold) str(1) if is_upgrade !is_websocket
   http-request set-var(txn.cold) str(1) if offers_protocols
   # Its page knows the tenant.
-  http-request set-var(txn.cold) str(1) if { req.hdrs,length gt 65000 }
+  http-request set-var(txn.cold) str(1) if { internal.htx.data gt 65000 } { req.hdrs,length gt 65000 }
   http-request unset-var(txn.target) if { var(txn.cold) -m found }
   # One that is given and well-formed is kept, as the Node edge keeps it.
   http-request set-var(txn.id) req.hdr(x-request-id) if { req.hdr(x-request-id) -m reg '^[A-Za-z0-9._:-]{1,128}$' } { req.hdr_cnt(x-request-id) eq 1 }

@@ -65,6 +65,11 @@ test(
       60_000,
       500,
     );
+    const large = (bytes: number) =>
+      `GET / HTTP/1.1\r\nHost: app.clinic.test\r\nAccept: text/html\r\nConnection: close\r\nX-Large: ${"a".repeat(bytes)}\r\n\r\n`;
+    const refused = await rig.raw(large(70_000));
+    assert.match(refused, /^HTTP\/1\.1 431 /);
+    assert.match(refused, /Clinic/, "by the Node edge, which knows the tenant");
     await rig.publish({ "app.clinic.test": second.target });
     for (let i = 0; i < 20; i++) assert.equal((await rig.fetch("app.clinic.test")).body, "second");
   },
