@@ -61,6 +61,10 @@ function platformOptions(
       /^(HOST_(POOL_|SPARES_|BOOT_|DRIVERS$)|RUNSC_BIN$|IMAGE_REGISTRIES$|POSTGRES_CLIENT_DIR$)/,
     ),
     objectStoreSettings: named(context, /^OBJECT_STORE_UPSTREAM_/),
+    edgeSettings: named(
+      context,
+      /^(EDGE_(DATA_PLANE|MAX_CONNECTIONS|METRICS_PORT|METRICS_TOKEN|ACCESS_LOG)|TRUST_FORWARDED)$/,
+    ),
     controlPlaneSettings: named(
       context,
       /^(BUILD_(MEMORY_BYTES|TIMEOUT_MS)|INSTANCE_MEMORY_BYTES|PRICES|CANARY_EVERY_MS)$/,

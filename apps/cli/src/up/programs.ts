@@ -29,6 +29,8 @@ export interface Layout {
   /** The same for the control plane: the limits of builds. */
   readonly objectStoreSettings?: Readonly<Record<string, string>>;
   readonly controlPlaneSettings?: Readonly<Record<string, string>>;
+  /** The same for the edge: its data plane, its limits, its metrics. */
+  readonly edgeSettings?: Readonly<Record<string, string>>;
   /** Whether images of templates are built in the background; a test says no. */
   readonly mustBuildImages: boolean;
   readonly imagesDir: string;
@@ -98,6 +100,7 @@ function settingsOf(layout: Layout): Record<ProgramName, Settings> {
       EDGE_DATA_DIR: join(dataDir, "edge"),
       ARTIFACTS_DIR: artifacts,
       PUBLIC_PORT: ports.edge,
+      ...layout.edgeSettings,
     },
   };
 }

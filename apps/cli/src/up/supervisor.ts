@@ -38,6 +38,7 @@ export interface PlatformOptions {
   readonly hostSettings?: Readonly<Record<string, string>>;
   readonly objectStoreSettings?: Readonly<Record<string, string>>;
   readonly controlPlaneSettings?: Readonly<Record<string, string>>;
+  readonly edgeSettings?: Readonly<Record<string, string>>;
   /** Folder in which a test arms named points that kill a program; null outside tests. */
   readonly faultPointsDir: string | null;
   /** The tenant that is made at the first start. */

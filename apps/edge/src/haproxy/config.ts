@@ -112,8 +112,10 @@ ${tlsPort === null ? "" : `  bind unix@${hotTlsSocket(folder)} mode 600 accept-p
   # What is odd in any way is the Node edge's to judge.
   acl is_plain method GET HEAD POST PUT PATCH DELETE OPTIONS
   acl is_http11 req.ver 1.1
+  # Its address is whole: it names the host that HAProxy has put into Host.
   acl is_http2 req.ver 2.0
   acl has_path url_beg /
+  acl has_rooted_path path_beg /
   acl one_host req.hdr_cnt(host) eq 1
   acl expects req.hdr(expect) -m found
   acl has_cookie req.hdr(cookie) -m found
@@ -124,7 +126,7 @@ ${tlsPort === null ? "" : `  bind unix@${hotTlsSocket(folder)} mode 600 accept-p
   acl offers_protocols req.hdr(sec-websocket-protocol) -m found
   acl has_identity_sandbox req.hdr(e2b-sandbox-id) -m found
   acl is_hot var(txn.target) -m found
-  http-request set-var(txn.cold) str(1) if !is_plain or !is_http11 !is_http2 or !has_path or !one_host or expects or has_cookie or has_identity_sandbox
+  http-request set-var(txn.cold) str(1) if !is_plain or !is_http11 !is_http2 or !has_path !is_http2 or !has_rooted_path or !one_host or expects or has_cookie or has_identity_sandbox
   http-request set-var(txn.cold) str(1) if names_headers !plain_connection
   http-request set-var(txn.cold) str(1) if is_upgrade !is_websocket
   http-request set-var(txn.cold) str(1) if offers_protocols

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { connect as http2Connect } from "node:http2";
 import { request } from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -149,7 +150,7 @@ test(
 );
 
 test(
-  "HAProxy answers handshakes of a name that was asked for, by HTTP/1.1 and as a WebSocket",
+  "HAProxy answers handshakes of a name that was asked for, by HTTP/1.1, HTTP/2 and as a WebSocket",
   { skip, timeout: 180_000 },
   async (t) => {
     const rig = await Rig.start({ EDGE_DATA_PLANE: "haproxy" });
@@ -190,6 +191,21 @@ test(
       return answer ?? undefined;
     };
     assert.deepEqual(await waitFor("HAProxy to have the certificate", alone, 60_000, 300), expected);
+    const byHttp2 = await new Promise<string>((resolve, reject) => {
+      const session = http2Connect(`https://${hostname}`, { ...at, servername: hostname });
+      session.on("error", reject).once("connect", () => {
+        rig.edge.child.kill("SIGSTOP");
+        let body = "";
+        const stream = session.request({ ":path": "/" });
+        stream.setTimeout(2_000, () => stream.destroy(new Error("no answer")));
+        stream.setEncoding("utf8").on("data", (part: string) => (body += part));
+        stream.on("error", reject).on("end", () => {
+          session.destroy();
+          resolve(body);
+        });
+      });
+    }).finally(() => rig.edge.child.kill("SIGCONT"));
+    assert.equal(byHttp2, expected.body);
     const socket = new WebSocket(`wss://127.0.0.1:${at.port}/`, {
       headers: { host: hostname },
       ca,
