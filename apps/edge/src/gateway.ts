@@ -212,6 +212,8 @@ export class Gateway {
     }
     const awake = target.state === "running" ? served : await this.#awake(exchange, served.route.hostname);
     if (awake === "busy") return this.#page(exchange, "busy");
+    if (!awake && this.#parts.wake.isOverQuota(served.route.hostname))
+      return this.#page(exchange, "over_quota");
     if (awake?.route.target.type !== "sandbox") return refuse("sandbox_not_found");
     const { upstream, rewriteHost } = awake.route.target;
     const send = (toAgent: boolean) =>
@@ -252,7 +254,12 @@ export class Gateway {
     };
     const target = table.at(routeHostname)?.route.target;
     if (target?.type !== "sandbox" || !target.wakes) return null;
-    return this.#hold(exchange, pick, () => wake.ask(routeHostname));
+    return this.#hold(
+      exchange,
+      pick,
+      () => wake.ask(routeHostname),
+      () => wake.isOverQuota(routeHostname),
+    );
   }
 
   /** False when the request was answered here: refused, or sent on with the token kept as a cookie. */

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { connect as http2Connect } from "node:http2";
 import { request } from "node:https";
 import { tmpdir } from "node:os";
@@ -153,13 +153,8 @@ test(
   "HAProxy answers handshakes of a name that was asked for, by HTTP/1.1, HTTP/2 and as a WebSocket",
   { skip, timeout: 180_000 },
   async (t) => {
-    const rig = await Rig.start({ EDGE_DATA_PLANE: "haproxy" });
+    const { rig, authority: ca } = await Rig.startTls({ EDGE_DATA_PLANE: "haproxy" });
     t.after(() => rig.stop());
-    await rig.edge.stop();
-    const folder = join(rig.folder, "authority");
-    const settings = { EDGE_TLS_PORT: "0", TLS_AUTHORITY_DIR: folder, TLS_AUTHORITY_NAME: "Clinic" };
-    await rig.startEdge({ EDGE_DATA_PLANE: "haproxy", ...settings });
-    const ca = (await readFile(join(folder, "authority.pem"), "utf8")).split("-----BEGIN PRIVATE")[0]!;
     const app = await rig.app(({ headers }, res) =>
       res.end(["proto", "port", "for"].map((name) => String(headers[`x-forwarded-${name}`])).join(" ")),
     );

@@ -1,8 +1,6 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { connect, constants, type ClientHttp2Session, type IncomingHttpHeaders } from "node:http2";
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
 import { after, before, test, type TestContext } from "node:test";
 import { waitFor } from "@platform/daemon";
 import { Rig } from "../testing/rig.ts";
@@ -10,11 +8,7 @@ import { Rig } from "../testing/rig.ts";
 let rig: Rig;
 let authority: string;
 before(async () => {
-  rig = await Rig.start();
-  await rig.edge.stop();
-  const folder = join(rig.folder, "authority");
-  await rig.startEdge({ EDGE_TLS_PORT: "0", TLS_AUTHORITY_DIR: folder, TLS_AUTHORITY_NAME: "Clinic" });
-  authority = (await readFile(join(folder, "authority.pem"), "utf8")).split("-----BEGIN PRIVATE")[0]!;
+  ({ rig, authority } = await Rig.startTls());
 });
 after(() => rig.stop());
 

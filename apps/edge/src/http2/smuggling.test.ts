@@ -1,7 +1,5 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { connect, type TLSSocket } from "node:tls";
 import { Rig } from "../testing/rig.ts";
@@ -14,11 +12,7 @@ const seen: { line: string; host: string | undefined; names: string[]; body: str
 let rig: Rig;
 let authority: string;
 before(async () => {
-  rig = await Rig.start();
-  await rig.edge.stop();
-  const folder = join(rig.folder, "authority");
-  await rig.startEdge({ EDGE_TLS_PORT: "0", TLS_AUTHORITY_DIR: folder, TLS_AUTHORITY_NAME: "Clinic" });
-  authority = (await readFile(join(folder, "authority.pem"), "utf8")).split("-----BEGIN PRIVATE")[0]!;
+  ({ rig, authority } = await Rig.startTls());
   const app = await rig.app((req, res) => {
     let body = "";
     req.setEncoding("utf8").on("data", (part: string) => (body += part));

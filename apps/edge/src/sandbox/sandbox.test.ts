@@ -195,6 +195,15 @@ test("traffic wakes a paused sandbox that wants it, and another stays asleep", a
   assert.ok(!rig.controlPlane.wakes.includes(sandboxRouteHostname(asleep.id, domain)));
 });
 
+test("a sandbox that its owner's limits keep asleep is told as that, at once", async (t) => {
+  t.after(() => (rig.controlPlane.wakeAnswer = {}));
+  rig.controlPlane.wakeAnswer = { refused: "over_quota" };
+  const asleep = await sandbox(echo, never, { state: "paused", wakes: true });
+  const answer = await rig.fetch(asleep.host(3000));
+  assert.equal(answer.status, 503);
+  assert.equal((JSON.parse(answer.body) as { code: string }).code, "OVER_QUOTA");
+});
+
 test("no other route takes the place of a sandbox's name", async () => {
   const box = await sandbox(never, (_req, res) => res.end("the sandbox"));
   const thief = await rig.app((_req, res) => res.end("another"));

@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { createServer, request, type IncomingHttpHeaders, type RequestListener } from "node:http";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { connect, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -45,6 +45,17 @@ export class Rig {
       throw error;
     }
     return rig;
+  }
+
+  /** With HTTPS beside HTTP, by an authority of its own. @returns the rig and the authority's certificate */
+  static async startTls(settings: Record<string, string> = {}): Promise<{ rig: Rig; authority: string }> {
+    const rig = await Rig.start(settings);
+    await rig.edge.stop();
+    const folder = join(rig.folder, "authority");
+    const tls = { EDGE_TLS_PORT: "0", TLS_AUTHORITY_DIR: folder, TLS_AUTHORITY_NAME: "Clinic" };
+    await rig.startEdge({ ...settings, ...tls });
+    const pem = await readFile(join(folder, "authority.pem"), "utf8");
+    return { rig, authority: pem.split("-----BEGIN PRIVATE")[0]! };
   }
 
   async startEdge(settings: Record<string, string> = {}): Promise<void> {

@@ -12,11 +12,7 @@ import { CertificateStore, type CertificateSource } from "./index.ts";
 let rig: Rig;
 let authority: string;
 before(async () => {
-  rig = await Rig.start();
-  await rig.edge.stop();
-  const folder = join(rig.folder, "authority");
-  await rig.startEdge({ EDGE_TLS_PORT: "0", TLS_AUTHORITY_DIR: folder, TLS_AUTHORITY_NAME: "Clinic" });
-  authority = (await readFile(join(folder, "authority.pem"), "utf8")).split("-----BEGIN PRIVATE")[0]!;
+  ({ rig, authority } = await Rig.startTls());
 });
 after(() => rig.stop());
 
